@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// How one sequence chooses its tokens. Plain data: the leader fills it from a request, Steps carry it to every rank.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace sluice {
+
+inline constexpr int kMaxTopLogprobs = 20;
+
+struct LogitBias {
+  int32_t id = 0;    // token id; outside the vocabulary it is ignored
+  float bias = 0.0;  // added to the logit before penalties
+};
+
+struct SamplingParams {
+  bool greedy = true;                 // highest score, lowest id on ties; set for temperature 0 or do_sample false
+  float temperature = 1.0f;           // scores are divided by it, > 0; unused when greedy
+  int32_t top_k = 0;                  // keep the k best and whatever ties with the last of them; 0 is off
+  float top_p = 1.0f;                 // keep the smallest set of best tokens whose mass reaches it, in (0, 1]; 1 is off
+  float min_p = 0.0f;                 // drop tokens less likely than this share of the best one, in [0, 1]; 0 is off
+  float typical_p = 1.0f;             // keep the mass closest to the entropy, in (0, 1]; 1 is off
+  float repetition_penalty = 1.0f;    // divides positive and multiplies negative scores of seen tokens, > 0; 1 is off
+  float frequency_penalty = 0.0f;     // subtracted once per occurrence in the output
+  float presence_penalty = 0.0f;      // subtracted once if the output holds the token
+  uint64_t seed = 0;                  // of the request; the leader draws one where the request has none
+  int32_t choice = 0;                 // index among the n answers to one prompt
+  int32_t n_logprobs = -1;            // best alternatives reported, at most kMaxTopLogprobs; -1: no logprobs at all
+  bool raw_logprobs = true;           // true: of the untouched logits (OpenAI); false: of what the token was drawn from (TGI)
+  std::vector<LogitBias> logit_bias;  // usually empty
+
+  bool has_penalty() const {
+    return repetition_penalty != 1.0f || frequency_penalty != 0.0f || presence_penalty != 0.0f;
+  }
+
+  // Fixed little-endian layout, for ranks that run the same build.
+  void write(std::vector<uint8_t>& out) const;
+  // Takes one set from the front of `in`. Bytes that are short or malformed are our bug: fatal.
+  static SamplingParams read(std::span<const uint8_t>& in);
+};
+
+}  // namespace sluice
