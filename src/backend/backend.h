@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The operations a model is made of, at the grain of one fused kernel. One object per rank; all calls from one thread, executed in order.
+// The operations a model is made of, at the grain of one fused kernel. One object per rank; all calls from one thread,
+// executed in order.
 //
-// Shapes: T rows (tokens) of a step, H model width, V vocabulary of this rank. Activations are 2-D [T, width] in activation_dtype().
-// Numbers that vary per step live in device tensors (BatchView); an op sees only bucket sizes on the host, allocates nothing and
-// does not wait, so that a step can be captured into a graph. Shapes that do not fit are our bug: check() aborts.
+// Shapes: T rows (tokens) of a step, H model width, V vocabulary of this rank. Activations are 2-D [T, width] in
+// activation_dtype(). Numbers that vary per step live in device tensors (BatchView); an op sees only bucket sizes on
+// the host, allocates nothing and does not wait, so that a step can be captured into a graph. Shapes that do not fit
+// are our bug: check() aborts.
 #pragma once
 
 #include <cstdint>
@@ -52,11 +54,11 @@ struct CacheIndex {
 struct BatchView {
   static constexpr int kMaxGroups = 4;
   int64_t rows = 0, seqs = 0, logits = 0;  // bucket sizes, padding included
-  Tensor tokens;       // i32 [rows]
-  Tensor positions;    // i32 [rows]
-  Tensor first_row;    // i32 [seqs + 1]: rows of sequence s are first_row[s] .. first_row[s + 1]
-  Tensor context;      // i32 [seqs]: keys of the sequence after this step, its own rows included
-  Tensor logits_rows;  // i32 [logits]: rows whose logits are wanted
+  Tensor tokens;                           // i32 [rows]
+  Tensor positions;                        // i32 [rows]
+  Tensor first_row;                        // i32 [seqs + 1]: rows of sequence s are first_row[s] .. first_row[s + 1]
+  Tensor context;                          // i32 [seqs]: keys of the sequence after this step, its own rows included
+  Tensor logits_rows;                      // i32 [logits]: rows whose logits are wanted
   CacheIndex cache[kMaxGroups];
 };
 
@@ -96,25 +98,31 @@ class Backend {
   // Memory.
   virtual Buffer allocate(size_t bytes) = 0;  // device memory, zeroed; throws Error when there is not enough
   virtual size_t free_bytes() const = 0;
-  virtual void copy_in(const Tensor& device, const void* host) = 0;  // ordered before later ops; host may be reused at return
-  virtual void copy_out(void* host, const Tensor& device) = 0;       // waits for earlier ops
+  virtual void copy_in(const Tensor& device,
+                       const void* host) = 0;  // ordered before later ops; host may be reused at return
+  virtual void copy_out(void* host, const Tensor& device) = 0;  // waits for earlier ops
   virtual std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme) = 0;
 
   // out[t] = table[ids[t] - first_id] where that row exists here, else 0. table [V, H].
   virtual void embed(const Tensor& out, const Tensor& table, const Tensor& ids, int64_t first_id) = 0;
   // RMS norm as Llama (reference/models variant A: rounded to the activation dtype, then times weight). weight [H] f32.
   // With `residual` [T, H]: residual += x first, and the norm is of the sum; x is left alone. Without: norm of x.
-  virtual void rms_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight, float eps) = 0;
+  virtual void rms_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight,
+                        float eps) = 0;
   // torch semantics: biased variance, eps inside the root. bias may be empty. residual as above.
-  virtual void layer_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias, float eps) = 0;
+  virtual void layer_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight,
+                          const Tensor& bias, float eps) = 0;
   // out [T, weight.rows()] = x [T, weight.cols()] * weight^T, then the epilogue. A row's result does not depend on T.
   virtual void linear(const Tensor& out, const Tensor& x, const Weight& weight, const Epilogue& epilogue) = 0;
-  // Rotates the first `rotary` = 2 * table columns / 2 elements of each head of q [T, nh*hd] and k [T, nkv*hd] in place, half-split pairing,
-  // with table f32 [positions, rotary] holding cos then sin (an empty table rotates nothing); then writes k and v to the cache at batch.cache[group].slots.
-  virtual void rope_and_cache(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& table, const BatchView& batch, int group,
-                              const AttentionShape& shape, const CacheLayer& cache) = 0;
+  // Rotates the first `rotary` = 2 * table columns / 2 elements of each head of q [T, nh*hd] and k [T, nkv*hd] in
+  // place, half-split pairing, with table f32 [positions, rotary] holding cos then sin (an empty table rotates
+  // nothing); then writes k and v to the cache at batch.cache[group].slots.
+  virtual void rope_and_cache(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& table,
+                              const BatchView& batch, int group, const AttentionShape& shape,
+                              const CacheLayer& cache) = 0;
   // out [T, nh*hd]: causal attention of each row over its sequence's cached keys. Prefill and decode rows in one call.
-  virtual void attention(const Tensor& out, const Tensor& q, const BatchView& batch, int group, const AttentionShape& shape, const CacheLayer& cache) = 0;
+  virtual void attention(const Tensor& out, const Tensor& q, const BatchView& batch, int group,
+                         const AttentionShape& shape, const CacheLayer& cache) = 0;
   // out [T, F] = activation(gate_up[:, 0:F]) * gate_up[:, F:2F].
   virtual void gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) = 0;
   virtual void activation(const Tensor& inout, Activation activation) = 0;
@@ -127,12 +135,15 @@ class Backend {
 
   // Sampling.
   virtual std::unique_ptr<SamplerState> make_sampler(int64_t slots, int64_t vocab) = 0;
-  // Replaces a slot's parameters; `history` are the ids that count as prompt and `n_output` of its tail as output (penalties).
-  virtual void set_slot(SamplerState& state, int64_t slot, const SamplingParams& params, const int32_t* history, int64_t n_history, int64_t n_output) = 0;
+  // Replaces a slot's parameters; `history` are the ids that count as prompt and `n_output` of its tail as output
+  // (penalties).
+  virtual void set_slot(SamplerState& state, int64_t slot, const SamplingParams& params, const int32_t* history,
+                        int64_t n_history, int64_t n_output) = 0;
   // tokens[t] = last token of slots[t] where tokens[t] < 0. Both i32 [rows].
   virtual void resolve_tokens(SamplerState& state, const Tensor& tokens, const Tensor& slots) = 0;
-  // rows i32 [n, 4]: (row of logits, slot, position of the new token, target). target < 0 samples a token, stores it as the slot's last
-  // and adds it to its history; target >= 0 only scores that token. logits f32 [.., vocab], destroyed. out: u8 [n, sizeof(SampledToken)].
+  // rows i32 [n, 4]: (row of logits, slot, position of the new token, target). target < 0 samples a token, stores it as
+  // the slot's last and adds it to its history; target >= 0 only scores that token. logits f32 [.., vocab], destroyed.
+  // out: u8 [n, sizeof(SampledToken)].
   virtual void sample(SamplerState& state, const Tensor& out, const Tensor& logits, const Tensor& rows) = 0;
 
   // Best GB/s of reading `bytes` of memory once with this backend's threads: the limit that decode is compared with.
@@ -140,9 +151,9 @@ class Backend {
 };
 
 struct CpuOptions {
-  int threads = 0;          // 0: CPUs of the affinity mask divided by `local_ranks`
-  int local_ranks = 1;      // ranks that share the mask
-  std::string isa = "auto"; // "auto" or "avx2": caps both oneDNN and own kernels
+  int threads = 0;           // 0: CPUs of the affinity mask divided by `local_ranks`
+  int local_ranks = 1;       // ranks that share the mask
+  std::string isa = "auto";  // "auto" or "avx2": caps both oneDNN and own kernels
 };
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
 

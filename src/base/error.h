@@ -46,11 +46,13 @@ const std::string& process_name();
 // Called by fatal() before the process aborts, once; lets the rank tell its peers and mark its record.
 void set_fatal_hook(void (*hook)(std::string_view message));
 
-// Our own bug, or a device or peer that failed beyond repair: prints message, place and process name, runs the hook, aborts.
+// Our own bug, or a device or peer that failed beyond repair: prints message, place and process name, runs the hook,
+// aborts.
 [[noreturn]] void fatal(std::string_view message, std::source_location where = std::source_location::current());
 
 inline void check(bool ok, std::string_view message, std::source_location where = std::source_location::current()) {
-  if (!ok) [[unlikely]] fatal(message, where);
+  if (!ok) [[unlikely]]
+    fatal(message, where);
 }
 
 }  // namespace sluice

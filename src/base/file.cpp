@@ -63,8 +63,9 @@ void File::read_at(uint64_t offset, void* to, size_t bytes) const {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail("read", path_);
     if (n == 0) {
-      throw Error(fmt::format("{} ends early: expected {} bytes from offset {}, found {}; the file is truncated, copy or download it again",
-                              path_.string(), bytes, offset, done));
+      throw Error(fmt::format(
+          "{} ends early: expected {} bytes from offset {}, found {}; the file is truncated, copy or download it again",
+          path_.string(), bytes, offset, done));
     }
     done += static_cast<size_t>(n);
   }
@@ -75,7 +76,8 @@ void File::forget(uint64_t offset, uint64_t bytes) const {
 }
 
 std::string read_file(const std::filesystem::path& path) {
-  if (std::filesystem::is_directory(path)) throw Error(fmt::format("cannot read {}: it is a folder, expected a file", path.string()));
+  if (std::filesystem::is_directory(path))
+    throw Error(fmt::format("cannot read {}: it is a folder, expected a file", path.string()));
   const File file = File::open_read(path);
   std::string content;
   char chunk[65536];
@@ -117,12 +119,15 @@ void make_private_folder(const std::filesystem::path& path) {
   if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) fail("create the folder", path);
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) fail("look at", path);
-  if (!S_ISDIR(info.st_mode)) throw Error(fmt::format("{} is not a folder; move it away or set SLUICE_HOME", path.string()));
+  if (!S_ISDIR(info.st_mode))
+    throw Error(fmt::format("{} is not a folder; move it away or set SLUICE_HOME", path.string()));
   if (info.st_uid != ::geteuid()) {
-    throw Error(fmt::format("{} belongs to user id {}, expected {}; set SLUICE_HOME to a folder of your own", path.string(), info.st_uid, ::geteuid()));
+    throw Error(fmt::format("{} belongs to user id {}, expected {}; set SLUICE_HOME to a folder of your own",
+                            path.string(), info.st_uid, ::geteuid()));
   }
   if ((info.st_mode & 077) != 0) {
-    throw Error(fmt::format("{} is open to other users (mode {:04o}), expected 0700; run: chmod 700 {}", path.string(), info.st_mode & 07777, path.string()));
+    throw Error(fmt::format("{} is open to other users (mode {:04o}), expected 0700; run: chmod 700 {}", path.string(),
+                            info.st_mode & 07777, path.string()));
   }
 }
 

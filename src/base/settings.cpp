@@ -43,7 +43,8 @@ int64_t Settings::integer(std::string_view name, int64_t low, int64_t high) cons
   const char* end = found.value.data() + found.value.size();
   const auto [stop, error] = std::from_chars(found.value.data(), end, result);
   if (error != std::errc() || stop != end || result < low || result > high) {
-    throw Error(fmt::format("{} (from {}): expected a whole number from {} to {}, found '{}'", name, found.origin, low, high, found.value));
+    throw Error(fmt::format("{} (from {}): expected a whole number from {} to {}, found '{}'", name, found.origin, low,
+                            high, found.value));
   }
   return result;
 }
@@ -54,7 +55,8 @@ double Settings::number(std::string_view name, double low, double high) const {
   const char* end = found.value.data() + found.value.size();
   const auto [stop, error] = std::from_chars(found.value.data(), end, result);
   if (error != std::errc() || stop != end || !(result >= low && result <= high)) {
-    throw Error(fmt::format("{} (from {}): expected a number from {} to {}, found '{}'", name, found.origin, low, high, found.value));
+    throw Error(fmt::format("{} (from {}): expected a number from {} to {}, found '{}'", name, found.origin, low, high,
+                            found.value));
   }
   return result;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Settings with their origin: flag beats environment beats default. One table declares flag, variables, default and help.
+// Settings with their origin: flag beats environment beats default. One table declares flag, variables, default and
+// help.
 #pragma once
 
 #include <cstdint>

@@ -48,7 +48,8 @@ Groups solo_groups();
 
 // Host-memory groups over MPI, from the run-time module beside the binary. Initialises MPI on the calling thread, which
 // makes every later call. `tp_ranks` and `pp_ranks` list the world ranks of this rank's groups in group order.
-// Throws Error when the module is missing, or when MPI's rank or size differs from what is expected, with the launch line that works.
+// Throws Error when the module is missing, or when MPI's rank or size differs from what is expected, with the launch
+// line that works.
 Groups mpi_groups(int expected_rank, int expected_size, std::span<const int> tp_ranks, std::span<const int> pp_ranks);
 
 }  // namespace sluice

@@ -15,11 +15,12 @@
 namespace sluice {
 
 struct EngineOptions {
-  int64_t max_waiting = 128;        // requests admitted but not yet finished (TGI MAX_CONCURRENT_REQUESTS); beyond: RequestError kOverloaded
-  int64_t token_budget = 512;       // rows of one step
-  int64_t max_batch = 0;            // sequences running at once; 0: the executor's slots
+  int64_t max_waiting =
+      128;  // requests admitted but not yet finished (TGI MAX_CONCURRENT_REQUESTS); beyond: RequestError kOverloaded
+  int64_t token_budget = 512;  // rows of one step
+  int64_t max_batch = 0;       // sequences running at once; 0: the executor's slots
   bool prefix_cache = true;
-  uint64_t job_seed = 0;            // seeds drawn for requests without one derive from it; 0: from the system
+  uint64_t job_seed = 0;  // seeds drawn for requests without one derive from it; 0: from the system
   // Ships a serialised step to the other ranks before this rank runs it. Empty for a single rank.
   std::function<void(std::span<const std::byte>)> broadcast;
 };
@@ -27,10 +28,10 @@ struct EngineOptions {
 struct EngineStats {  // monotonic counters unless said
   uint64_t requests = 0, finished = 0, cancelled = 0, failed = 0, preemptions = 0, steps = 0;
   uint64_t prompt_tokens = 0, generated_tokens = 0, cached_tokens = 0;
-  int64_t running = 0, waiting = 0;              // now
-  int64_t blocks = 0, blocks_used = 0;           // now; cached but unreferenced blocks count as free
-  double leader_seconds = 0;                     // CPU time of the leader thread
-  uint64_t leader_allocations = 0;               // heap allocations on the leader's loop since start, when counting is built in
+  int64_t running = 0, waiting = 0;     // now
+  int64_t blocks = 0, blocks_used = 0;  // now; cached but unreferenced blocks count as free
+  double leader_seconds = 0;            // CPU time of the leader thread
+  uint64_t leader_allocations = 0;      // heap allocations on the leader's loop since start, when counting is built in
 };
 
 class Engine {
@@ -38,12 +39,14 @@ class Engine {
   Engine(EngineOptions options, std::unique_ptr<Executor> executor, const Tokenizer& tokenizer);
   ~Engine();  // stops at once; requests in flight get on_error
 
-  // Thread-safe. Checks the request against the limits (RequestError), queues it. The sink lives until on_done or on_error.
+  // Thread-safe. Checks the request against the limits (RequestError), queues it. The sink lives until on_done or
+  // on_error.
   uint64_t submit(GenerateRequest request, std::shared_ptr<Sink> sink);
-  // Thread-safe. The sink hears nothing more once this returns... except a call already under way; blocks are freed by the next step.
+  // Thread-safe. The sink hears nothing more once this returns... except a call already under way; blocks are freed by
+  // the next step.
   void cancel(uint64_t id);
-  // Thread-safe. No new requests are admitted; returns when all are finished or the deadline (seconds) passed: then the rest get on_error.
-  // Returns true when nothing was lost.
+  // Thread-safe. No new requests are admitted; returns when all are finished or the deadline (seconds) passed: then the
+  // rest get on_error. Returns true when nothing was lost.
   bool drain(double deadline);
 
   EngineStats stats() const;           // thread-safe

@@ -13,31 +13,33 @@ struct ExecutorInfo {
   ModelInfo model;
   RunLimits limits;
   std::vector<CacheGroupSpec> cache_groups;
-  int64_t slots = 0;         // resident sequences
-  int stages = 1;            // pipeline stages: steps that must be in flight to keep all busy
+  int64_t slots = 0;  // resident sequences
+  int stages = 1;     // pipeline stages: steps that must be in flight to keep all busy
 };
 
 class Executor {
  public:
   virtual ~Executor() = default;
   virtual const ExecutorInfo& info() const = 0;
-  // Runs one step. On rank 0 `result` holds the sampled tokens of the step whose results are now known: with one stage this very step,
-  // with several an earlier one (result.id says which; 0 means none yet). Other ranks leave it empty. Called from one thread, in step order.
+  // Runs one step. On rank 0 `result` holds the sampled tokens of the step whose results are now known: with one stage
+  // this very step, with several an earlier one (result.id says which; 0 means none yet). Other ranks leave it empty.
+  // Called from one thread, in step order.
   virtual void run(const Step& step, StepResult& result) = 0;
   // With several stages: waits for the oldest step whose result is outstanding. Returns false when none is.
   virtual bool collect(StepResult& result) = 0;
 };
 
 struct ExecutorOptions {
-  int64_t max_seqs = 0;      // sequences in one step
-  int64_t max_rows = 0;      // token budget of one step
-  int64_t max_context = 0;   // 0: the model's
+  int64_t max_seqs = 0;     // sequences in one step
+  int64_t max_rows = 0;     // token budget of one step
+  int64_t max_context = 0;  // 0: the model's
   int64_t block_size = 16;
-  size_t cache_bytes = 0;    // 0: as much as memory allows
+  size_t cache_bytes = 0;  // 0: as much as memory allows
 };
 
 // The real one: model, backend and sampling state. All three outlive it.
-std::unique_ptr<Executor> make_model_executor(std::unique_ptr<Model> model, Backend& backend, Groups& groups, const ExecutorOptions& options);
+std::unique_ptr<Executor> make_model_executor(std::unique_ptr<Model> model, Backend& backend, Groups& groups,
+                                              const ExecutorOptions& options);
 // Fixed tokens and no compute, to measure everything around a model.
 std::unique_ptr<Executor> make_null_executor(const ExecutorOptions& options, int64_t vocab, int64_t token);
 

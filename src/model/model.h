@@ -15,18 +15,19 @@
 namespace sluice {
 
 struct ModelInfo {
-  std::string family;           // "llama"
-  std::string name;             // folder name or shape name
-  int64_t vocab = 0;            // tokens that can be sampled
-  int64_t max_positions = 0;    // context length that the checkpoint supports
+  std::string family;         // "llama"
+  std::string name;           // folder name or shape name
+  int64_t vocab = 0;          // tokens that can be sampled
+  int64_t max_positions = 0;  // context length that the checkpoint supports
   int64_t n_layers = 0, d_model = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0, d_ff = 0;
-  int64_t parameters = 0;       // of the whole model
-  int64_t linear_parameters = 0;  // read by one decode step over all ranks: layers' products plus the head (docs/performance.md)
-  size_t weight_bytes = 0;      // held by this rank
-  size_t read_bytes = 0;        // read by this rank in one decode step: packed products plus the head
+  int64_t parameters = 0;  // of the whole model
+  int64_t linear_parameters =
+      0;  // read by one decode step over all ranks: layers' products plus the head (docs/performance.md)
+  size_t weight_bytes = 0;        // held by this rank
+  size_t read_bytes = 0;          // read by this rank in one decode step: packed products plus the head
   size_t kv_bytes_per_token = 0;  // of this rank
-  std::string dtype;            // of the weights as stored here
-  std::vector<int32_t> eos;     // from generation_config.json, else config.json
+  std::string dtype;              // of the weights as stored here
+  std::vector<int32_t> eos;       // from generation_config.json, else config.json
   int32_t bos = -1;
 };
 
@@ -41,12 +42,12 @@ struct CacheGroupSpec {
 
 // Sizes fixed at start, equal on all ranks.
 struct RunLimits {
-  int64_t block_size = 16;   // tokens
+  int64_t block_size = 16;      // tokens
   std::vector<int64_t> blocks;  // per cache group
-  int64_t max_rows = 0;      // rows of one step (token budget)
-  int64_t max_seqs = 0;      // sequences of one step
-  int64_t max_logits = 0;    // rows with logits of one step
-  int64_t max_context = 0;   // tokens of one sequence
+  int64_t max_rows = 0;         // rows of one step (token budget)
+  int64_t max_seqs = 0;         // sequences of one step
+  int64_t max_logits = 0;       // rows with logits of one step
+  int64_t max_context = 0;      // tokens of one sequence
 };
 
 class Model {
@@ -54,11 +55,13 @@ class Model {
   virtual ~Model() = default;
   virtual const ModelInfo& info() const = 0;
   virtual const std::vector<CacheGroupSpec>& cache_groups() const = 0;
-  // Called once: cache memory and the scratch arena, sized by a dry run. Throws Error with the numbers when memory does not suffice.
+  // Called once: cache memory and the scratch arena, sized by a dry run. Throws Error with the numbers when memory does
+  // not suffice.
   virtual void allocate(const RunLimits& limits) = 0;
-  // Runs this rank's stage. The first stage embeds batch.tokens, a later one receives hidden states from the stage before; every stage but
-  // the last sends its own on. On the last stage returns f32 logits [batch.logits, info().vocab], gathered over tp (valid until the next
-  // call); elsewhere an empty tensor. Neither allocates nor waits, except in the communicator.
+  // Runs this rank's stage. The first stage embeds batch.tokens, a later one receives hidden states from the stage
+  // before; every stage but the last sends its own on. On the last stage returns f32 logits [batch.logits,
+  // info().vocab], gathered over tp (valid until the next call); elsewhere an empty tensor. Neither allocates nor
+  // waits, except in the communicator.
   virtual Tensor forward(const BatchView& batch) = 0;
   // Copies whole blocks of one group in every local layer; pairs i32 [n, 2] of (from, to).
   virtual void copy_blocks(int group, const Tensor& pairs) = 0;

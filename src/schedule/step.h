@@ -16,8 +16,8 @@ namespace sluice {
 enum class Phase : uint8_t { kEncode, kPrefill, kDecode };
 
 struct StepSequence {
-  int32_t slot;            // resident slot of the sequence: block tables, sampling state, last token
-  int32_t first_row;       // rows of Step::tokens
+  int32_t slot;       // resident slot of the sequence: block tables, sampling state, last token
+  int32_t first_row;  // rows of Step::tokens
   int32_t n_rows;
   int32_t first_position;  // position of the first row; its K and V go to cache index first_position
   Phase phase;
@@ -50,15 +50,15 @@ struct SlotInit {
 
 struct Step {
   static constexpr uint32_t kVersion = 1;
-  uint64_t id = 0;         // 1, 2, 3, ...
-  bool shutdown = false;   // leave after this step; nothing else is set
-  std::vector<SlotInit> inits;        // applied first
+  uint64_t id = 0;              // 1, 2, 3, ...
+  bool shutdown = false;        // leave after this step; nothing else is set
+  std::vector<SlotInit> inits;  // applied first
   std::vector<int32_t> history;
-  std::vector<BlockDelta> tables;     // then these
-  std::vector<BlockCopy> copies;      // then these, before any row is computed
+  std::vector<BlockDelta> tables;  // then these
+  std::vector<BlockCopy> copies;   // then these, before any row is computed
   std::vector<StepSequence> sequences;
-  std::vector<int32_t> tokens;        // one per row; -1 means "the token this slot sampled last"
-  std::vector<SampleEntry> samples;   // in the order of StepResult::tokens
+  std::vector<int32_t> tokens;       // one per row; -1 means "the token this slot sampled last"
+  std::vector<SampleEntry> samples;  // in the order of StepResult::tokens
 
   void clear();
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }

@@ -13,10 +13,11 @@ struct Row {
   std::string_view torch, brief, safetensors;
 };
 constexpr Row kRows[] = {
-    {DType::kF32, 4, "float32", "f32", "F32"}, {DType::kBF16, 2, "bfloat16", "bf16", "BF16"}, {DType::kF16, 2, "float16", "f16", "F16"},
-    {DType::kF64, 8, "float64", "f64", "F64"}, {DType::kI64, 8, "int64", "i64", "I64"},       {DType::kI32, 4, "int32", "i32", "I32"},
-    {DType::kI16, 2, "int16", "i16", "I16"},   {DType::kI8, 1, "int8", "i8", "I8"},           {DType::kU8, 1, "uint8", "u8", "U8"},
-    {DType::kBool, 1, "bool", "bool", "BOOL"},
+    {DType::kF32, 4, "float32", "f32", "F32"}, {DType::kBF16, 2, "bfloat16", "bf16", "BF16"},
+    {DType::kF16, 2, "float16", "f16", "F16"}, {DType::kF64, 8, "float64", "f64", "F64"},
+    {DType::kI64, 8, "int64", "i64", "I64"},   {DType::kI32, 4, "int32", "i32", "I32"},
+    {DType::kI16, 2, "int16", "i16", "I16"},   {DType::kI8, 1, "int8", "i8", "I8"},
+    {DType::kU8, 1, "uint8", "u8", "U8"},      {DType::kBool, 1, "bool", "bool", "BOOL"},
 };
 const Row& row(DType dtype) { return kRows[static_cast<size_t>(dtype)]; }
 }  // namespace

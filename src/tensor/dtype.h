@@ -13,7 +13,8 @@ enum class DType : uint8_t { kF32, kBF16, kF16, kF64, kI64, kI32, kI16, kI8, kU8
 
 size_t dtype_bytes(DType dtype);
 std::string_view dtype_name(DType dtype);  // "float32", "bfloat16", ... as torch_dtype writes them
-// Accepts torch names ("bfloat16"), short names ("bf16") and safetensors names ("BF16"). Throws Error naming what is known.
+// Accepts torch names ("bfloat16"), short names ("bf16") and safetensors names ("BF16"). Throws Error naming what is
+// known.
 DType parse_dtype(std::string_view name);
 
 inline float bf16_to_f32(uint16_t bits) {

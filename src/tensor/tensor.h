@@ -34,12 +34,16 @@ struct Tensor {
   explicit operator bool() const { return data != nullptr; }
 
   template <class T>
-  T* as() const { return static_cast<T*>(data); }
-  void* row(int64_t i) const { return static_cast<char*>(data) + static_cast<size_t>(i * row_stride) * dtype_bytes(dtype); }
+  T* as() const {
+    return static_cast<T*>(data);
+  }
+  void* row(int64_t i) const {
+    return static_cast<char*>(data) + static_cast<size_t>(i * row_stride) * dtype_bytes(dtype);
+  }
 
-  Tensor rows(int64_t begin, int64_t count) const;               // [begin, begin+count) of dimension 0
-  Tensor columns(int64_t begin, int64_t count) const;            // of a rank-2 tensor, keeping the row stride
-  Tensor reshaped(std::initializer_list<int64_t> shape) const;   // contiguous only, same number of elements
+  Tensor rows(int64_t begin, int64_t count) const;              // [begin, begin+count) of dimension 0
+  Tensor columns(int64_t begin, int64_t count) const;           // of a rank-2 tensor, keeping the row stride
+  Tensor reshaped(std::initializer_list<int64_t> shape) const;  // contiguous only, same number of elements
 };
 
 std::string to_string(const Tensor& tensor);  // "bfloat16[3, 128]"

@@ -27,14 +27,16 @@ TEST_CASE("replacing a file leaves no temporary behind and sets the mode") {
   replace_file(folder.path / "a", "two", 0600);
   CHECK(read_file(folder.path / "a") == "two");
   CHECK(std::distance(fs::directory_iterator(folder.path), fs::directory_iterator()) == 1);
-  CHECK((fs::status(folder.path / "a").permissions() & fs::perms::mask) == (fs::perms::owner_read | fs::perms::owner_write));
+  CHECK((fs::status(folder.path / "a").permissions() & fs::perms::mask) ==
+        (fs::perms::owner_read | fs::perms::owner_write));
 }
 
 TEST_CASE("a read beyond the end says how much was there") {
   Folder folder;
   replace_file(folder.path / "a", "12345");
   char to[8];
-  CHECK_THROWS_WITH_AS(File::open_read(folder.path / "a").read_at(2, to, 8), doctest::Contains("expected 8 bytes from offset 2, found 3"), Error);
+  CHECK_THROWS_WITH_AS(File::open_read(folder.path / "a").read_at(2, to, 8),
+                       doctest::Contains("expected 8 bytes from offset 2, found 3"), Error);
 }
 
 TEST_CASE("a private folder open to others is refused with the cure") {

@@ -13,7 +13,10 @@ using namespace sluice;
 namespace {
 Settings make(const std::map<std::string, std::string>& environment) {
   return Settings({{"port", {"SLUICE_PORT", "PORT"}, "3000", "Port."}, {"quantize", {"QUANTIZE"}, "", "Scheme."}},
-                  [&](const char* name) { auto f = environment.find(name); return f == environment.end() ? nullptr : f->second.c_str(); });
+                  [&](const char* name) {
+                    auto f = environment.find(name);
+                    return f == environment.end() ? nullptr : f->second.c_str();
+                  });
 }
 }  // namespace
 
