@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "sample/params.h"
+#include "sample/sampler.h"
 
 namespace sluice {
 
