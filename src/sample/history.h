@@ -13,9 +13,9 @@ class TokenHistory {
   TokenHistory() = default;
   explicit TokenHistory(int64_t vocab) : cells_(static_cast<size_t>(vocab)) {}
 
-  void reset(int64_t vocab);                       // forgets everything; allocates only when vocab grows
-  void add_prompt(std::span<const int32_t> ids);   // ids outside [0, vocab) are ignored
-  void add_output(int32_t id);                     // counts saturate at 32767
+  void reset(int64_t vocab);                      // forgets everything; allocates only when vocab grows
+  void add_prompt(std::span<const int32_t> ids);  // ids outside [0, vocab) are ignored
+  void add_output(int32_t id);                    // counts saturate at 32767
   bool in_prompt(int32_t id) const { return (cells_[static_cast<size_t>(id)] & kPrompt) != 0; }
   int32_t output_count(int32_t id) const { return cells_[static_cast<size_t>(id)] & kCount; }
   int64_t vocab() const { return static_cast<int64_t>(cells_.size()); }

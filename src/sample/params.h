@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// How one sequence chooses its tokens. Plain data: the leader fills it from a request, Steps carry it to every rank.
+// How one sequence chooses its tokens, and one choice. Plain data: the leader fills the parameters from a request,
+// Steps carry them to every rank.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -16,19 +18,21 @@ struct LogitBias {
 };
 
 struct SamplingParams {
-  bool greedy = true;                 // highest score, lowest id on ties; set for temperature 0 or do_sample false
-  float temperature = 1.0f;           // scores are divided by it, > 0; unused when greedy
-  int32_t top_k = 0;                  // keep the k best and whatever ties with the last of them; 0 is off
-  float top_p = 1.0f;                 // keep the smallest set of best tokens whose mass reaches it, in (0, 1]; 1 is off
-  float min_p = 0.0f;                 // drop tokens less likely than this share of the best one, in [0, 1]; 0 is off
-  float typical_p = 1.0f;             // keep the mass closest to the entropy, in (0, 1]; 1 is off
-  float repetition_penalty = 1.0f;    // divides positive and multiplies negative scores of seen tokens, > 0; 1 is off
-  float frequency_penalty = 0.0f;     // subtracted once per occurrence in the output
-  float presence_penalty = 0.0f;      // subtracted once if the output holds the token
-  uint64_t seed = 0;                  // of the request; the leader draws one where the request has none
-  int32_t choice = 0;                 // index among the n answers to one prompt
-  int32_t n_logprobs = -1;            // best alternatives reported, at most kMaxTopLogprobs; -1: no logprobs at all
-  bool raw_logprobs = true;           // true: of the untouched logits (OpenAI); false: of what the token was drawn from (TGI)
+  bool greedy = true;               // highest score, lowest id on ties; set for temperature 0 or do_sample false
+  float temperature = 1.0f;         // scores are divided by it, > 0; unused when greedy
+  int32_t top_k = 0;                // keep the k best and whatever ties with the last of them; 0 is off
+  float top_p = 1.0f;               // keep the smallest set of best tokens whose mass reaches it, in (0, 1]; 1 is off
+  float min_p = 0.0f;               // drop tokens less likely than this share of the best one, in [0, 1]; 0 is off
+  float typical_p = 1.0f;           // keep the mass closest to the entropy, in (0, 1]; 1 is off
+  float repetition_penalty = 1.0f;  // divides positive and multiplies negative scores of seen tokens, > 0; 1 is off
+  float frequency_penalty = 0.0f;   // subtracted once per occurrence in the output
+  float presence_penalty = 0.0f;    // subtracted once if the output holds the token
+  uint64_t seed = 0;                // of the request; the leader draws one where the request has none
+  int32_t choice = 0;               // index among the n answers to one prompt
+  int32_t n_logprobs = -1;          // best alternatives reported, at most kMaxTopLogprobs; -1: no logprobs at all
+  bool raw_logprobs = true;  // true: of the untouched logits (OpenAI); false: of what the token was drawn from (TGI)
+  int64_t eos_from = 0;      // at positions before it eos_ids may not come: prompt tokens + min_new_tokens
+  std::vector<int32_t> eos_ids;       // empty when there is no minimum
   std::vector<LogitBias> logit_bias;  // usually empty
 
   bool has_penalty() const {
@@ -36,9 +40,18 @@ struct SamplingParams {
   }
 
   // Fixed little-endian layout, for ranks that run the same build.
-  void write(std::vector<uint8_t>& out) const;
+  void write(std::vector<std::byte>& out) const;
   // Takes one set from the front of `in`. Bytes that are short or malformed are our bug: fatal.
-  static SamplingParams read(std::span<const uint8_t>& in);
+  static SamplingParams read(std::span<const std::byte>& in);
+};
+
+// Trivially copyable: the backend hands it over as bytes.
+struct SampledToken {
+  int32_t token = 0;
+  float logprob = 0;  // of `token`; 0 when params.n_logprobs is -1
+  int32_t n_top = 0;  // entries below, best first; lower id first on ties
+  int32_t top_ids[kMaxTopLogprobs] = {};
+  float top_logprobs[kMaxTopLogprobs] = {};
 };
 
 }  // namespace sluice

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // From one row of logits to one token. Pure functions: equal arguments give equal tokens on every rank and host,
 // whatever else is in the batch. Order and formulas follow transformers' logits processors, then OpenAI's penalties:
-//   logit_bias, suppressed ids, repetition, frequency, presence | temperature, top_k, top_p, min_p, typical_p | draw
+//   logit_bias, eos before eos_from, repetition, frequency, presence | temperature, top_k, top_p, min_p, typical_p |
+//   draw
 // The draw is Gumbel-max over the survivors: argmax of score - log(Exp(1) noise), the noise a function of
 // (seed, choice, position, token id) alone, see sample/random.h.
 #pragma once
@@ -14,14 +15,6 @@
 #include "sample/params.h"
 
 namespace sluice {
-
-struct SampledToken {
-  int32_t token = 0;
-  float logprob = 0;                     // of `token`; 0 when params.n_logprobs is -1
-  int32_t n_top = 0;                     // entries below, best first; lower id first on ties
-  int32_t top_ids[kMaxTopLogprobs] = {};
-  float top_logprobs[kMaxTopLogprobs] = {};
-};
 
 struct Candidate {
   float score;
@@ -37,9 +30,9 @@ struct SamplerScratch {
 
 // `logits` [vocab] f32, overwritten. NaN counts as -inf; a row of only -inf gives token 0.
 // `history` may be null when params.has_penalty() is false. `position` is the index of the new token in the whole
-// sequence (prompt included). `suppress_eos` lists the ids that may not come yet (end tokens before min_new_tokens).
+// sequence (prompt included).
 void sample_row(std::span<float> logits, const SamplingParams& params, const TokenHistory* history, int64_t position,
-                std::span<const int32_t> suppress_eos, SamplerScratch& scratch, SampledToken& out);
+                SamplerScratch& scratch, SampledToken& out);
 
 // Logprob of a known token under the untouched logits [vocab], for prompt logprobs.
 float score_row(std::span<const float> logits, int32_t target);

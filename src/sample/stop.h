@@ -24,7 +24,7 @@ class StopMatcher {
   void finish(std::string& out);
 
   bool stopped() const { return matched_ >= 0; }
-  int matched() const { return matched_; }       // index into the stop strings, -1 for none
+  int matched() const { return matched_; }         // index into the stop strings, -1 for none
   uint64_t position() const { return position_; }  // byte offset of the match in the text fed so far
   size_t held() const { return held_.size(); }     // bytes held back
 

@@ -35,9 +35,9 @@ class Detokenizer {
 
   const DecodeTable* table_;
   bool skip_special_;
-  bool whole_runs_ = false;     // hold whole runs of byte tokens, as offline decode does
-  bool first_token_ = true;     // no token has contributed yet
-  int32_t strip_left_ = 0;      // characters that may still be stripped from the start of the text
+  bool whole_runs_ = false;                // hold whole runs of byte tokens, as offline decode does
+  bool first_token_ = true;                // no token has contributed yet
+  int32_t strip_left_ = 0;                 // characters that may still be stripped from the start of the text
   bool in_run_ = false, bad_run_ = false;  // inside a run of <0xHH> tokens; the run is already known to be ill-formed
   uint8_t n_held_ = 0;
   char held_bytes_[4] = {};

@@ -57,8 +57,8 @@ class Value {
 
   // Each is fatal when the kind is another one: callers test first.
   bool as_bool() const;
-  int64_t as_int() const;    // bool counts as 0 or 1
-  double as_float() const;   // any number
+  int64_t as_int() const;   // bool counts as 0 or 1
+  double as_float() const;  // any number
   const std::string& as_string() const;
   const List& as_list() const;
   const Dict& as_dict() const;
