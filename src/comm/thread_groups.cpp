@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comm/thread_groups.h"
+
+#include <fmt/format.h>
+
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <mutex>
+
+#include "base/error.h"
+#include "comm/sum.h"
+
+namespace sluice {
+namespace {
+
+// What the threads of one group share. A collective is: publish, meet, read the others' data, meet.
+class Meeting {
+ public:
+  explicit Meeting(int size) : size_(size), parts_(static_cast<size_t>(size)), lengths_(parts_.size()) {
+    channels_ = std::vector<Channel>(parts_.size() * parts_.size());
+  }
+  int size() const { return size_; }
+
+  // Returns when all ranks of the group have called it; what they wrote before is then visible.
+  void meet() {
+    std::unique_lock lock(mutex_);
+    const uint64_t round = round_;
+    if (++arrived_ == size_) {
+      arrived_ = 0;
+      ++round_;
+      all_here_.notify_all();
+    } else {
+      all_here_.wait(lock, [&] { return round_ != round; });
+    }
+  }
+
+  void publish(int rank, const void* data, size_t bytes) {
+    parts_[static_cast<size_t>(rank)] = data;
+    lengths_[static_cast<size_t>(rank)] = bytes;
+    meet();
+    check(lengths_[static_cast<size_t>(rank)] == lengths_[0], "ranks disagree about the length of a collective");
+  }
+  const void* part(int rank) const { return parts_[static_cast<size_t>(rank)]; }
+
+  // Slices of the sum, written by one rank each. Sized by rank 0 between two meetings.
+  std::vector<float>& sum() { return sum_; }
+
+  void put(int from, int to, const void* data, size_t bytes) {
+    Channel& channel = channel_of(from, to);
+    const auto* begin = static_cast<const std::byte*>(data);
+    {
+      std::lock_guard lock(channel.mutex);
+      channel.messages.emplace_back(begin, begin + bytes);
+    }
+    channel.filled.notify_one();
+  }
+  void take(int from, int to, void* data, size_t bytes) {
+    Channel& channel = channel_of(from, to);
+    std::unique_lock lock(channel.mutex);
+    channel.filled.wait(lock, [&] { return !channel.messages.empty(); });
+    const std::vector<std::byte> message = std::move(channel.messages.front());
+    channel.messages.pop_front();
+    lock.unlock();
+    if (message.size() != bytes)
+      fatal(fmt::format("recv from rank {}: expected {} bytes, found {}", from, bytes, message.size()));
+    std::memcpy(data, message.data(), bytes);
+  }
+
+ private:
+  struct Channel {
+    std::mutex mutex;
+    std::condition_variable filled;
+    std::deque<std::vector<std::byte>> messages;
+  };
+  Channel& channel_of(int from, int to) {
+    check(from >= 0 && from < size_ && to >= 0 && to < size_ && from != to,
+          "send or recv with a rank outside the group");
+    return channels_[static_cast<size_t>(from * size_ + to)];
+  }
+
+  const int size_;
+  std::mutex mutex_;
+  std::condition_variable all_here_;
+  int arrived_ = 0;
+  uint64_t round_ = 0;
+  std::vector<const void*> parts_;
+  std::vector<size_t> lengths_;
+  std::vector<float> sum_;
+  std::vector<Channel> channels_;
+};
+
+class ThreadCommunicator final : public Communicator {
+ public:
+  ThreadCommunicator(std::shared_ptr<Meeting> meeting, int rank) : meeting_(std::move(meeting)), rank_(rank) {}
+  int rank() const override { return rank_; }
+  int size() const override { return meeting_->size(); }
+
+  void all_reduce(const Tensor& inout) override {
+    check(inout.dtype == DType::kF32 && inout.contiguous(), "all_reduce takes a contiguous float32 tensor");
+    const auto n = static_cast<size_t>(inout.elements());
+    if (rank_ == 0) meeting_->sum().resize(n);
+    meeting_->publish(rank_, inout.data, inout.bytes());
+    const auto ranks = static_cast<size_t>(size());
+    const size_t begin = n * static_cast<size_t>(rank_) / ranks, end = n * static_cast<size_t>(rank_ + 1) / ranks;
+    std::vector<const float*> parts;
+    for (int r = 0; r < size(); ++r) parts.push_back(static_cast<const float*>(meeting_->part(r)) + begin);
+    sum_in_rank_order(meeting_->sum().data() + begin, parts, end - begin);
+    meeting_->meet();
+    if (n > 0) std::memcpy(inout.data, meeting_->sum().data(), inout.bytes());
+    meeting_->meet();
+  }
+
+  void all_gather(const Tensor& out, const Tensor& in) override {
+    check(out.dtype == in.dtype && out.elements() == in.elements() * size() && out.contiguous() && in.contiguous(),
+          "all_gather takes contiguous tensors of one dtype, the output `size` times as long as the input");
+    // In place: the input may be this rank's part of the output, which nobody else's part overlaps.
+    meeting_->publish(rank_, in.data, in.bytes());
+    for (int r = 0; r < size(); ++r) {
+      char* to = static_cast<char*>(out.data) + static_cast<size_t>(r) * in.bytes();
+      if (to != meeting_->part(r)) std::memcpy(to, meeting_->part(r), in.bytes());
+    }
+    meeting_->meet();
+  }
+
+  void broadcast(const Tensor& inout, int root) override {
+    check(inout.contiguous() && root >= 0 && root < size(),
+          "broadcast takes a contiguous tensor and a rank of the group");
+    meeting_->publish(rank_, inout.data, inout.bytes());
+    if (rank_ != root) std::memcpy(inout.data, meeting_->part(root), inout.bytes());
+    meeting_->meet();
+  }
+
+  void send(const Tensor& data, int to) override {
+    check(data.contiguous(), "send takes a contiguous tensor");
+    meeting_->put(rank_, to, data.data, data.bytes());
+  }
+  void recv(const Tensor& data, int from) override {
+    check(data.contiguous(), "recv takes a contiguous tensor");
+    meeting_->take(from, rank_, data.data, data.bytes());
+  }
+
+ private:
+  std::shared_ptr<Meeting> meeting_;
+  int rank_;
+};
+
+}  // namespace
+
+std::vector<Groups> make_thread_groups(int tp, int pp) {
+  check(tp >= 1 && pp >= 1, "make_thread_groups takes positive sizes");
+  auto world = std::make_shared<Meeting>(tp * pp);
+  std::vector<std::shared_ptr<Meeting>> stages, pipelines;
+  for (int stage = 0; stage < pp; ++stage) stages.push_back(std::make_shared<Meeting>(tp));
+  for (int i = 0; i < tp; ++i) pipelines.push_back(std::make_shared<Meeting>(pp));
+  std::vector<Groups> groups;
+  for (int rank = 0; rank < tp * pp; ++rank) {
+    const int stage = rank / tp, tp_rank = rank % tp;
+    groups.push_back({std::make_unique<ThreadCommunicator>(world, rank),
+                      std::make_unique<ThreadCommunicator>(stages[static_cast<size_t>(stage)], tp_rank),
+                      std::make_unique<ThreadCommunicator>(pipelines[static_cast<size_t>(tp_rank)], stage)});
+  }
+  return groups;
+}
+
+}  // namespace sluice
