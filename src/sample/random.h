@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 namespace sluice {
 
@@ -18,6 +19,8 @@ class TokenNoise {
   TokenNoise(uint64_t seed, int32_t choice, int64_t position);
   double uniform(int32_t id);  // in (0, 1), multiples of 2^-32 offset by 2^-33
   double gumbel(int32_t id);   // -log(-log(uniform)), always below kMaxGumbel
+  // out[i] = 1 - uniform(first + i), rounded to f32; `first` is a multiple of 4.
+  void distance_to_one(int32_t first, std::span<float> out) const;
   static constexpr double kMaxGumbel = 22.88;
 
  private:

@@ -222,25 +222,56 @@ void keep_typical(const Set& set, double mass, float typical_p, SamplerScratch& 
   std::swap(scratch.candidates, scratch.sorted);
 }
 
+// Gumbel-max. `pick` starts as the likeliest token: the better the first value, the more of the rest is skipped.
 template <class Set>
-size_t draw(const Set& set, const SamplingParams& p, int64_t position) {
-  TokenNoise noise(p.seed, p.choice, position);
+struct Draw {
+  const Set& set;
+  TokenNoise noise;
   size_t pick = 0;
-  for (size_t i = 1; i < set.size(); ++i) {
-    if (set.score(i) > set.score(pick)) pick = i;
+  double best = 0;
+
+  Draw(const Set& from, const SamplingParams& p, int64_t position) : set(from), noise(p.seed, p.choice, position) {
+    for (size_t i = 1; i < set.size(); ++i) {
+      if (set.score(i) > set.score(pick)) pick = i;
+    }
+    best = static_cast<double>(set.score(pick)) + noise.gumbel(set.id(pick));
   }
-  double best = static_cast<double>(set.score(pick)) + noise.gumbel(set.id(pick));
-  const size_t likeliest = pick;
-  for (size_t i = 0; i < set.size(); ++i) {
+  void offer(size_t i) {
     const double s = static_cast<double>(set.score(i));
-    if (s + TokenNoise::kMaxGumbel < best || i == likeliest) continue;  // no noise can lift it
+    if (s + TokenNoise::kMaxGumbel < best || i == pick) return;  // no noise can lift it
     const double value = s + noise.gumbel(set.id(i));
     if (value > best || (value == best && i < pick)) {
       best = value;
       pick = i;
     }
   }
-  return pick;
+};
+
+size_t draw(const Left& left, const SamplingParams& p, int64_t position) {
+  Draw<Left> d(left, p, position);
+  for (size_t i = 0; i < left.size(); ++i) d.offer(i);
+  return d.pick;
+}
+
+// The same over a whole row. A value above `best` needs 1 - u < e^(s - best), because 1 - u <= -log u: one comparison
+// of the random word rules nearly every token out before any logarithm.
+size_t draw(const Row& row, const SamplingParams& p, int64_t position) {
+  constexpr size_t kChunk = 256;
+  Draw<Row> d(row, p, position);
+  float reach[kChunk], chance[kChunk];
+  for (size_t begin = 0; begin < row.size(); begin += kChunk) {
+    const size_t n = std::min(kChunk, row.size() - begin);
+    const float best = static_cast<float>(d.best);
+    for (size_t i = 0; i < n; ++i) {
+      const float x = row.score(begin + i) - best;
+      reach[i] = fixed_exp(x < 0.0f ? x : 0.0f) * 1.0001f + 0x1p-30f;  // margins for the rounding of best and exp
+    }
+    d.noise.distance_to_one(static_cast<int32_t>(begin), std::span(chance, n));
+    for (size_t i = 0; i < n; ++i) {
+      if (chance[i] <= reach[i]) d.offer(begin + i);
+    }
+  }
+  return d.pick;
 }
 
 }  // namespace

@@ -50,6 +50,16 @@ TEST_CASE("noise does not depend on the order of ids and stays below its bound")
   CHECK(mean == doctest::Approx(0.5772).epsilon(0.2));
 }
 
+TEST_CASE("distances to one are those of the single numbers") {
+  TokenNoise noise(99, 1, 12);
+  std::vector<float> distance(301);
+  noise.distance_to_one(8, distance);
+  for (int i = 0; i < 301; ++i) {
+    CHECK(static_cast<double>(distance[static_cast<size_t>(i)]) ==
+          doctest::Approx(1.0 - noise.uniform(8 + i)).epsilon(1e-6));
+  }
+}
+
 TEST_CASE("fixed exp and log agree with the C library") {
   for (float x = -86.5f; x <= 0.0f; x += 0.00371f) {
     const double expected = std::exp(static_cast<double>(x));

@@ -10,6 +10,8 @@
 #include <random>
 #include <set>
 
+#include "sample/random.h"
+
 using namespace sluice;
 
 namespace {
@@ -272,6 +274,26 @@ TEST_CASE("a dropped rival never changes the draw among the rest") {
   for (int64_t position = 0; position < 300; ++position) {
     const int32_t token = run(logits, all, position).token;
     if (token < 3) CHECK(run(logits, some, position).token == token);
+  }
+}
+
+TEST_CASE("the shortcuts of a whole row pick the argmax of score plus noise") {
+  std::mt19937 generator(8);
+  for (int64_t position = 0; position < 400; ++position) {
+    std::normal_distribution<float> normal(0, 0.1f + 0.01f * static_cast<float>(position));
+    std::vector<float> logits(1 + static_cast<size_t>(generator() % 3000));
+    for (float& x : logits) x = normal(generator);
+    SamplingParams p = sampling();
+    p.seed = 5;
+    TokenNoise noise(5, 0, position);
+    const float max = *std::max_element(logits.begin(), logits.end());
+    int32_t expected = 0;
+    double best = -1e300;
+    for (size_t i = 0; i < logits.size(); ++i) {
+      const double value = static_cast<double>(logits[i] - max) + noise.gumbel(static_cast<int32_t>(i));
+      if (value > best) expected = static_cast<int32_t>(i), best = value;
+    }
+    CHECK(run(logits, p, position).token == expected);
   }
 }
 
