@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loads one rank's share of a checkpoint, or of a random model, into packed weights. A family first declares where each
+// tensor of its table goes, then run() reads in file order.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "backend/backend.h"
+#include "weights/checkpoint.h"
+#include "weights/spec.h"
+#include "weights/staging.h"
+
+namespace sluice {
+
+class WeightLoader {
+ public:
+  // `checkpoint` is null for random weights; it outlives the loader. `dtype` is what products and embeddings are stored
+  // as: f32, bf16 or f16. Throws Error where the checkpoint lacks a tensor of this rank or holds another shape.
+  WeightLoader(Backend& backend, const Checkpoint* checkpoint, const std::vector<TensorSpec>& table,
+               const Partition& partition, DType dtype);
+
+  // The destinations stay where they are until run() returns. Several names stack their rows in that order; each tensor
+  // is cut and padded as its row of the table says.
+  void matrix(std::span<const std::string> names, std::unique_ptr<Weight>& to);  // packed product
+  void table(const std::string& name, Buffer& to);                               // [rows, columns] in `dtype`
+  void vector(std::span<const std::string> names, Buffer& to);                   // f32
+
+  void run(const StagingOptions& options);
+  size_t weight_bytes() const { return weight_bytes_; }  // held after run()
+
+ private:
+  StagingItem& item(std::span<const std::string> names);
+
+  Backend& backend_;
+  const Checkpoint* checkpoint_;
+  std::unordered_map<std::string, TensorSpec> specs_;
+  Partition partition_;
+  DType dtype_;
+  std::vector<StagingItem> items_;
+  std::unordered_map<std::string, size_t> by_names_;  // a tensor that is used twice is read once
+  size_t weight_bytes_ = 0;
+};
+
+// How a product of this dtype is packed.
+Scheme scheme_of(DType dtype);
+
+// Tensors of the checkpoint that the table does not ask for, less those whose names end in one of `ignored`.
+std::vector<std::string> unused_tensors(const Checkpoint& checkpoint, const std::vector<TensorSpec>& table,
+                                        std::span<const std::string> ignored);
+
+}  // namespace sluice

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// A family's tensors as data: name, shape, which dimension is split over tensor-parallel ranks and by what, and which
+// pipeline stage owns it. Loader and tests loop over the same table.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace sluice {
+
+// What a dimension runs over, where that is split between tp ranks.
+enum class Split : uint8_t { kWhole, kQueryHeads, kKvHeads, kFeedForward, kVocab };
+
+// Owner among pipeline stages.
+enum class Place : uint8_t { kEmbedding, kLayer, kHead };
+
+enum class Init : uint8_t { kUniform, kOne };  // random weights: uniform with variance 1 / columns, or ones
+
+struct TensorSpec {
+  std::string name;            // in the checkpoint
+  std::vector<int64_t> shape;  // [out, in], or [n]
+  Split rows = Split::kWhole;  // of shape[0]
+  Split cols = Split::kWhole;  // of shape[1]
+  Place place = Place::kLayer;
+  int64_t layer = -1;  // for kLayer
+  Init init = Init::kUniform;
+
+  int64_t elements() const;
+};
+
+// The part of one dimension that a rank holds: [begin, begin + count) of the whole, then zeros up to `padded`. `padded`
+// is equal on all ranks.
+struct Range {
+  int64_t begin = 0, count = 0, padded = 0;
+};
+
+struct SplitSizes {
+  int64_t n_heads = 0, n_kv_heads = 0, head_dim = 0, d_ff = 0, vocab = 0;
+};
+
+// One tp rank's share. KV heads are split where there are enough and copied to tp / n_kv_heads ranks where there are
+// not; what does not divide is padded with zero heads, columns or vocabulary rows, which leaves results exact.
+struct Partition {
+  Partition(const SplitSizes& sizes, int tp_rank, int tp_size);
+
+  Range heads, kv_heads;  // in heads; padded heads are a multiple of padded kv_heads
+  Range d_ff, vocab;      // in elements
+  int64_t head_dim = 0;
+
+  Range of(Split split, int64_t whole) const;  // in elements of a dimension of length `whole`
+};
+
+// Layers of a pipeline stage; earlier stages take what does not divide, since the last one also has the head.
+struct LayerRange {
+  int64_t begin = 0, count = 0;
+};
+LayerRange stage_layers(int64_t n_layers, int stage, int stages);  // throws Error with more stages than layers
+
+}  // namespace sluice

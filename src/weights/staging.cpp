@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "weights/staging.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <new>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "weights/convert.h"
+#include "weights/random_fill.h"
+
+namespace sluice {
+namespace {
+// Unwanted bytes between two rows that are read through rather than skipped: what the system's read-ahead fetches
+// anyway.
+constexpr uint64_t kReadThrough = 128 << 10;
+
+struct FreeMemory {
+  void operator()(char* data) const { std::free(data); }
+};
+using Memory = std::unique_ptr<char, FreeMemory>;
+
+Memory allocate_memory(size_t bytes) {
+  constexpr size_t kHuge = size_t{2} << 20;
+  const size_t rounded = std::max<size_t>((bytes + kHuge - 1) / kHuge, 1) * kHuge;
+  char* data = static_cast<char*>(std::aligned_alloc(kHuge, rounded));
+  if (data == nullptr) throw std::bad_alloc();
+  ::madvise(data, rounded, MADV_HUGEPAGE);  // an optimisation only: fewer page faults
+  return Memory(data);
+}
+
+// One job of a thread: whole rows of a part, or a stretch of bytes of it.
+struct Piece {
+  size_t item = 0, part = 0;
+  int64_t row = 0, rows = 0;     // of the part, local
+  uint64_t skip = 0, bytes = 0;  // nonzero bytes: a stretch that starts `skip` bytes into the part's contiguous range
+};
+
+struct ItemState {
+  Memory memory;
+  bool open = false;
+  size_t bytes = 0;
+  size_t pieces_left = 0;
+};
+
+bool contiguous(const StagingItem& item, const StagingPart& part) {
+  return part.tensor != nullptr && part.cols.count == part.source_cols && part.cols.count == item.cols &&
+         part.tensor->dtype() == item.dtype;
+}
+
+bool padded(const StagingItem& item) {
+  int64_t filled = 0;
+  for (const StagingPart& part : item.parts) filled += part.rows.count * part.cols.count;
+  return filled != item.rows * item.cols;
+}
+
+class Stager {
+ public:
+  Stager(const std::vector<File>& files, std::vector<StagingItem> items, const StagingOptions& options)
+      : files_(files), items_(std::move(items)), options_(options), states_(items_.size()) {
+    const auto place = [](const StagingItem& item) {
+      const CheckpointTensor* tensor = item.parts.front().tensor;
+      return tensor == nullptr ? std::pair<int, uint64_t>{0, 0}
+                               : std::pair<int, uint64_t>{tensor->file, tensor->offset};
+    };
+    std::stable_sort(items_.begin(), items_.end(),
+                     [&](const StagingItem& a, const StagingItem& b) { return place(a) < place(b); });
+    for (size_t i = 0; i < items_.size(); ++i) cut(i);
+  }
+
+  void run() {
+    const double start = monotonic_seconds();
+    std::vector<std::thread> threads;
+    for (int i = 0; i < std::max(1, options_.threads); ++i) threads.emplace_back([this] { fill_loop(); });
+    try {
+      consume_all(start);
+    } catch (...) {
+      fail(std::current_exception());
+    }
+    for (std::thread& thread : threads) thread.join();
+    if (failure_) std::rethrow_exception(failure_);
+    if (!options_.quiet) {
+      const double seconds = std::max(1e-9, monotonic_seconds() - start);
+      log_info(fmt::format("weights: {:.2f} GB in {:.2f} s, {:.2f} GB/s", 1e-9 * static_cast<double>(total_bytes_),
+                           seconds, 1e-9 * static_cast<double>(total_bytes_) / seconds));
+    }
+  }
+
+ private:
+  // Pieces of an item, in file order within each part.
+  void cut(size_t index) {
+    const StagingItem& item = items_[index];
+    ItemState& state = states_[index];
+    state.bytes = static_cast<size_t>(item.rows * item.cols) * dtype_bytes(item.dtype);
+    const size_t before = pieces_.size();
+    for (size_t p = 0; p < item.parts.size(); ++p) {
+      const StagingPart& part = item.parts[p];
+      if (part.rows.count == 0 || part.cols.count == 0) continue;
+      const uint64_t element = part.tensor != nullptr ? dtype_bytes(part.tensor->dtype()) : dtype_bytes(item.dtype);
+      const uint64_t slice = static_cast<uint64_t>(part.cols.count) * element;
+      total_bytes_ += static_cast<uint64_t>(part.rows.count) * slice;
+      if (contiguous(item, part)) {
+        const uint64_t first = part.tensor->offset + static_cast<uint64_t>(part.rows.begin) * slice;
+        const uint64_t bytes = static_cast<uint64_t>(part.rows.count) * slice;
+        for (uint64_t done = 0; done < bytes;) {
+          const uint64_t to_boundary = options_.read_bytes - (first + done) % options_.read_bytes;
+          const uint64_t now = std::min(bytes - done, to_boundary);
+          pieces_.push_back({index, p, 0, 0, done, now});
+          done += now;
+        }
+      } else {
+        const uint64_t stride = static_cast<uint64_t>(part.source_cols) * element;
+        const int64_t rows = std::max<int64_t>(1, static_cast<int64_t>(options_.read_bytes / stride));
+        for (int64_t row = 0; row < part.rows.count; row += rows)
+          pieces_.push_back({index, p, row, std::min(rows, part.rows.count - row), 0, 0});
+      }
+    }
+    if (pieces_.size() == before) pieces_.push_back({index, 0, 0, 0, 0, 0});  // padding only
+    state.pieces_left = pieces_.size() - before;
+  }
+
+  void fail(std::exception_ptr why) {
+    const std::lock_guard lock(mutex_);
+    if (!failure_) failure_ = std::move(why);
+    changed_.notify_all();
+  }
+
+  // With the lock held: the item has memory, or may get it.
+  bool has_room(size_t index) const {
+    return states_[index].open || in_use_ == 0 || in_use_ + states_[index].bytes <= options_.memory;
+  }
+
+  void open(size_t index) {
+    ItemState& state = states_[index];
+    const auto spare = spare_.find(state.bytes);
+    if (spare != spare_.end()) {
+      state.memory = std::move(spare->second);
+      spare_.erase(spare);
+      spare_bytes_ -= state.bytes;
+    } else {
+      if (in_use_ + spare_bytes_ + state.bytes > options_.memory) {
+        spare_.clear();
+        spare_bytes_ = 0;
+      }
+      state.memory = allocate_memory(state.bytes);
+    }
+    if (padded(items_[index])) std::memset(state.memory.get(), 0, state.bytes);
+    state.open = true;
+    in_use_ += state.bytes;
+  }
+
+  void fill_loop() {
+    std::vector<char> bounce;
+    try {
+      for (;;) {
+        Piece piece;
+        {
+          std::unique_lock lock(mutex_);
+          changed_.wait(lock, [&] { return failure_ || next_ == pieces_.size() || has_room(pieces_[next_].item); });
+          if (failure_ || next_ == pieces_.size()) return;
+          piece = pieces_[next_++];
+          if (!states_[piece.item].open) {
+            open(piece.item);
+            changed_.notify_all();
+          }
+        }
+        fill(piece, bounce);
+        const std::lock_guard lock(mutex_);
+        if (--states_[piece.item].pieces_left == 0) {
+          ready_.push_back(piece.item);
+          changed_.notify_all();
+        }
+      }
+    } catch (...) {
+      fail(std::current_exception());
+    }
+  }
+
+  void fill(const Piece& piece, std::vector<char>& bounce) {
+    const StagingItem& item = items_[piece.item];
+    const StagingPart& part = item.parts[piece.part];
+    const size_t element = dtype_bytes(item.dtype);
+    const size_t row_bytes = static_cast<size_t>(item.cols) * element;
+    char* to = states_[piece.item].memory.get() + static_cast<size_t>(part.to_row + piece.row) * row_bytes;
+    if (part.tensor == nullptr) {
+      for (int64_t r = 0; r < piece.rows; ++r) {
+        fill_random(to + static_cast<size_t>(r) * row_bytes, item.dtype, part.seed,
+                    static_cast<uint64_t>((part.rows.begin + piece.row + r) * part.source_cols + part.cols.begin),
+                    part.cols.count, part.scale);
+      }
+      return;
+    }
+    const File& file = files_[static_cast<size_t>(part.tensor->file)];
+    const DType dtype = part.tensor->dtype();
+    const uint64_t source = dtype_bytes(dtype);
+    const uint64_t stride = static_cast<uint64_t>(part.source_cols) * source;
+    const uint64_t slice = static_cast<uint64_t>(part.cols.count) * source;
+    if (piece.bytes > 0) {
+      const uint64_t first = part.tensor->offset + static_cast<uint64_t>(part.rows.begin) * slice + piece.skip;
+      file.read_at(first, to + piece.skip, static_cast<size_t>(piece.bytes));
+      return;
+    }
+    if (piece.rows == 0) return;
+    const uint64_t first = part.tensor->offset + static_cast<uint64_t>(part.rows.begin + piece.row) * stride +
+                           static_cast<uint64_t>(part.cols.begin) * source;
+    const bool through = stride - slice < kReadThrough;
+    const uint64_t span = through ? static_cast<uint64_t>(piece.rows - 1) * stride + slice : slice;
+    bounce.resize(std::max(bounce.size(), static_cast<size_t>(span)));
+    if (through) file.read_at(first, bounce.data(), static_cast<size_t>(span));
+    for (int64_t r = 0; r < piece.rows; ++r) {
+      const uint64_t at = static_cast<uint64_t>(r) * stride;
+      if (!through) file.read_at(first + at, bounce.data(), static_cast<size_t>(slice));
+      convert_elements(to + static_cast<size_t>(r) * row_bytes, item.dtype, bounce.data() + (through ? at : 0), dtype,
+                       part.cols.count);
+    }
+  }
+
+  void consume_all(double start) {
+    double next_line = start + 2.0;
+    uint64_t done_bytes = 0;
+    for (size_t done = 0; done < items_.size(); ++done) {
+      size_t index = 0;
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return failure_ || !ready_.empty(); });
+        if (failure_) return;
+        index = ready_.front();
+        ready_.pop_front();
+      }
+      const StagingItem& item = items_[index];
+      const HostMatrix matrix{states_[index].memory.get(), item.dtype, item.rows, item.cols, item.cols};
+      for (const auto& consume : item.consumers) consume(matrix);
+      done_bytes += states_[index].bytes;
+      {
+        const std::lock_guard lock(mutex_);
+        ItemState& state = states_[index];
+        in_use_ -= state.bytes;
+        if (in_use_ + spare_bytes_ + state.bytes <= options_.memory) {
+          spare_bytes_ += state.bytes;
+          spare_.emplace(state.bytes, std::move(state.memory));
+        }
+        state.memory.reset();
+        changed_.notify_all();
+      }
+      if (const double now = monotonic_seconds(); !options_.quiet && now > next_line) {
+        log_info(fmt::format("weights: {:.1f} of {:.1f} GB, {:.2f} GB/s", 1e-9 * static_cast<double>(done_bytes),
+                             1e-9 * static_cast<double>(total_bytes_),
+                             1e-9 * static_cast<double>(done_bytes) / (now - start)));
+        next_line = now + 2.0;
+      }
+    }
+  }
+
+  const std::vector<File>& files_;
+  std::vector<StagingItem> items_;
+  const StagingOptions options_;
+  std::vector<ItemState> states_;
+  std::vector<Piece> pieces_;
+  uint64_t total_bytes_ = 0;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  size_t next_ = 0;           // of pieces_
+  std::deque<size_t> ready_;  // items to consume
+  size_t in_use_ = 0, spare_bytes_ = 0;
+  std::multimap<size_t, Memory> spare_;  // by size: layers repeat the same few sizes
+  std::exception_ptr failure_;
+};
+}  // namespace
+
+void stage(const std::vector<File>& files, std::vector<StagingItem> items, const StagingOptions& options) {
+  for (const StagingItem& item : items) check(!item.parts.empty(), "a staged matrix has parts");
+  Stager(files, std::move(items), options).run();
+}
+
+}  // namespace sluice

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fills host matrices from files (or with random numbers) ahead of their consumer: several threads, large reads in file
+// order, bounded memory.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "backend/backend.h"
+#include "weights/checkpoint.h"
+#include "weights/spec.h"
+
+namespace sluice {
+
+// A sub-matrix of one tensor and the rows of the staged matrix where it lands (from column 0). A vector is a matrix of
+// one column.
+struct StagingPart {
+  const CheckpointTensor* tensor = nullptr;  // null: random
+  int64_t source_cols = 1;                   // of the whole tensor
+  Range rows, cols;                          // in elements of the tensor
+  int64_t to_row = 0;
+  uint64_t seed = 0;   // random: an element depends on seed, its row and its column alone
+  float scale = 0.0f;  // random: uniform in [-scale, scale); 0 means ones
+};
+
+struct StagingItem {
+  int64_t rows = 0, cols = 0;
+  DType dtype = DType::kF32;
+  std::vector<StagingPart> parts;
+  std::vector<std::function<void(const HostMatrix&)>> consumers;  // called on the thread of stage()
+};
+
+struct StagingOptions {
+  int threads = 4;
+  size_t memory = size_t{1} << 30;       // bytes of matrices in flight; a larger matrix goes alone
+  size_t read_bytes = size_t{16} << 20;  // of one read; reads end at multiples of it
+  bool quiet = false;                    // no progress lines
+};
+
+// Runs all items, in the order of their place in the files. Throws the first Error of any thread.
+void stage(const std::vector<File>& files, std::vector<StagingItem> items, const StagingOptions& options);
+
+}  // namespace sluice

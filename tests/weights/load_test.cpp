@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "weights/load.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <set>
+
+#include "base/error.h"
+#include "weights/host_backend.h"
+#include "weights/safetensors_file.h"
+
+namespace sluice {
+namespace {
+// Heads of 4, 3 KV heads, 6 query heads, width 24, feed-forward 10, vocabulary 13.
+constexpr SplitSizes kSizes{6, 3, 4, 10, 13};
+constexpr int64_t kWidth = 24;
+
+std::vector<TensorSpec> small_table() {
+  return {
+      {"embed", {13, kWidth}, Split::kVocab, Split::kWhole, Place::kEmbedding},
+      {"q", {24, kWidth}, Split::kQueryHeads},
+      {"k", {12, kWidth}, Split::kKvHeads},
+      {"v", {12, kWidth}, Split::kKvHeads},
+      {"k.bias", {12}, Split::kKvHeads},
+      {"o", {kWidth, 24}, Split::kWhole, Split::kQueryHeads},
+      {"down", {kWidth, 10}, Split::kWhole, Split::kFeedForward},
+      {"norm", {kWidth}, Split::kWhole, Split::kWhole, Place::kLayer, 0, Init::kOne},
+  };
+}
+
+// The value of an element, exact in every type.
+float value(size_t tensor, int64_t row, int64_t col) {
+  return static_cast<float>((static_cast<int64_t>(tensor) * 7 + row * 5 + col * 3) % 128) - 64.0f;
+}
+
+std::string raw(const std::string& dtype, const std::vector<float>& values) {
+  const DType type = parse_dtype(dtype);
+  std::string out(values.size() * dtype_bytes(type), '\0');
+  if (type == DType::kF64) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      const double wide = values[i];
+      std::memcpy(out.data() + 8 * i, &wide, 8);
+    }
+  } else {
+    convert_elements(out.data(), type, values.data(), DType::kF32, static_cast<int64_t>(values.size()));
+  }
+  return out;
+}
+
+// Writes the table as one file; `dtypes` are dealt out in turn.
+void write_checkpoint(const test::TemporaryFolder& folder, const std::vector<std::string>& dtypes) {
+  std::vector<test::NamedTensor> tensors;
+  const auto table = small_table();
+  for (size_t t = 0; t < table.size(); ++t) {
+    const int64_t cols = table[t].shape.size() == 2 ? table[t].shape[1] : 1;
+    std::vector<float> values;
+    for (int64_t i = 0; i < table[t].elements(); ++i) values.push_back(value(t, i / cols, i % cols));
+    const std::string& dtype = dtypes[t % dtypes.size()];
+    tensors.push_back({table[t].name, dtype, table[t].shape, raw(dtype, values)});
+  }
+  folder.write("model.safetensors", test::safetensors_bytes(tensors));
+}
+
+struct Loaded {
+  std::unique_ptr<Weight> qkv, o, down, head;
+  Buffer embed, k_bias, norm;
+  size_t bytes = 0;
+};
+
+Loaded load(const Checkpoint* checkpoint, const Partition& partition, DType dtype, size_t memory, size_t read_bytes) {
+  test::StoringBackend backend;
+  WeightLoader loader(backend, checkpoint, small_table(), partition, dtype);
+  Loaded out;
+  const std::string qkv[] = {"q", "k", "v"}, o[] = {"o"}, down[] = {"down"}, embed[] = {"embed"}, bias[] = {"k.bias"},
+                    norm[] = {"norm"};
+  loader.matrix(qkv, out.qkv);
+  loader.matrix(o, out.o);
+  loader.matrix(down, out.down);
+  loader.matrix(embed, out.head);
+  loader.table("embed", out.embed);
+  loader.vector(bias, out.k_bias);
+  loader.vector(norm, out.norm);
+  loader.run({3, memory, read_bytes, true});
+  out.bytes = loader.weight_bytes();
+  return out;
+}
+
+// Rows of `tensor` as the table splits them, padding zero, starting at row `at` of `values`.
+void check_part(const std::vector<float>& values, int64_t at, size_t tensor, const Partition& p) {
+  const TensorSpec spec = small_table()[tensor];
+  const Range rows = p.of(spec.rows, spec.shape[0]);
+  const Range cols = spec.shape.size() == 2 ? p.of(spec.cols, spec.shape[1]) : Range{0, 1, 1};
+  for (int64_t r = 0; r < rows.padded; ++r) {
+    for (int64_t c = 0; c < cols.padded; ++c) {
+      const float expected = r < rows.count && c < cols.count ? value(tensor, rows.begin + r, cols.begin + c) : 0.0f;
+      REQUIRE(values[static_cast<size_t>((at + r) * cols.padded + c)] == expected);
+    }
+  }
+}
+
+std::vector<float> floats(const Buffer& buffer) {
+  const float* data = static_cast<const float*>(buffer.data());
+  return {data, data + buffer.bytes() / sizeof(float)};
+}
+std::vector<float> floats(const std::unique_ptr<Weight>& weight) {
+  return static_cast<const test::PlainWeight&>(*weight).values;
+}
+}  // namespace
+
+TEST_CASE("Each rank gets its slices, padded with zeros, in any mix of stored types and read sizes") {
+  const std::vector<std::string> mixes[] = {{"F32"}, {"BF16"}, {"F16", "BF16", "F32"}, {"F64", "F32"}};
+  for (const auto& mix : mixes) {
+    test::TemporaryFolder folder;
+    write_checkpoint(folder, mix);
+    const Checkpoint checkpoint = Checkpoint::open(folder.path(), "");
+    for (const int tp : {1, 2, 3, 4, 8}) {
+      for (int rank = 0; rank < tp; ++rank) {
+        const Partition p(kSizes, rank, tp);
+        for (const size_t read : {size_t{64}, size_t{4096}}) {
+          const Loaded w = load(&checkpoint, p, DType::kF32, 1000, read);
+          const int64_t q = p.heads.padded * 4, kv = p.kv_heads.padded * 4;
+          REQUIRE(w.qkv->rows() == q + 2 * kv);
+          check_part(floats(w.qkv), 0, 1, p);
+          check_part(floats(w.qkv), q, 2, p);
+          check_part(floats(w.qkv), q + kv, 3, p);
+          check_part(floats(w.o), 0, 5, p);
+          check_part(floats(w.down), 0, 6, p);
+          check_part(floats(w.head), 0, 0, p);
+          check_part(floats(w.embed), 0, 0, p);
+          check_part(floats(w.k_bias), 0, 4, p);
+          check_part(floats(w.norm), 0, 7, p);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("Weight bytes count everything that is held") {
+  const Loaded w = load(nullptr, Partition(kSizes, 0, 1), DType::kBF16, 1 << 20, 1 << 20);
+  CHECK(w.bytes == 2 * (48 * 24 + 24 * 24 + 24 * 10 + 13 * 24) + 2 * 13 * 24 + 4 * (12 + 24));
+}
+
+TEST_CASE("Random weights are the same numbers however they are split, and ones where norms ask for ones") {
+  const Loaded whole = load(nullptr, Partition(kSizes, 0, 1), DType::kF32, 1 << 20, 1 << 20);
+  const std::vector<float> all = floats(whole.down);
+  CHECK(std::set<float>(all.begin(), all.end()).size() > 230);
+  for (const float v : all) CHECK(std::abs(v) <= std::sqrt(3.0f / 10.0f));
+  for (const float v : floats(whole.norm)) CHECK(v == 1.0f);
+  for (int rank = 0; rank < 4; ++rank) {
+    const Partition p(kSizes, rank, 4);
+    const std::vector<float> part = floats(load(nullptr, p, DType::kF32, 1 << 20, 100).down);
+    for (int64_t r = 0; r < kWidth; ++r) {
+      for (int64_t c = 0; c < p.d_ff.padded; ++c) {
+        const float expected = c < p.d_ff.count ? all[static_cast<size_t>(r * 10 + p.d_ff.begin + c)] : 0.0f;
+        CHECK(part[static_cast<size_t>(r * p.d_ff.padded + c)] == expected);
+      }
+    }
+  }
+}
+
+TEST_CASE("A file that shrinks while it is read ends the load with its name") {
+  test::TemporaryFolder folder;
+  write_checkpoint(folder, {"F32"});
+  const Checkpoint checkpoint = Checkpoint::open(folder.path(), "");
+  std::filesystem::resize_file(folder.path() / "model.safetensors", 3000);
+  CHECK_THROWS_AS(load(&checkpoint, Partition(kSizes, 0, 2), DType::kF32, 500, 64), Error);
+}
+
+TEST_CASE("Tensors that nobody asks for are listed unless their kind is known") {
+  test::TemporaryFolder folder;
+  folder.write("model.safetensors", test::safetensors_bytes({{"norm", "F32", {1}, "0000"},
+                                                             {"extra", "F32", {1}, "0000"},
+                                                             {"l.rotary_emb.inv_freq", "F32", {1}, "0000"}}));
+  const Checkpoint checkpoint = Checkpoint::open(folder.path(), "");
+  const std::string ignored[] = {".rotary_emb.inv_freq"};
+  CHECK(unused_tensors(checkpoint, small_table(), ignored) == std::vector<std::string>{"extra"});
+}
+
+}  // namespace sluice
