@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// sluice bench: decode and prefill of one rank beside the machine's own limits, measured in the same run.
+// Bytes and FLOPs are counted as docs/performance.md says; a share is the median of ratios of neighbouring
+// measurements.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "app/bench_limits.h"
+#include "app/bench_steps.h"
+#include "app/options.h"
+#include "app/verbs.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "cluster/launch.h"
+
+namespace sluice {
+namespace {
+
+struct BenchOptions {
+  Settings settings = make_settings({Topic::kModel, Topic::kRun});
+  std::vector<int64_t> batches{1, 16}, prefills{512};
+  int64_t context = 64;
+  int repeats = 7;
+  double seconds = 1.0;
+  std::string json;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+nlohmann::ordered_json bench_decode(BenchSteps& steps, Backend& backend, const ModelInfo& model, int64_t batch,
+                                    const BenchOptions& options, double& best_read) {
+  steps.start(batch, options.context);
+  steps.decode(2);
+  std::vector<double> rates, gbps, shares;
+  for (int i = 0; i < options.repeats; ++i) {
+    const double read = backend.probe_read_gbps(kProbeBytes);
+    best_read = std::max(best_read, read);
+    const double started = monotonic_seconds();
+    double bytes = 0;
+    int64_t n = 0;
+    do {
+      steps.decode(1);
+      bytes += static_cast<double>(model.read_bytes) +
+               static_cast<double>(batch * steps.context()) * static_cast<double>(model.kv_bytes_per_token);
+      ++n;
+    } while (monotonic_seconds() - started < options.seconds && steps.context() + 1 < steps.max_context());
+    const double elapsed = monotonic_seconds() - started;
+    rates.push_back(static_cast<double>(n * batch) / elapsed);
+    gbps.push_back(bytes / elapsed * 1e-9);
+    shares.push_back(gbps.back() / read);
+    if (steps.context() + n >= steps.max_context()) steps.start(batch, options.context);
+  }
+  return {{"batch", batch},
+          {"context", options.context},
+          {"tokens_per_s", median(rates)},
+          {"gbps", median(gbps)},
+          {"share", median(shares)}};
+}
+
+nlohmann::ordered_json bench_prefill(BenchSteps& steps, ProductProbe& products, const ModelInfo& model, int64_t tokens,
+                                     const BenchOptions& options, double& best_rate) {
+  // 2 P_layers n + 2 P_head + 2 L nh d n^2
+  const double head = static_cast<double>(model.vocab) * static_cast<double>(model.d_model);
+  const double layers = static_cast<double>(model.linear_parameters) - head;
+  const double n = static_cast<double>(tokens);
+  const double flops =
+      2 * layers * n + 2 * head + 2 * static_cast<double>(model.n_layers * model.n_heads * model.head_dim) * n * n;
+  steps.start(1, tokens);
+  std::vector<double> rates, gflops, shares;
+  for (int i = 0; i < options.repeats; ++i) {
+    const double limit = products.gflops();
+    best_rate = std::max(best_rate, limit);
+    const double started = monotonic_seconds();
+    steps.start(1, tokens);
+    const double elapsed = monotonic_seconds() - started;
+    rates.push_back(n / elapsed);
+    gflops.push_back(flops / elapsed * 1e-9);
+    shares.push_back(gflops.back() / limit);
+  }
+  return {{"tokens", tokens}, {"tokens_per_s", median(rates)}, {"gflops", median(gflops)}, {"share", median(shares)}};
+}
+
+int run(BenchOptions& options) {
+  const Settings& settings = options.settings;
+  set_log_level(parse_log_level(settings.text("log-level")));
+  check_unsupported(settings);
+  const Launch launch = read_launch(process_environment());
+  if (launch.world != 1)
+    throw Error(
+        fmt::format("sluice bench measures one rank, and this launch has {}; start it with one task", launch.world));
+
+  CpuOptions cpu;
+  cpu.threads = static_cast<int>(settings.integer("threads", 0, 4096));
+  cpu.isa = settings.text("cpu-isa");
+  const auto backend = make_cpu_backend(cpu);
+  Groups groups = solo_groups();
+  const double load_started = monotonic_seconds();
+  auto model = load_model(model_source(settings), *backend, groups);
+  const double load_seconds = monotonic_seconds() - load_started;
+  const ModelInfo info = model->info();
+
+  ExecutorOptions run_options;
+  run_options.max_seqs = *std::max_element(options.batches.begin(), options.batches.end());
+  run_options.max_rows = std::max<int64_t>(*std::max_element(options.prefills.begin(), options.prefills.end()),
+                                           settings.integer("max-batch-prefill-tokens", 1, 1 << 20));
+  run_options.block_size = settings.integer("block-size", 1, 1024);
+  run_options.max_context = std::min<int64_t>(info.max_positions, 4096);
+  const int64_t cache_tokens =
+      std::max(run_options.max_seqs * std::min<int64_t>(1024, run_options.max_context), run_options.max_context);
+  run_options.cache_bytes = static_cast<size_t>(cache_tokens) * info.kv_bytes_per_token;
+  const auto executor = make_model_executor(std::move(model), *backend, groups, run_options);
+  BenchSteps steps(*executor, cache_tokens / run_options.max_seqs);
+
+  nlohmann::ordered_json report;
+  report["model"] = {{"name", info.name},
+                     {"family", info.family},
+                     {"dtype", info.dtype},
+                     {"parameters", info.parameters},
+                     {"weight_bytes", info.weight_bytes},
+                     {"read_bytes", info.read_bytes},
+                     {"kv_bytes_per_token", info.kv_bytes_per_token}};
+  report["backend"] = backend->describe();
+  report["load_seconds"] = load_seconds;
+  double best_read = 0, best_rate = 0;
+  report["decode"] = nlohmann::ordered_json::array();
+  report["prefill"] = nlohmann::ordered_json::array();
+  fmt::print(stderr, "{} ({}, {:.2f} GB), {}\n", info.name, info.dtype, static_cast<double>(info.weight_bytes) * 1e-9,
+             backend->describe());
+  for (const int64_t batch : options.batches) {
+    const auto row = bench_decode(steps, *backend, info, batch, options, best_read);
+    fmt::print(stderr, "decode   batch {:4}   {:9.1f} tokens/s   {:6.1f} GB/s    {:.2f} of the read bandwidth\n", batch,
+               row["tokens_per_s"].get<double>(), row["gbps"].get<double>(), row["share"].get<double>());
+    report["decode"].push_back(row);
+  }
+  ProductProbe products(*backend, info);
+  for (const int64_t tokens : options.prefills) {
+    const auto row = bench_prefill(steps, products, info, tokens, options, best_rate);
+    fmt::print(stderr, "prefill  {:5} tokens {:9.1f} tokens/s   {:6.0f} GFLOP/s {:.2f} of the product rate\n", tokens,
+               row["tokens_per_s"].get<double>(), row["gflops"].get<double>(), row["share"].get<double>());
+    report["prefill"].push_back(row);
+  }
+  report["limits"] = {{"read_gbps", best_read}, {products.name() + "_gflops", best_rate}};
+  fmt::print(stderr, "limits   read {:.1f} GB/s, {} products {:.0f} GFLOP/s\n", best_read, products.name(), best_rate);
+  if (options.json.empty()) return 0;
+  std::ofstream out(options.json);
+  out << report.dump(2) << "\n";
+  if (!out.flush()) throw Error(fmt::format("cannot write {}", options.json));
+  return 0;
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<BenchOptions>();
+  CLI::App* verb = app.add_subcommand("bench", "Measure decode and prefill of one rank beside the machine's limits.");
+  verb->require_subcommand(0, 1);
+  add_flags(*verb, options->settings);
+  verb->add_option("--batch", options->batches, "Batch sizes of decode.")->delimiter(',')->capture_default_str();
+  verb->add_option("--prefill", options->prefills, "Prompt lengths of prefill, in tokens.")
+      ->delimiter(',')
+      ->capture_default_str();
+  verb->add_option("--context", options->context, "Tokens already cached when decode starts.")->capture_default_str();
+  verb->add_option("--repeats", options->repeats, "Pairs of limit and measurement; the median is reported.")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  verb->add_option("--seconds", options->seconds, "Length of one decode measurement.")
+      ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
+  verb->add_option("--json", options->json, "File for the figures.");
+  verb->callback([verb, options, &exit_code] {
+    if (verb->get_subcommands().empty()) exit_code = run(*options);
+  });
+}
+
+}  // namespace sluice

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/bench_limits.h"
+
+#include <algorithm>
+#include <random>
+
+#include "base/clock.h"
+
+namespace sluice {
+namespace {
+Scheme scheme_of(const std::string& dtype) {
+  switch (parse_dtype(dtype)) {
+    case DType::kBF16:
+      return Scheme::kBF16;
+    case DType::kF16:
+      return Scheme::kF16;
+    default:
+      return Scheme::kF32;
+  }
+}
+}  // namespace
+
+ProductProbe::ProductProbe(Backend& backend, const ModelInfo& model) : backend_(backend) {
+  const Scheme scheme = scheme_of(model.dtype);
+  name_ = scheme == Scheme::kBF16 ? "bf16" : scheme == Scheme::kF16 ? "f16" : "f32";
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal(0, 0.02f);
+  const int64_t shapes[3][2] = {
+      {model.d_model, model.d_model}, {2 * model.d_ff, model.d_model}, {model.d_model, model.d_ff}};
+  for (const auto& [rows, cols] : shapes) {
+    std::vector<float> values(static_cast<size_t>(rows * cols));
+    for (float& v : values) v = normal(random);
+    Product product{backend.pack({values.data(), DType::kF32, rows, cols, cols}, scheme),
+                    backend.allocate(static_cast<size_t>(kRows * cols) * 4),
+                    backend.allocate(static_cast<size_t>(kRows * rows) * 4)};
+    values.resize(static_cast<size_t>(kRows * cols));
+    for (float& v : values) v = normal(random);
+    backend.copy_in(product.in.view(DType::kF32, {kRows, cols}), values.data());
+    products_.push_back(std::move(product));
+  }
+}
+
+double ProductProbe::gflops() {
+  double best = 0;
+  for (int run = 0; run < 3; ++run) {
+    double flops = 0;
+    const double started = monotonic_seconds();
+    for (const Product& product : products_) {
+      const int64_t rows = product.weight->rows(), cols = product.weight->cols();
+      const Tensor out = product.out.view(DType::kF32, {kRows, rows});
+      for (int i = 0; i < 4; ++i)
+        backend_.linear(out, product.in.view(DType::kF32, {kRows, cols}), *product.weight, {});
+      flops += 4 * 2.0 * static_cast<double>(kRows * rows * cols);
+    }
+    float done;
+    backend_.copy_out(&done, products_.back().out.view(DType::kF32, {1}));
+    best = std::max(best, flops / (monotonic_seconds() - started) * 1e-9);
+  }
+  return best;
+}
+
+}  // namespace sluice

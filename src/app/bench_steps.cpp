@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/bench_steps.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace sluice {
+
+BenchSteps::BenchSteps(Executor& executor, int64_t tokens_per_slot)
+    : executor_(executor), tokens_per_slot_(std::min(tokens_per_slot, executor.info().limits.max_context)) {}
+
+void BenchSteps::run() {
+  step_.id = next_id_++;
+  executor_.run(step_, result_);
+  check(result_.id == step_.id && result_.tokens.size() == step_.samples.size(), "a bench step has no result");
+}
+
+void BenchSteps::start(int64_t batch, int64_t context) {
+  const int64_t block = executor_.info().limits.block_size;
+  const int64_t per_slot = tokens_per_slot_ / block;
+  if (context >= tokens_per_slot_ && batch > 1)
+    throw Error("bench: the context does not fit the cache; lower --context or --batch");
+  const int64_t groups = static_cast<int64_t>(executor_.info().cache_groups.size());
+  const int64_t budget = executor_.info().limits.max_rows;
+  if (context > budget) throw Error("bench: a prompt must fit one step; raise --max-batch-prefill-tokens");
+  batch_ = batch;
+  context_ = context;
+  const int64_t needed = batch == 1 ? (std::max(context + 1, tokens_per_slot_) + block - 1) / block : per_slot;
+  for (int64_t slot = 0; slot < batch; ++slot) {
+    step_.clear();
+    step_.inits.push_back({static_cast<int32_t>(slot), 0, 0, 0, SamplingParams{}});
+    for (int64_t g = 0; g < groups; ++g) {
+      for (int64_t i = 0; i < needed; ++i) {
+        step_.tables.push_back({static_cast<int32_t>(slot), static_cast<int32_t>(g), static_cast<int32_t>(i),
+                                static_cast<int32_t>(slot * per_slot + i)});
+      }
+    }
+    step_.sequences.push_back({static_cast<int32_t>(slot), 0, static_cast<int32_t>(context), 0, Phase::kPrefill});
+    for (int64_t i = 0; i < context; ++i)
+      step_.tokens.push_back(static_cast<int32_t>((17 + 31 * i + slot) % executor_.info().model.vocab));
+    step_.samples.push_back(
+        {static_cast<int32_t>(context - 1), static_cast<int32_t>(slot), static_cast<int32_t>(context), -1});
+    run();
+  }
+}
+
+void BenchSteps::decode(int64_t steps) {
+  for (int64_t n = 0; n < steps; ++n) {
+    step_.clear();
+    for (int32_t slot = 0; slot < batch_; ++slot) {
+      step_.sequences.push_back({slot, slot, 1, static_cast<int32_t>(context_), Phase::kDecode});
+      step_.tokens.push_back(-1);
+      step_.samples.push_back({slot, slot, static_cast<int32_t>(context_ + 1), -1});
+    }
+    run();
+    ++context_;
+  }
+}
+
+}  // namespace sluice

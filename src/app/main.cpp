@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "app/verbs.h"
+#include "base/error.h"
+#include "cluster/signals.h"
+
+int main(int argc, char** argv) {
+  sluice::block_signals();
+  CLI::App app("Serves large language models from inside a Slurm job.", "sluice");
+  app.set_version_flag("--version", SLUICE_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  int exit_code = 0;
+  sluice::add_serve(app, exit_code);
+  sluice::add_generate(app, exit_code);
+  sluice::add_chat(app, exit_code);
+  sluice::add_info(app, exit_code);
+  sluice::add_bench(app, exit_code);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  } catch (const sluice::Error& error) {
+    fmt::print(stderr, "sluice: {}\n", error.what());
+    return 2;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "sluice: {} ({})\n", error.what(), sluice::process_name());
+    return 1;
+  }
+  return exit_code;
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// What clients are told of the model: names, dtype, and the sampling defaults of generation_config.json.
+#pragma once
+
+#include "api/service.h"
+#include "app/served_model.h"
+#include "engine/executor.h"
+
+namespace sluice {
+
+// Throws Error when generation_config.json is not JSON or a default is out of range.
+ModelFacts read_model_facts(const ServedModel& model, const std::string& id, const ExecutorInfo& executor);
+
+}  // namespace sluice

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+
+#include "app/settings_table.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "cluster/launch.h"
+
+namespace sluice {
+namespace {
+// Variables of other servers that users' scripts set and that need no counterpart here.
+constexpr std::pair<const char*, const char*> kWithoutEffect[] = {
+    {"WAITING_SERVED_RATIO", "every step mixes prefill and decode"},
+    {"MAX_WAITING_TOKENS", "every step mixes prefill and decode"},
+    {"VALIDATION_WORKERS", "each connection validates its own request"},
+    {"SHARD_UDS_PATH", "ranks speak over TCP"},
+    {"CUDA_MEMORY_FRACTION", "this build runs on CPUs"},
+    {"DISABLE_CUSTOM_KERNELS", "this build runs on CPUs"},
+};
+}  // namespace
+
+Settings make_settings(const std::vector<Topic>& topics) {
+  std::vector<Setting> chosen;
+  for (const SettingRow& row : settings_table()) {
+    if (std::find(topics.begin(), topics.end(), row.topic) != topics.end()) chosen.push_back(row.setting);
+  }
+  return Settings(std::move(chosen), process_environment());
+}
+
+void add_flags(CLI::App& app, Settings& settings) {
+  for (const Setting& setting : settings.table()) {
+    const std::string name = setting.name;
+    const std::string help = fmt::format("{} [{}]", setting.help, fmt::join(setting.variables, ", "));
+    CLI::Option* option = app.add_option_function<std::string>(
+        "--" + name, [&settings, name](const std::string& value) { settings.set(name, value, "--" + name); }, help);
+    option->type_name(setting.fallback.empty() ? "TEXT" : "TEXT=" + setting.fallback);
+  }
+}
+
+void check_unsupported(const Settings& settings) {
+  if (settings.has("quantize")) {
+    throw Error(fmt::format(
+        "quantize (from {}): '{}' is not available; this build holds weights as float32, bfloat16 or float16. Unset it",
+        settings.origin("quantize"), settings.text("quantize")));
+  }
+  if (settings.has("revision")) {
+    throw Error(fmt::format(
+        "revision (from {}): '{}' names a revision on the hub, and this build reads folders. Give the folder of that "
+        "revision as --model",
+        settings.origin("revision"), settings.text("revision")));
+  }
+  for (const auto& [variable, reason] : kWithoutEffect) {
+    if (std::getenv(variable) != nullptr) {
+      log_warning(fmt::format("{} is set and has no effect here: {}", variable, reason));
+    }
+  }
+}
+
+ModelSource model_source(const Settings& settings) {
+  ModelSource source;
+  source.dtype = settings.text("dtype");
+  if (settings.has("model") && settings.has("random-init")) throw Error("--model and --random-init exclude each other");
+  if (settings.has("random-init")) {
+    source.random_shape = settings.text("random-init");
+    return source;
+  }
+  if (!settings.has("model")) {
+    throw Error("no model: give --model FOLDER (or MODEL_ID in the environment), or --random-init SHAPE");
+  }
+  source.folder = settings.text("model");
+  if (source.folder != "null" && !std::filesystem::is_regular_file(source.folder / "config.json")) {
+    throw Error(fmt::format(
+        "model (from {}): {} holds no config.json; expected a folder with a checkpoint in Hugging Face layout "
+        "(config.json, *.safetensors, tokenizer.json)",
+        settings.origin("model"), source.folder.string()));
+  }
+  return source;
+}
+
+GenerateRequest default_request(const Settings& settings) {
+  GenerateRequest request;
+  request.max_new_tokens = static_cast<int32_t>(settings.integer("max-new-tokens", 1, 1 << 24));
+  SamplingParams& s = request.sampling;
+  const double temperature = settings.number("temperature", 0, 1e6);
+  s.greedy = temperature < 1e-5;
+  if (!s.greedy) s.temperature = static_cast<float>(temperature);
+  s.top_k = static_cast<int32_t>(settings.integer("top-k", 0, 1 << 24));
+  s.top_p = static_cast<float>(settings.number("top-p", 1e-6, 1));
+  s.repetition_penalty = static_cast<float>(settings.number("repetition-penalty", 1e-6, 1e6));
+  return request;
+}
+
+}  // namespace sluice

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every setting of the program: flag, environment variables, default, help. `sluice info` prints the result.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/settings.h"
+#include "engine/request.h"
+#include "model/model.h"
+
+namespace CLI {
+class App;
+}
+
+namespace sluice {
+
+// Which settings a verb takes.
+enum class Topic { kModel, kRun, kServer, kSampling };
+
+// The settings of these topics with values from the environment and defaults.
+Settings make_settings(const std::vector<Topic>& topics);
+// One flag per setting; a flag given on the command line overrides with origin "--name". `settings` outlives the parse.
+void add_flags(CLI::App& app, Settings& settings);
+
+// Refuses what this build cannot do (quantisation, ...), by name; warns about variables of other servers that have no
+// counterpart here. Throws Error.
+void check_unsupported(const Settings& settings);
+
+// --model or --random-init. Throws Error when neither or both are given, or the folder is not a checkpoint.
+ModelSource model_source(const Settings& settings);
+// Parameters for offline prompts and chat. Throws Error.
+GenerateRequest default_request(const Settings& settings);
+
+}  // namespace sluice

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// sluice serve: one rank of a serving job. Rank 0 answers HTTP; the others replay its steps.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <csignal>
+#include <mutex>
+
+#include "api/server.h"
+#include "app/model_facts.h"
+#include "app/options.h"
+#include "app/serve_report.h"
+#include "app/verbs.h"
+#include "app/world.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "cluster/command.h"
+#include "cluster/devices.h"
+#include "cluster/endpoint.h"
+#include "cluster/port.h"
+#include "cluster/signals.h"
+#include "cluster/walltime.h"
+
+namespace sluice {
+namespace {
+
+struct ServeOptions {
+  Settings settings = make_settings({Topic::kModel, Topic::kRun, Topic::kServer});
+};
+
+// The endpoint record of this run: every change is on disk before anybody is told.
+class Record {
+ public:
+  Record(std::filesystem::path home, Endpoint endpoint) : home_(std::move(home)), endpoint_(std::move(endpoint)) {
+    write_endpoint(home_, endpoint_);
+  }
+  // On every path that has not said why: "stopped".
+  ~Record() { set(EndpointState::kStopped, "the process ended"); }
+  void set(EndpointState state, const std::string& reason) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (endpoint_.state == EndpointState::kStopped) return;
+    endpoint_.state = state;
+    endpoint_.reason = reason;
+    try {
+      write_endpoint(home_, endpoint_);
+    } catch (const std::exception& error) {
+      log_error(fmt::format("the endpoint record is out of date: {}", error.what()));
+    }
+  }
+  void set_end_time(double end_time) {
+    const std::lock_guard lock(mutex_);
+    endpoint_.end_time = end_time;
+  }
+  const Endpoint& endpoint() const { return endpoint_; }
+
+ private:
+  std::filesystem::path home_;
+  std::mutex mutex_;
+  Endpoint endpoint_;
+};
+
+Limits request_limits(const Settings& settings, const ExecutorInfo& executor) {
+  Limits limits;
+  limits.max_concurrent_requests = settings.integer("max-concurrent-requests", 1, 1 << 20);
+  limits.max_best_of = settings.integer("max-best-of", 1, 1024);
+  limits.max_stop_sequences = settings.integer("max-stop-sequences", 0, 1024);
+  limits.max_top_n_tokens = settings.integer("max-top-n-tokens", 0, kMaxTopLogprobs);
+  limits.max_total_tokens = executor.limits.max_context;
+  limits.max_input_tokens = settings.has("max-input-tokens")
+                                ? settings.integer("max-input-tokens", 1, limits.max_total_tokens - 1)
+                                : limits.max_total_tokens - 1;
+  limits.max_batch_size = settings.integer("max-batch-size", 1, 1 << 16);
+  limits.max_batch_total_tokens =
+      executor.limits.blocks.empty() ? 0 : executor.limits.blocks[0] * executor.limits.block_size;
+  return limits;
+}
+
+bool asks_for_key(const Settings& settings) {
+  const std::string& auth = settings.text("auth");
+  if (auth != "key" && auth != "none")
+    throw Error(fmt::format("auth (from {}): expected key or none, found '{}'", settings.origin("auth"), auth));
+  return auth == "key";
+}
+
+EngineOptions engine_options(const Settings& settings, World& world) {
+  EngineOptions options;
+  options.max_waiting = settings.integer("max-concurrent-requests", 1, 1 << 20);
+  options.token_budget = settings.integer("max-batch-prefill-tokens", 1, 1 << 20);
+  options.max_batch = settings.integer("max-batch-size", 1, 1 << 16);
+  options.prefix_cache = settings.flag("prefix-cache");
+  options.job_seed = settings.has("seed") ? static_cast<uint64_t>(settings.integer("seed", 0, INT64_MAX)) : 0;
+  options.broadcast = world.broadcast();
+  return options;
+}
+
+// Rank 0, from the bound port to the end of the drain.
+int lead(const Settings& settings, const ServedModel& model, const Launch& launch) {
+  const double started = monotonic_seconds();
+  const std::filesystem::path home = sluice_home(process_environment());
+  const bool key = asks_for_key(settings);
+  const std::string id = record_id(launch, ::getpid());
+  Endpoint endpoint;
+  endpoint.id = id;
+  endpoint.host = read_host_facts().host;
+  endpoint.job_id = launch.job_id ? std::to_string(*launch.job_id) : "";
+  endpoint.model = settings.has("served-model-name") ? settings.text("served-model-name") : model.name;
+  if (key) endpoint.key_file = make_key(home, id, launch.restart_count > 0).string();
+  endpoint.pid = ::getpid();
+  endpoint.start_time = wall_seconds();
+  endpoint.restart_count = launch.restart_count;
+
+  ServerOptions server_options;
+  server_options.host = settings.text("host");
+  const std::optional<uint16_t> fixed =
+      settings.has("port") ? std::optional(static_cast<uint16_t>(settings.integer("port", 1, 65535))) : std::nullopt;
+  for (const uint16_t port : http_ports(launch.job_id, fixed, read_port_limits())) server_options.ports.push_back(port);
+  if (key) server_options.key = read_key(endpoint.key_file);
+  server_options.job_id = endpoint.job_id;
+  server_options.transport.max_body = static_cast<size_t>(settings.integer("payload-limit", 1, int64_t{1} << 40));
+  Server server(server_options);
+  endpoint.port = server.port();
+  endpoint.url = fmt::format("http://{}:{}", endpoint.host, endpoint.port);
+  Walltime walltime(process_environment(), run_command, wall_seconds);
+  endpoint.end_time = walltime.end_time().value_or(0);
+  Record record(home, endpoint);
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  int terminations = 0;
+  bool serving = false;
+  const SignalWatch watch([&](int signal, int) {
+    if (signal == SIGUSR1) return;
+    const std::lock_guard lock(mutex);
+    ++terminations;
+    if (!serving || terminations > 2) {
+      record.set(EndpointState::kStopped, signal_name(signal));
+      log_warning(fmt::format("{} {}: leaving at once", signal_name(signal), serving ? "again" : "while loading"));
+      ::_exit(kExitAgain);
+    }
+    changed.notify_all();
+  });
+
+  World world(settings, model, [&record](const std::string& reason) { record.set(EndpointState::kStopped, reason); });
+  return with_world(world, [&] {
+    Service service;
+    bool lost_nothing = false;
+    {
+      Engine engine(
+          engine_options(settings, world), [&world] { return world.make_executor(); }, *model.tokenizer);
+      world.all_loaded();
+      service.bind(engine);
+      service.chat = model.chat.get();
+      service.model = read_model_facts(model, endpoint.model, engine.info());
+      service.limits = request_limits(settings, engine.info());
+      service.version = SLUICE_VERSION;
+      service.started = wall_seconds();
+      service.metrics = &server.metrics();
+      server.ready(service);
+      record.set(EndpointState::kReady, "");
+      const ServeReport report{settings,
+                               model,
+                               world,
+                               endpoint,
+                               engine.info(),
+                               walltime.seconds_left(),
+                               walltime.origin(),
+                               monotonic_seconds() - started};
+      log_raw(start_line(report));
+      log_raw(human_block(report));
+
+      std::unique_lock lock(mutex);
+      serving = true;
+      changed.wait(lock, [&] { return terminations > 0; });
+      lock.unlock();
+      const double grace = settings.number("drain-seconds", 0, 86400);
+      log_info(fmt::format("draining: no new requests, up to {:.0f} s for {} under way", grace,
+                           engine.stats().running + engine.stats().waiting));
+      server.drain();
+      record.set(EndpointState::kDraining, "TERM");
+      lost_nothing = engine.drain(grace);
+      server.stop(5);
+    }
+    record.set(EndpointState::kStopped, lost_nothing ? "drained" : "drained; requests were lost at the deadline");
+    world.leave();
+    log_info(lost_nothing ? "drained: every accepted request was answered"
+                          : "drained: the deadline passed, some requests were lost");
+    return lost_nothing ? 0 : 1;
+  });
+}
+
+int run(ServeOptions& options) {
+  const Settings& settings = options.settings;
+  set_log_level(parse_log_level(settings.text("log-level")));
+  check_unsupported(settings);
+  const ServedModel model = read_served_model(settings);
+  const Launch launch = read_launch(process_environment());
+  if (launch.rank == 0) return lead(settings, model, launch);
+  World world(settings, model, [](const std::string&) {});
+  return with_world(world, [&] { return world.work(); });
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<ServeOptions>();
+  CLI::App* verb = app.add_subcommand(
+      "serve", "Answer HTTP from rank 0; start one process per GPU or CPU share with srun or mpirun.");
+  add_flags(*verb, options->settings);
+  verb->callback([options, &exit_code] { exit_code = run(*options); });
+}
+
+}  // namespace sluice

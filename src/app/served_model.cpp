@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/served_model.h"
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace sluice {
+
+ServedModel read_served_model(const Settings& settings) {
+  ServedModel served;
+  served.source = model_source(settings);
+  served.null = served.source.folder == "null";
+  served.name = served.source.random_shape.empty() ? served.source.folder.string() : served.source.random_shape;
+  while (served.name.size() > 1 && served.name.back() == '/') served.name.pop_back();
+  const bool has_files = !served.null && served.source.random_shape.empty();
+  const std::filesystem::path tokenizer = settings.has("tokenizer") ? std::filesystem::path(settings.text("tokenizer"))
+                                          : has_files               ? served.source.folder
+                                                                    : std::filesystem::path();
+  served.tokenizer = tokenizer.empty() ? Tokenizer::bytes() : Tokenizer::load(tokenizer);
+  if (settings.has("chat-template")) {
+    const auto text = read_file(settings.text("chat-template"));
+    Dict special;
+    for (const auto& [name, token] : served.tokenizer->special_tokens()) special.set(name, token);
+    served.chat = ChatTemplate::from_text(text, special, settings.text("chat-template"));
+  } else if (!tokenizer.empty()) {
+    served.chat = ChatTemplate::load(tokenizer);
+  }
+  if (served.null) {
+    served.info.family = served.info.name = "null";
+    served.info.vocab = served.tokenizer->vocab_size();
+    served.info.max_positions = 8192;
+    served.info.dtype = "none";
+    return served;
+  }
+  served.info = read_model_info(served.source);
+  if (served.tokenizer->vocab_size() > served.info.vocab) {
+    throw Error(fmt::format("the tokenizer in {} has {} tokens and the model only {}; they do not belong together",
+                            tokenizer.empty() ? "bytes" : tokenizer.string(), served.tokenizer->vocab_size(),
+                            served.info.vocab));
+  }
+  return served;
+}
+
+}  // namespace sluice

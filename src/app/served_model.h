@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is served: a checkpoint, a random shape, or the null model; with its tokenizer and chat template. No weights.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "app/options.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace sluice {
+
+struct ServedModel {
+  ModelSource source;
+  ModelInfo info;  // from the config alone
+  bool null = false;
+  std::string name;  // as the user gave it
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<ChatTemplate> chat;  // null when the model has none
+};
+
+// Throws Error.
+ServedModel read_served_model(const Settings& settings);
+
+}  // namespace sluice

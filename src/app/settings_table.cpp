@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/settings_table.h"
+
+namespace sluice {
+
+// clang-format off
+const std::vector<SettingRow>& settings_table() {
+  static const std::vector<SettingRow> rows = {
+      {Topic::kModel, {"model", {"SLUICE_MODEL", "MODEL_ID"}, "", "Checkpoint folder in Hugging Face layout, or 'null': fixed tokens without compute."}},
+      {Topic::kModel, {"random-init", {"SLUICE_RANDOM_INIT"}, "", "Named shape filled with random weights instead of a checkpoint."}},
+      {Topic::kModel, {"tokenizer", {"SLUICE_TOKENIZER", "TOKENIZER"}, "", "Folder with tokenizer.json; default: the model's, or bytes with --random-init."}},
+      {Topic::kModel, {"chat-template", {"SLUICE_CHAT_TEMPLATE"}, "", "File with a Jinja chat template that replaces the model's."}},
+      {Topic::kModel, {"dtype", {"SLUICE_DTYPE", "DTYPE"}, "auto", "Weights as float32, bfloat16, float16, or auto for the checkpoint's own."}},
+      {Topic::kModel, {"quantize", {"SLUICE_QUANTIZE", "QUANTIZE"}, "", "Weight quantisation; this build has none and refuses every value."}},
+      {Topic::kModel, {"revision", {"SLUICE_REVISION", "REVISION"}, "", "Revision on the hub; this build reads folders and refuses every value."}},
+      {Topic::kRun, {"tp", {"SLUICE_TP", "TP", "NUM_SHARD"}, "", "Tensor-parallel ranks; default: as many as fit inside the hosts."}},
+      {Topic::kRun, {"pp", {"SLUICE_PP", "PP"}, "", "Pipeline stages; default: tasks / tp."}},
+      {Topic::kRun, {"tp-across-hosts", {"SLUICE_TP_ACROSS_HOSTS", "TP_ACROSS_HOSTS"}, "false", "Let a tensor-parallel group span hosts."}},
+      {Topic::kRun, {"rendezvous", {"SLUICE_RENDEZVOUS"}, "", "HOST:PORT where the ranks meet, instead of the one derived from the job."}},
+      {Topic::kRun, {"formation-timeout", {"SLUICE_FORMATION_TIMEOUT"}, "60", "Seconds until missing ranks are named and the start fails."}},
+      {Topic::kRun, {"threads", {"SLUICE_THREADS"}, "0", "Compute threads of a rank; 0: its CPUs, shared evenly by the ranks of the host."}},
+      {Topic::kRun, {"cpu-isa", {"SLUICE_CPU_ISA"}, "auto", "Widest CPU instructions to use: auto or avx2."}},
+      {Topic::kRun, {"load-threads", {"SLUICE_LOAD_THREADS"}, "4", "Threads that read the checkpoint."}},
+      {Topic::kRun, {"max-batch-size", {"SLUICE_MAX_BATCH_SIZE", "MAX_BATCH_SIZE"}, "64", "Sequences that run at once."}},
+      {Topic::kRun, {"max-batch-prefill-tokens", {"SLUICE_MAX_BATCH_PREFILL_TOKENS", "MAX_BATCH_PREFILL_TOKENS"}, "512", "Token budget of one step, prefill and decode together."}},
+      {Topic::kRun, {"max-batch-total-tokens", {"SLUICE_MAX_BATCH_TOTAL_TOKENS", "MAX_BATCH_TOTAL_TOKENS"}, "", "Tokens that the cache holds; default: what --max-batch-size full contexts need, at most a share of free memory."}},
+      {Topic::kRun, {"max-total-tokens", {"SLUICE_MAX_TOTAL_TOKENS", "MAX_TOTAL_TOKENS"}, "", "Prompt plus answer of one request; default: the model's context."}},
+      {Topic::kRun, {"block-size", {"SLUICE_BLOCK_SIZE"}, "16", "Tokens of one cache block."}},
+      {Topic::kRun, {"prefix-cache", {"SLUICE_PREFIX_CACHE"}, "true", "Reuse the cache of prompts that begin alike."}},
+      {Topic::kRun, {"seed", {"SLUICE_SEED", "SEED"}, "", "What seeds of requests without one derive from; default: random, and 0 offline."}},
+      {Topic::kRun, {"log-level", {"SLUICE_LOG_LEVEL", "LOG_LEVEL"}, "info", "debug, info, warning, error or off."}},
+      {Topic::kServer, {"host", {"SLUICE_HOST"}, "0.0.0.0", "Address to listen on."}},
+      {Topic::kServer, {"port", {"SLUICE_PORT", "PORT"}, "", "Port; default: 10000 + last four digits of the job id, or 3000, and then the next free one."}},
+      {Topic::kServer, {"auth", {"SLUICE_AUTH", "AUTH"}, "key", "key: routes ask for the job's key; none: they do not."}},
+      {Topic::kServer, {"served-model-name", {"SLUICE_SERVED_MODEL_NAME", "SERVED_MODEL_NAME"}, "", "Name in answers; default: the model as given."}},
+      {Topic::kServer, {"max-concurrent-requests", {"SLUICE_MAX_CONCURRENT_REQUESTS", "MAX_CONCURRENT_REQUESTS"}, "1024", "Requests accepted and not yet finished; more are refused as overloaded."}},
+      {Topic::kServer, {"max-best-of", {"SLUICE_MAX_BEST_OF", "MAX_BEST_OF"}, "2", "Largest best_of and n."}},
+      {Topic::kServer, {"max-stop-sequences", {"SLUICE_MAX_STOP_SEQUENCES", "MAX_STOP_SEQUENCES"}, "4", "Stop strings of one request."}},
+      {Topic::kServer, {"max-top-n-tokens", {"SLUICE_MAX_TOP_N_TOKENS", "MAX_TOP_N_TOKENS"}, "5", "Largest top_n_tokens."}},
+      {Topic::kServer, {"max-input-tokens", {"SLUICE_MAX_INPUT_TOKENS", "MAX_INPUT_TOKENS", "MAX_INPUT_LENGTH"}, "", "Prompt tokens of one request; default: --max-total-tokens less one."}},
+      {Topic::kServer, {"payload-limit", {"SLUICE_PAYLOAD_LIMIT", "PAYLOAD_LIMIT"}, "2000000", "Bytes of one request body."}},
+      {Topic::kServer, {"drain-seconds", {"SLUICE_DRAIN_SECONDS", "GRACEFUL_TERMINATION_TIMEOUT"}, "90", "Time for accepted requests to finish after TERM."}},
+      {Topic::kSampling, {"max-new-tokens", {"SLUICE_MAX_NEW_TOKENS", "MAX_NEW_TOKENS"}, "256", "Longest answer, in tokens."}},
+      {Topic::kSampling, {"temperature", {"SLUICE_TEMPERATURE", "TEMPERATURE"}, "0", "0 picks the most likely token."}},
+      {Topic::kSampling, {"top-k", {"SLUICE_TOP_K", "TOP_K"}, "0", "Keep the k most likely tokens; 0: all."}},
+      {Topic::kSampling, {"top-p", {"SLUICE_TOP_P", "TOP_P"}, "1", "Keep the most likely tokens up to this mass."}},
+      {Topic::kSampling, {"repetition-penalty", {"SLUICE_REPETITION_PENALTY", "REPETITION_PENALTY"}, "1", "Above 1 discourages tokens already seen."}},
+  };
+  return rows;
+}
+// clang-format on
+
+}  // namespace sluice

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// One verb of the command line, one file. Each add_*() declares its subcommand; its callback sets `exit_code`.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace sluice {
+
+// Exit codes: 0 done; 1 lost on the way; 2 the configuration is at fault (Error); 75 stopped by a signal, run again.
+inline constexpr int kExitAgain = 75;
+
+void add_serve(CLI::App& app, int& exit_code);
+void add_generate(CLI::App& app, int& exit_code);
+void add_chat(CLI::App& app, int& exit_code);
+void add_info(CLI::App& app, int& exit_code);
+void add_bench(CLI::App& app, int& exit_code);  // and `bench serve`
+
+}  // namespace sluice
