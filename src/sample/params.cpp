@@ -28,21 +28,21 @@ struct Reader {
   template <class T>
   void operator()(T& value) {
     static_assert(std::is_trivially_copyable_v<T>);
-    check(in.size() >= sizeof(T), "sampling parameters are cut short");
+    if (in.size() < sizeof(T)) throw Error("sampling parameters are cut short");
     std::memcpy(&value, in.data(), sizeof(T));
     in = in.subspan(sizeof(T));
   }
   void operator()(bool& value) {
     uint8_t byte = 0;
     (*this)(byte);
-    check(byte <= 1, "sampling parameters are malformed");
+    if (byte > 1) throw Error("sampling parameters hold a flag that is neither 0 nor 1");
     value = byte != 0;
   }
   template <class T>
   void operator()(std::vector<T>& values) {
     uint32_t n = 0;
     (*this)(n);
-    check(in.size() / sizeof(T) >= n, "sampling parameters are cut short");
+    if (in.size() / sizeof(T) < n) throw Error("sampling parameters are cut short");
     values.resize(n);
     for (T& value : values) (*this)(value);
   }

@@ -41,7 +41,7 @@ struct SamplingParams {
 
   // Fixed little-endian layout, for ranks that run the same build.
   void write(std::vector<std::byte>& out) const;
-  // Takes one set from the front of `in`. Bytes that are short or malformed are our bug: fatal.
+  // Takes one set from the front of `in`. Throws Error when bytes are short or malformed.
   static SamplingParams read(std::span<const std::byte>& in);
 };
 
