@@ -29,6 +29,7 @@ class Detokenizer {
 
  private:
   friend class Tokenizer;
+  Detokenizer(const DecodeTable& table, bool skip_special, bool whole_runs);
   void append_bytes(std::string_view bytes, std::string& out);
   void emit(std::string_view text, std::string& out);
   void end_run(std::string& out);

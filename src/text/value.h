@@ -16,12 +16,18 @@ namespace sluice {
 class Value;
 using List = std::vector<Value>;
 
-// Insertion order is kept. Lookup is linear below 16 keys and hashed above.
 class Dict;
 
 // Something that only exists while a template runs: macro, loop, namespace, function. See text/evaluator.h.
 struct TemplateObject {
   virtual ~TemplateObject() = default;
+};
+
+// How to write JSON; the defaults are Python's json.dumps(ensure_ascii=False).
+struct JsonStyle {
+  int indent = -1;  // spaces per level; below 0: one line
+  std::string item = ", ", key = ": ";
+  bool sort_keys = false;
 };
 
 class Value {
@@ -69,12 +75,14 @@ class Value {
 
   // Throws RequestError (malformed) with the byte offset. Duplicate keys: the last value, at the first one's place.
   static Value parse_json(std::string_view text);
-  // Python's json.dumps(ensure_ascii=False): separators ", " and ": "; indent < 0 is one line.
+  // Python's json.dumps(ensure_ascii=False, indent): with indent the lines end in "," alone.
   std::string dump_json(int indent = -1) const;
+  std::string dump_json(const JsonStyle& style) const;
   // As parse_json gives and JSON.stringify writes: separators "," and ":".
   std::string dump_compact() const;
 
  private:
+  void write_json(const JsonStyle& style, int depth, std::string& out) const;
   struct Undefined {
     std::shared_ptr<const std::string> name;
   };
@@ -87,6 +95,7 @@ class Value {
       data_;
 };
 
+// Insertion order is kept. Lookup is linear for few keys and hashed for many.
 class Dict {
  public:
   using Entry = std::pair<std::string, Value>;
@@ -98,7 +107,11 @@ class Dict {
   void reserve(size_t n) { entries_.reserve(n); }
 
  private:
+  size_t position(std::string_view key) const;  // size() when absent
+  void rebuild_index();
+
   std::vector<Entry> entries_;
+  std::vector<uint32_t> index_;  // open addressing over entries, 0 is empty, else position + 1; none for few keys
 };
 
 }  // namespace sluice
