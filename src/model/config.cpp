@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/config.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace sluice {
+
+struct Config::Node {
+  nlohmann::json value;  // an object
+  const nlohmann::json* find(const std::string& key) const {
+    const auto found = value.find(key);
+    return found == value.end() || found->is_null() ? nullptr : &*found;
+  }
+};
+
+Config Config::read(const std::filesystem::path& file) { return parse(read_file(file), file.string()); }
+
+Config Config::parse(std::string_view json, std::string origin) {
+  auto node = std::make_shared<Node>();
+  try {
+    node->value = nlohmann::json::parse(json);
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(fmt::format("{} is not JSON: {}", origin, error.what()));
+  }
+  if (!node->value.is_object()) throw Error(fmt::format("{} is not a JSON object", origin));
+  return Config(std::move(node), std::move(origin));
+}
+
+bool Config::contains(const std::string& key) const { return node_->value.contains(key); }
+bool Config::has(const std::string& key) const { return node_->find(key) != nullptr; }
+bool Config::is_object(const std::string& key) const { return has(key) && node_->find(key)->is_object(); }
+
+void Config::refuse(const std::string& key, const std::string& expected) const {
+  const auto found = node_->value.find(key);
+  std::string text = found == node_->value.end() ? "missing" : found->dump();
+  if (text.size() > 80) text = text.substr(0, 77) + "...";
+  throw Error(fmt::format("{}: {} is {}, expected {}", origin_, key, text, expected));
+}
+
+int64_t Config::integer(const std::string& key, int64_t fallback, int64_t low, int64_t high) const {
+  const nlohmann::json* found = node_->find(key);
+  if (found == nullptr) return fallback;
+  if (!found->is_number_integer() || *found < low || *found > high)
+    refuse(key, fmt::format("a whole number from {} to {}", low, high));
+  return found->get<int64_t>();
+}
+
+double Config::number(const std::string& key, double fallback) const { return has(key) ? number(key) : fallback; }
+
+double Config::number(const std::string& key) const {
+  const nlohmann::json* found = node_->find(key);
+  if (found == nullptr || !found->is_number()) refuse(key, "a number");
+  return found->get<double>();
+}
+
+bool Config::flag(const std::string& key, bool fallback) const {
+  const nlohmann::json* found = node_->find(key);
+  if (found == nullptr) return fallback;
+  if (!found->is_boolean()) refuse(key, "true or false");
+  return found->get<bool>();
+}
+
+std::string Config::text(const std::string& key, const std::string& fallback) const {
+  const nlohmann::json* found = node_->find(key);
+  if (found == nullptr) return fallback;
+  if (!found->is_string()) refuse(key, "a text");
+  return found->get<std::string>();
+}
+
+std::vector<std::string> Config::texts(const std::string& key) const {
+  std::vector<std::string> out;
+  const nlohmann::json* found = node_->find(key);
+  if (found == nullptr) return out;
+  if (!found->is_array()) refuse(key, "a list of texts");
+  for (const auto& item : *found) {
+    if (!item.is_string()) refuse(key, "a list of texts");
+    out.push_back(item.get<std::string>());
+  }
+  return out;
+}
+
+std::vector<int64_t> Config::integers(const std::string& key) const {
+  const nlohmann::json* found = node_->find(key);
+  if (found == nullptr) return {};
+  if (found->is_number_integer()) return {found->get<int64_t>()};
+  std::vector<int64_t> out;
+  if (!found->is_array()) refuse(key, "a whole number or a list of them");
+  for (const auto& item : *found) {
+    if (!item.is_number_integer()) refuse(key, "a whole number or a list of them");
+    out.push_back(item.get<int64_t>());
+  }
+  return out;
+}
+
+Config Config::section(const std::string& key) const {
+  const nlohmann::json* found = node_->find(key);
+  if (found == nullptr || !found->is_object()) refuse(key, "an object");
+  auto node = std::make_shared<Node>();
+  node->value = *found;
+  return Config(std::move(node), origin_ + ": " + key);
+}
+
+Activation read_activation(const Config& config, const std::string& key, const std::string& fallback) {
+  const std::string name = config.text(key, fallback);
+  if (name == "silu" || name == "swish") return Activation::kSilu;
+  if (name == "gelu" || name == "gelu_python") return Activation::kGeluErf;
+  if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_python_tanh" || name == "gelu_accurate")
+    return Activation::kGeluTanh;
+  if (name == "relu") return Activation::kRelu;
+  config.refuse(key, "silu, swish, gelu, gelu_new, gelu_pytorch_tanh or relu");
+}
+
+std::string config_dtype(const Config& config) {
+  return config.has("torch_dtype") ? config.text("torch_dtype", "") : config.text("dtype", "");
+}
+
+void refuse_quantised(const Config& config) {
+  if (config.has("quantization_config")) {
+    const std::string method = config.is_object("quantization_config")
+                                   ? config.section("quantization_config").text("quant_method", "unnamed")
+                                   : "unnamed";
+    throw Error(
+        fmt::format("{}: quantization_config ({}) is not supported yet, expected unquantised f32, bf16 or f16 weights",
+                    config.origin(), method));
+  }
+}
+
+}  // namespace sluice

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// The registry of model families. A family is one file of families/, which registers itself.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "model/model.h"
+#include "weights/checkpoint.h"
+#include "weights/staging.h"
+
+namespace sluice {
+
+struct LoadContext {
+  const Config& config;
+  const Checkpoint* checkpoint;  // null: random weights
+  Backend& backend;
+  Groups& groups;  // outlives the model
+  DType dtype;     // of stored weights
+  StagingOptions staging;
+  ModelInfo info;  // as described; load() completes this rank's bytes
+};
+
+struct Family {
+  std::string name;                        // "llama"
+  std::vector<std::string> architectures;  // of config.json
+  std::string base_prefix;                 // of tensor names, absent in files of the bare base model
+  // Fills the sizes of the whole model. Throws Error naming what is unsupported.
+  void (*describe)(const Config& config, ModelInfo& info);
+  std::unique_ptr<Model> (*load)(LoadContext& context);
+};
+
+// A file-scope object of a family's file. A name or architecture that is already registered is our bug and aborts.
+struct RegisterFamily {
+  explicit RegisterFamily(Family family);
+};
+
+// By architectures[0]. Throws Error listing what is known.
+const Family& family_of(const Config& config);
+
+// config.json text of a named shape. Throws Error listing what is known.
+const char* random_shape_config(const std::string& name);
+
+}  // namespace sluice

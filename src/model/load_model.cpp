@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a folder or a named shape to a model: config, generation config, dtype, family.
+#include <fmt/format.h>
+
+#include <optional>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "model/family.h"
+
+namespace sluice {
+namespace {
+Config open_config(const ModelSource& source) {
+  if (!source.random_shape.empty()) {
+    if (!source.folder.empty()) throw Error("--model and --random-init were both given, expected one of them");
+    return Config::parse(random_shape_config(source.random_shape), "shape " + source.random_shape);
+  }
+  const auto file = source.folder / "config.json";
+  if (!std::filesystem::exists(file)) {
+    throw Error(fmt::format("{} has no config.json, expected the folder of a checkpoint in Hugging Face layout",
+                            source.folder.string()));
+  }
+  return Config::read(file);
+}
+
+// generation_config.json overlays config.json: the stop set of a chat model is in the former.
+void read_special_tokens(const ModelSource& source, const Config& config, ModelInfo& info) {
+  std::vector<int64_t> eos = config.integers("eos_token_id"), bos = config.integers("bos_token_id");
+  const auto file = source.folder / "generation_config.json";
+  if (!source.folder.empty() && std::filesystem::exists(file)) {
+    const Config generation = Config::read(file);
+    if (generation.has("eos_token_id")) eos = generation.integers("eos_token_id");
+    if (generation.has("bos_token_id")) bos = generation.integers("bos_token_id");
+  }
+  for (const int64_t id : eos) {
+    if (id < 0) throw Error(fmt::format("{}: eos_token_id holds {}, expected token ids", config.origin(), id));
+    info.eos.push_back(static_cast<int32_t>(id));
+  }
+  if (!bos.empty()) info.bos = static_cast<int32_t>(bos.front());
+}
+
+// "auto" is the config's, else that of the first floating tensor.
+DType choose_dtype(const ModelSource& source, const Config& config, const Checkpoint* checkpoint) {
+  std::string name = source.dtype;
+  std::string origin = "--dtype";
+  if (name == "auto") {
+    name = config_dtype(config);
+    origin = config.origin() + ": torch_dtype";
+  }
+  if (name.empty() && checkpoint != nullptr) {
+    origin = checkpoint->folder().string();
+    for (const CheckpointTensor& tensor : checkpoint->tensors()) {
+      if (tensor.stored_dtype == "F32" || tensor.stored_dtype == "BF16" || tensor.stored_dtype == "F16") {
+        name = tensor.stored_dtype;
+        break;
+      }
+    }
+  }
+  if (name.empty())
+    throw Error(fmt::format("{} names no dtype; give --dtype float32, bfloat16 or float16", config.origin()));
+  const DType dtype = parse_dtype(name);
+  if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kF16)
+    throw Error(fmt::format("{} is {}, expected float32, bfloat16 or float16", origin, name));
+  return dtype;
+}
+
+ModelInfo describe(const ModelSource& source, const Config& config, const Family& family, DType dtype) {
+  ModelInfo info;
+  info.family = family.name;
+  info.name = source.random_shape;
+  if (info.name.empty()) {
+    const auto folder = std::filesystem::absolute(source.folder).lexically_normal();
+    info.name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+  }
+  info.dtype = dtype_name(dtype);
+  read_special_tokens(source, config, info);
+  refuse_quantised(config);
+  family.describe(config, info);
+  return info;
+}
+}  // namespace
+
+ModelInfo read_model_info(const ModelSource& source) {
+  const Config config = open_config(source);
+  const Family& family = family_of(config);
+  std::optional<Checkpoint> checkpoint;
+  if (source.dtype == "auto" && config_dtype(config).empty() && !source.folder.empty())
+    checkpoint = Checkpoint::open(source.folder, family.base_prefix);
+  return describe(source, config, family, choose_dtype(source, config, checkpoint ? &*checkpoint : nullptr));
+}
+
+std::unique_ptr<Model> load_model(const ModelSource& source, Backend& backend, Groups& groups) {
+  const Config config = open_config(source);
+  const Family& family = family_of(config);
+  std::optional<Checkpoint> checkpoint;
+  if (!source.folder.empty()) checkpoint = Checkpoint::open(source.folder, family.base_prefix);
+  const Checkpoint* file = checkpoint ? &*checkpoint : nullptr;
+  const DType dtype = choose_dtype(source, config, file);
+  LoadContext context{config, file, backend, groups, dtype, {}, describe(source, config, family, dtype)};
+  context.staging.threads = static_cast<int>(source.load_threads);
+  context.staging.quiet = source.quiet;
+  return family.load(context);
+}
+
+}  // namespace sluice

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// The operations as plain f32 loops, so that a model can be checked apart from any kernel: where goldens pass here and
+// fail on a real backend, the kernel is at fault.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "weights/host_backend.h"
+
+namespace sluice::test {
+
+class PlainBackend : public StoringBackend {
+ public:
+  void embed(const Tensor& out, const Tensor& table, const Tensor& ids, int64_t first_id) override {
+    for (int64_t t = 0; t < out.dim(0); ++t) {
+      const int64_t id = ids.as<int32_t>()[t] - first_id;
+      float* row = static_cast<float*>(out.row(t));
+      std::fill_n(row, out.dim(1), 0.0f);
+      if (id >= 0 && id < table.dim(0)) convert_elements(row, DType::kF32, table.row(id), table.dtype, out.dim(1));
+    }
+  }
+  void rms_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight, float eps) override {
+    if (residual) add(residual, x);
+    const Tensor& in = residual ? residual : x;
+    for (int64_t t = 0; t < out.dim(0); ++t) {
+      const float* from = static_cast<const float*>(in.row(t));
+      double sum = 0.0;
+      for (int64_t i = 0; i < in.dim(1); ++i) sum += static_cast<double>(from[i]) * from[i];
+      const float scale = static_cast<float>(1.0 / std::sqrt(sum / static_cast<double>(in.dim(1)) + eps));
+      for (int64_t i = 0; i < in.dim(1); ++i)
+        static_cast<float*>(out.row(t))[i] = from[i] * scale * weight.as<float>()[i];
+    }
+  }
+  void linear(const Tensor& out, const Tensor& x, const Weight& weight, const Epilogue& epilogue) override {
+    check(out.dim(1) == weight.rows() && x.dim(1) == weight.cols(), "shapes of a product fit");
+    const std::vector<float>& w = static_cast<const PlainWeight&>(weight).values;
+    for (int64_t t = 0; t < out.dim(0); ++t) {
+      const float* from = static_cast<const float*>(x.row(t));
+      for (int64_t o = 0; o < weight.rows(); ++o) {
+        float sum = 0.0f;
+        for (int64_t i = 0; i < weight.cols(); ++i) sum += from[i] * w[static_cast<size_t>(o * weight.cols() + i)];
+        if (epilogue.bias) sum += epilogue.bias.as<float>()[o];
+        if (epilogue.residual) sum += static_cast<const float*>(epilogue.residual.row(t))[o];
+        static_cast<float*>(out.row(t))[o] = sum;
+      }
+    }
+  }
+  void rope_and_cache(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& table, const BatchView& batch,
+                      int group, const AttentionShape& shape, const CacheLayer& cache) override {
+    const int64_t hd = shape.head_dim;
+    for (int64_t t = 0; t < batch.rows; ++t) {
+      if (table) rotate(static_cast<float*>(q.row(t)), table, batch.positions.as<int32_t>()[t], shape.n_heads, hd);
+      if (table) rotate(static_cast<float*>(k.row(t)), table, batch.positions.as<int32_t>()[t], shape.n_kv_heads, hd);
+      const int64_t slot = batch.cache[group].slots.as<int32_t>()[t];
+      if (slot < 0) continue;
+      for (int64_t h = 0; h < shape.n_kv_heads; ++h) {
+        std::copy_n(static_cast<const float*>(k.row(t)) + h * hd, hd, cell(cache.k, slot, h));
+        std::copy_n(static_cast<const float*>(v.row(t)) + h * hd, hd, cell(cache.v, slot, h));
+      }
+    }
+  }
+  void attention(const Tensor& out, const Tensor& q, const BatchView& batch, int group, const AttentionShape& shape,
+                 const CacheLayer& cache) override {
+    const int64_t hd = shape.head_dim, block_size = cache.k.dim(2);
+    for (int64_t s = 0; s < batch.seqs; ++s) {
+      const int32_t* blocks = static_cast<const int32_t*>(batch.cache[group].block_table.row(s));
+      const auto slot = [&](int64_t key) { return blocks[key / block_size] * block_size + key % block_size; };
+      for (int64_t t = batch.first_row.as<int32_t>()[s]; t < batch.first_row.as<int32_t>()[s + 1]; ++t) {
+        const int64_t last = batch.positions.as<int32_t>()[t];
+        const int64_t first = shape.window > 0 ? std::max<int64_t>(0, last - shape.window + 1) : 0;
+        for (int64_t h = 0; h < shape.n_heads; ++h) {
+          const int64_t kv = h / (shape.n_heads / shape.n_kv_heads);
+          const float* query = static_cast<const float*>(q.row(t)) + h * hd;
+          std::vector<float> scores;
+          for (int64_t key = first; key <= last; ++key) {
+            const float* k = cell(cache.k, slot(key), kv);
+            float dot = 0.0f;
+            for (int64_t i = 0; i < hd; ++i) dot += query[i] * k[i];
+            scores.push_back(dot * shape.scale);
+          }
+          const float top = *std::max_element(scores.begin(), scores.end());
+          float sum = 0.0f;
+          for (float& score : scores) sum += score = std::exp(score - top);
+          float* to = static_cast<float*>(out.row(t)) + h * hd;
+          std::fill_n(to, hd, 0.0f);
+          for (int64_t key = first; key <= last; ++key) {
+            const float* v = cell(cache.v, slot(key), kv);
+            for (int64_t i = 0; i < hd; ++i) to[i] += scores[static_cast<size_t>(key - first)] / sum * v[i];
+          }
+        }
+      }
+    }
+  }
+  void gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) override {
+    check(activation == Activation::kSilu, "the goldens use silu");
+    const int64_t n = out.dim(1);
+    for (int64_t t = 0; t < out.dim(0); ++t) {
+      const float* in = static_cast<const float*>(gate_up.row(t));
+      for (int64_t i = 0; i < n; ++i)
+        static_cast<float*>(out.row(t))[i] = in[i] / (1.0f + std::exp(-in[i])) * in[n + i];
+    }
+  }
+  void add(const Tensor& inout, const Tensor& other) override {
+    for (int64_t t = 0; t < inout.dim(0); ++t) {
+      for (int64_t i = 0; i < inout.dim(1); ++i)
+        static_cast<float*>(inout.row(t))[i] += static_cast<const float*>(other.row(t))[i];
+    }
+  }
+  void gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override {
+    for (int64_t t = 0; t < out.dim(0); ++t)
+      std::copy_n(static_cast<const float*>(x.row(rows.as<int32_t>()[t])), out.dim(1), static_cast<float*>(out.row(t)));
+  }
+  void copy_blocks(const Tensor& cache, const Tensor& pairs) override {
+    const size_t bytes = static_cast<size_t>(cache.row_elements()) * dtype_bytes(cache.dtype);
+    for (int64_t i = 0; i < pairs.dim(0); ++i) {
+      const int32_t* pair = static_cast<const int32_t*>(pairs.row(i));
+      std::memcpy(cache.row(pair[1]), cache.row(pair[0]), bytes);
+    }
+  }
+
+ private:
+  // K or V of one slot and head in [blocks, heads, block_size, head_dim].
+  static float* cell(const Tensor& cache, int64_t slot, int64_t head) {
+    const int64_t block_size = cache.dim(2), hd = cache.dim(3);
+    return static_cast<float*>(cache.row(slot / block_size)) + (head * block_size + slot % block_size) * hd;
+  }
+  static void rotate(float* heads, const Tensor& table, int64_t position, int64_t n, int64_t head_dim) {
+    const int64_t half = table.dim(1) / 2;
+    const float* cosine = static_cast<const float*>(table.row(position));
+    const float* sine = cosine + half;
+    for (int64_t h = 0; h < n; ++h) {
+      float* x = heads + h * head_dim;
+      for (int64_t i = 0; i < half; ++i) {
+        const float a = x[i], b = x[i + half];
+        x[i] = a * cosine[i] - b * sine[i];
+        x[i + half] = b * cosine[i] + a * sine[i];
+      }
+    }
+  }
+};
+
+}  // namespace sluice::test

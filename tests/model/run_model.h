@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a Model without engine or scheduler: batches made by hand, cache blocks scattered on purpose.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/error.h"
+#include "comm/communicator.h"
+#include "comm/thread_groups.h"
+#include "model/model.h"
+#include "weights/safetensors.h"
+
+namespace sluice::test {
+
+using MakeBackend = std::unique_ptr<Backend> (*)();
+
+// Rows that enter a step for one sequence, after those of earlier steps.
+struct Chunk {
+  int64_t sequence;
+  std::vector<int32_t> tokens;
+};
+
+class ModelRunner {
+ public:
+  static constexpr int64_t kBlockSize = 16, kMaxContext = 160, kMaxSeqs = 4, kMaxRows = 256;
+  static constexpr int64_t kBlocksPerSequence = kMaxContext / kBlockSize;
+
+  ModelRunner(Model& model, Backend& backend) : model_(model), backend_(backend), lengths_(kMaxSeqs, 0) {
+    RunLimits limits;
+    limits.block_size = kBlockSize;
+    limits.blocks.assign(model.cache_groups().size(), kBlocksPerSequence * kMaxSeqs);
+    limits.max_rows = limits.max_logits = kMaxRows;
+    limits.max_seqs = kMaxSeqs;
+    limits.max_context = kMaxContext;
+    model.allocate(limits);
+  }
+
+  // Blocks of the sequences interleave, and those of one sequence run backwards.
+  static int32_t block(int64_t sequence, int64_t index) {
+    return static_cast<int32_t>((kBlocksPerSequence - 1 - index) * kMaxSeqs + sequence);
+  }
+
+  // One step; logits of every row [rows, vocab] on the last stage, empty elsewhere. `padding` rows and one padding
+  // sequence fill the bucket.
+  std::vector<float> step(const std::vector<Chunk>& chunks, int64_t padding = 0) {
+    std::vector<int32_t> tokens, positions, slots, first_row{0}, context, table, wanted;
+    for (const Chunk& chunk : chunks) {
+      int64_t& length = lengths_[static_cast<size_t>(chunk.sequence)];
+      for (const int32_t token : chunk.tokens) {
+        check(length < kMaxContext, "the sequence fits the runner");
+        wanted.push_back(static_cast<int32_t>(tokens.size()));
+        tokens.push_back(token);
+        positions.push_back(static_cast<int32_t>(length));
+        slots.push_back(
+            static_cast<int32_t>(block(chunk.sequence, length / kBlockSize) * kBlockSize + length % kBlockSize));
+        ++length;
+      }
+      first_row.push_back(static_cast<int32_t>(tokens.size()));
+      context.push_back(static_cast<int32_t>(length));
+      for (int64_t i = 0; i < kBlocksPerSequence; ++i) table.push_back(block(chunk.sequence, i));
+    }
+    const int64_t rows = static_cast<int64_t>(tokens.size());
+    if (padding > 0) {
+      tokens.resize(static_cast<size_t>(rows + padding), 0);
+      positions.resize(tokens.size(), 0);
+      slots.resize(tokens.size(), -1);
+      first_row.push_back(static_cast<int32_t>(rows));
+      context.push_back(0);
+      table.resize(table.size() + kBlocksPerSequence, 0);
+    }
+
+    BatchView batch;
+    buffers_.clear();
+    batch.rows = static_cast<int64_t>(tokens.size());
+    batch.seqs = static_cast<int64_t>(context.size());
+    batch.logits = rows;
+    batch.tokens = upload(tokens);
+    batch.positions = upload(positions);
+    batch.first_row = upload(first_row);
+    batch.context = upload(context);
+    batch.logits_rows = upload(wanted);
+    for (size_t g = 0; g < model_.cache_groups().size(); ++g) {
+      batch.cache[g].slots = upload(slots);
+      batch.cache[g].block_table = upload(table).reshaped({batch.seqs, kBlocksPerSequence});
+    }
+    const Tensor logits = model_.forward(batch);
+    if (!logits) return {};
+    check(logits.dim(0) == rows && logits.dim(1) == model_.info().vocab, "logits are [rows, vocab]");
+    std::vector<float> out(static_cast<size_t>(logits.elements()));
+    backend_.copy_out(out.data(), logits);
+    return out;
+  }
+
+  // Sequence `to` continues from a copy of all blocks of `from`.
+  void fork(int64_t from, int64_t to) {
+    std::vector<int32_t> pairs;
+    for (int64_t i = 0; i < kBlocksPerSequence; ++i) {
+      pairs.push_back(block(from, i));
+      pairs.push_back(block(to, i));
+    }
+    for (size_t g = 0; g < model_.cache_groups().size(); ++g)
+      model_.copy_blocks(static_cast<int>(g), upload(pairs).reshaped({kBlocksPerSequence, 2}));
+    lengths_[static_cast<size_t>(to)] = lengths_[static_cast<size_t>(from)];
+  }
+
+ private:
+  Tensor upload(const std::vector<int32_t>& values) {
+    const int64_t n = static_cast<int64_t>(values.size());
+    buffers_.push_back(backend_.allocate(std::max<size_t>(1, values.size()) * sizeof(int32_t)));
+    const Tensor out = buffers_.back().view(DType::kI32, {n});
+    if (n > 0) backend_.copy_in(out, values.data());
+    return out;
+  }
+
+  Model& model_;
+  Backend& backend_;
+  std::vector<int64_t> lengths_;
+  std::vector<Buffer> buffers_;
+};
+
+// Reference values of one case, as tests/golden/make_llama.py wrote them.
+struct Golden {
+  std::filesystem::path folder;
+  std::vector<int32_t> prompt, greedy, native_greedy;
+  std::vector<float> logits, margins, native_logits, native_margins;  // native: computed in half precision
+};
+
+inline std::vector<std::string> golden_cases() {
+  std::vector<std::string> out;
+  for (const auto& item :
+       std::filesystem::directory_iterator(std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden/llama"))
+    out.push_back(item.path().filename().string());
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+inline Golden read_golden(const std::string& name) {
+  Golden out;
+  out.folder = std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden/llama" / name;
+  const File file = File::open_read(out.folder / "golden.safetensors");
+  for (const SafetensorsEntry& entry : read_safetensors(file).tensors) {
+    const size_t bytes = static_cast<size_t>(entry.end - entry.begin);
+    std::vector<int64_t> ids(entry.dtype == "I64" ? bytes / 8 : 0);
+    std::vector<float> values(entry.dtype == "F32" ? bytes / 4 : 0);
+    file.read_at(entry.begin, ids.empty() ? static_cast<void*>(values.data()) : ids.data(), bytes);
+    const std::vector<int32_t> tokens(ids.begin(), ids.end());
+    if (entry.name == "prompt") out.prompt = tokens;
+    if (entry.name == "greedy") out.greedy = tokens;
+    if (entry.name == "native_greedy") out.native_greedy = tokens;
+    if (entry.name == "logits") out.logits = values;
+    if (entry.name == "margins") out.margins = values;
+    if (entry.name == "native_logits") out.native_logits = values;
+    if (entry.name == "native_margins") out.native_margins = values;
+  }
+  check(!out.prompt.empty() && out.greedy.size() == 64 && !out.logits.empty(), "a golden file is complete");
+  return out;
+}
+
+inline double max_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return 1e30;
+  double worst = 0.0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double d = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    if (!(d <= worst)) worst = d;  // NaN counts
+  }
+  return worst;
+}
+
+inline int32_t argmax(const float* logits, int64_t vocab) {
+  return static_cast<int32_t>(std::max_element(logits, logits + vocab) - logits);
+}
+
+// What one rank saw: the prompt's logits at every row, and the greedy choice after each token of the reference's
+// continuation. By induction the 64 choices equal a free run as long as each equals the reference.
+struct Outcome {
+  std::vector<float> logits;
+  std::vector<int32_t> greedy;
+};
+
+inline Outcome run_golden(Model& model, Backend& backend, const Golden& golden) {
+  ModelRunner runner(model, backend);
+  Outcome out;
+  out.logits = runner.step({{1, golden.prompt}});
+  std::vector<float> last = out.logits;
+  const int64_t vocab = model.info().vocab;
+  for (const int32_t token : golden.greedy) {
+    if (!last.empty()) out.greedy.push_back(argmax(last.data() + last.size() - static_cast<size_t>(vocab), vocab));
+    last = runner.step({{1, {token}}});
+  }
+  return out;
+}
+
+inline std::unique_ptr<Model> load_golden(const Golden& golden, const std::string& dtype, Backend& backend,
+                                          Groups& groups) {
+  ModelSource source;
+  source.folder = golden.folder;
+  source.dtype = dtype;
+  source.load_threads = 2;
+  source.quiet = true;
+  return load_model(source, backend, groups);
+}
+
+// Outcomes by rank, each rank a thread with its own backend. An Error of any rank aborts: the others wait for it.
+inline std::vector<Outcome> run_ranks(const Golden& golden, int tp, int pp, const std::string& dtype,
+                                      const MakeBackend& make) {
+  std::vector<Groups> groups = make_thread_groups(tp, pp);
+  std::vector<Outcome> outcomes(groups.size());
+  std::vector<std::thread> threads;
+  for (size_t r = 0; r < groups.size(); ++r) {
+    threads.emplace_back([&, r] {
+      try {
+        const std::unique_ptr<Backend> backend = make();
+        const std::unique_ptr<Model> model = load_golden(golden, dtype, *backend, groups[r]);
+        outcomes[r] = run_golden(*model, *backend, golden);
+      } catch (const Error& error) {
+        fatal(error.what());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return outcomes;
+}
+
+}  // namespace sluice::test
