@@ -184,7 +184,7 @@ cluster::next_job() {
   sed -i "s/^FirstJobId=.*/FirstJobId=$1/" "$state/etc/slurm.conf"
   cluster::enter ctl slurmctld
   for _ in {1..100}; do
-    ! cluster::run scontrol ping 2>/dev/null | grep -q UP || return 0
+    [[ $(cluster::run scontrol ping 2>/dev/null) != *UP* ]] || return 0
     sleep 0.1
   done
   cluster::err "the controller did not come back; see $state/log/ctl"

@@ -142,6 +142,12 @@ void read_ompi(const Reader& read, Launch& launch) {
   }
 }
 
+// Slurm's PMIx namespace names its job and step. One of another step came along when sbatch or srun was called inside that step.
+bool stale_pmix(const Reader& read, const Launch& launch, std::optional<int64_t> step) {
+  const std::string_view space = read.text("PMIX_NAMESPACE");
+  return space.starts_with("slurm.pmix.") && (!step || space != fmt::format("slurm.pmix.{}.{}", launch.job_id.value_or(0), *step));
+}
+
 // PMIx carries no world size in the environment: under srun the step has it.
 void read_pmix(const Reader& read, std::optional<int64_t> step, Launch& launch) {
   const std::string space(read.text("PMIX_NAMESPACE"));
@@ -158,13 +164,6 @@ void read_pmix(const Reader& read, std::optional<int64_t> step, Launch& launch) 
   }
   launch.world = read.first("world", {"SLURM_STEP_NUM_TASKS"}).value_or(1);
   launch.local_rank = read.first("local_rank", {"SLURM_LOCALID"}).value_or(0);
-  const std::string expected = fmt::format("slurm.pmix.{}.{}", launch.job_id.value_or(0), *step);
-  if (space.starts_with("slurm.pmix.") && space != expected) {
-    throw Error(
-        fmt::format("PMIX_NAMESPACE is {} but this is {}: the PMIx variables were inherited from another step; start "
-                    "the ranks with srun --mpi=pmix",
-                    space, expected));
-  }
   if (const auto task = read.number("SLURM_PROCID", 0, 1 << 24); task && *task != launch.rank) {
     throw Error(fmt::format(
         "PMIX_RANK is {} but SLURM_PROCID is {}: one of them was inherited; start the ranks with one srun --mpi=pmix",
@@ -280,10 +279,14 @@ Launch read_launch(const Environment& environment) {
   const Reader read(environment, launch);
   read_job(read, launch);
   const auto step = ordinary_step(read);
+  const bool stale = read.has("PMIX_RANK") && stale_pmix(read, launch, step);
+  if (stale) {
+    launch.warnings.push_back(fmt::format("PMIX_NAMESPACE {} belongs to another step and is ignored; MPI is off", read.text("PMIX_NAMESPACE")));
+  }
 
   if (read.has("OMPI_COMM_WORLD_RANK")) {
     read_ompi(read, launch);
-  } else if (read.has("PMIX_RANK")) {
+  } else if (read.has("PMIX_RANK") && !stale) {
     read_pmix(read, step, launch);
   } else if (read.has("PMI_RANK") || read.has("PALS_RANKID") || read.has("MV2_COMM_WORLD_RANK")) {
     read_pmi(read, launch);

@@ -126,11 +126,18 @@ TEST_CASE("srun with PMIx expects MPI and takes the world from the step") {
   CHECK(launch.run_id == "123.0");
 }
 
-TEST_CASE("PMIx variables of another step are refused") {
-  CHECK_THROWS_WITH_AS(launch_of(merge(kPmix, {{"PMIX_NAMESPACE", "slurm.pmix.99.0"}})),
-                       doctest::Contains("inherited from another step"), Error);
-  CHECK_THROWS_WITH_AS(launch_of(merge(kPmix, {{"PMIX_RANK", "1"}})),
-                       doctest::Contains("PMIX_RANK is 1 but SLURM_PROCID is 3"), Error);
+TEST_CASE("PMIx variables that came along from another step are ignored and turn MPI off") {
+  Launch launch = launch_of(merge(kPmix, {{"PMIX_NAMESPACE", "slurm.pmix.99.0"}, {"PMIX_RANK", "0"}}));
+  CHECK(launch.launcher == Launcher::kSlurm);
+  CHECK(launch.rank == 3);
+  CHECK_FALSE(launch.mpi_expected);
+  CHECK(launch.warnings.size() == 1);
+  launch = launch_of({{"SLURM_JOB_ID", "7"}, {"PMIX_RANK", "0"}, {"PMIX_NAMESPACE", "slurm.pmix.6.0"}});
+  CHECK(launch.launcher == Launcher::kSingle);
+}
+
+TEST_CASE("PMIx and Slurm that disagree on the rank are refused") {
+  CHECK_THROWS_WITH_AS(launch_of(merge(kPmix, {{"PMIX_RANK", "1"}})), doctest::Contains("PMIX_RANK is 1 but SLURM_PROCID is 3"), Error);
 }
 
 TEST_CASE("a PMIx rank without a world size is refused with the launch that works") {

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Brings up the two-node Slurm, runs the tests of one file, takes it down. Usage: run.sh BUILD_DIR TEST_FILE [PATTERN]
+# A test file calls `it "sentence" function`; PATTERN runs only the sentences that contain it.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+readonly tree=$PWD
+# shellcheck disable=SC2034  # build is for the test file
+readonly build=$1 file=$2 pattern=${3:-}
+
+# One cluster per machine: another run of these tests is waited for. The descriptor must not reach the daemons.
+if [[ -z ${SLUICE_CLUSTER_LOCKED:-} ]]; then
+  SLUICE_CLUSTER_LOCKED=1 exec flock -o /tmp/sluice-test-cluster.lock "$0" "$@"
+fi
+
+work=$(mktemp -d /tmp/sluice-slurm-XXXXXX)
+stop() {
+  scripts/test-cluster.sh down
+  rm -rf "$work"
+}
+trap stop EXIT
+scripts/test-cluster.sh down
+scripts/test-cluster.sh up || exit
+
+failed=0 passed=0
+slurm() { "$tree"/scripts/test-cluster.sh run "$@"; }
+on() { "$tree"/scripts/test-cluster.sh on "$@"; }
+
+# fail WHY [FILE...]: the test goes on no further.
+fail() {
+  printf '    %s\n' "$1"
+  shift
+  for log in "$@"; do sed 's/^/    | /' "$log"; done
+  exit 1
+}
+# has FILE TEXT [COUNT]: COUNT lines hold TEXT (default: at least one).
+has() {
+  local count
+  count=$(grep -cF -- "$2" "$1" || true)
+  if [[ -n ${3:-} ]]; then
+    [[ $count == "$3" ]] || fail "expected $3 lines with '$2', found $count" "$1"
+  else
+    ((count > 0)) || fail "expected '$2'" "$1"
+  fi
+}
+lacks() { ! grep -qF -- "$2" "$1" || fail "did not expect '$2'" "$1"; }
+# wait_for SECONDS COMMAND...: until it succeeds.
+wait_for() {
+  local tenths=$(($1 * 5))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    ((tenths-- > 0)) || return 1
+    sleep 0.2
+  done
+}
+# submit LOG SBATCH-ARGUMENT...: prints the job id.
+submit() {
+  local log=$1
+  shift
+  slurm sbatch --parsable -o "$log" "$@"
+}
+job_state() { slurm squeue -h -j "$1" -o %T 2>/dev/null; }
+job_gone() { [[ -z $(job_state "$1") || $(job_state "$1") == COMPLETED ]]; }
+is_running() { [[ $(job_state "$1") == RUNNING ]]; }
+
+it() {
+  local sentence=$1 status start=$SECONDS
+  shift
+  [[ $sentence == *"$pattern"* ]] || return 0
+  (
+    log=$work/log.$((passed + failed))
+    "$@"
+  )
+  status=$?
+  # Nothing of one test may live on in the next.
+  slurm scancel --user=root >/dev/null 2>&1
+  wait_for 30 test -z "$(slurm squeue -h 2>/dev/null)" || wait_for 30 bash -c "[[ -z \$(scripts/test-cluster.sh run squeue -h) ]]"
+  if ((status == 0)); then
+    ((++passed))
+    printf 'ok    %s (%ss)\n' "$sentence" $((SECONDS - start))
+  else
+    ((++failed))
+    printf 'FAILED %s\n' "$sentence"
+  fi
+}
+
+# shellcheck disable=SC1090  # the test file
+source "$file"
+printf '%d passed, %d failed\n' "$passed" "$failed"
+((failed == 0 && passed > 0))
