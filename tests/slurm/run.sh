@@ -4,7 +4,7 @@
 # A test file calls `it "sentence" function`; PATTERN runs only the sentences that contain it.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
-readonly tree=$PWD
+readonly repository=$PWD
 # shellcheck disable=SC2034  # build is for the test file
 readonly build=$1 file=$2 pattern=${3:-}
 
@@ -23,8 +23,8 @@ scripts/test-cluster.sh down
 scripts/test-cluster.sh up || exit
 
 failed=0 passed=0
-slurm() { "$tree"/scripts/test-cluster.sh run "$@"; }
-on() { "$tree"/scripts/test-cluster.sh on "$@"; }
+slurm() { "$repository"/scripts/test-cluster.sh run "$@"; }
+on() { "$repository"/scripts/test-cluster.sh on "$@"; }
 
 # fail WHY [FILE...]: the test goes on no further.
 fail() {
