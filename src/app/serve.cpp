@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
-#include <csignal>
 #include <mutex>
 
 #include "api/server.h"
@@ -133,8 +132,8 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   std::condition_variable changed;
   int terminations = 0;
   bool serving = false;
+  // USR1 drains as TERM does: srun hands it on to its tasks, and on TERM kills them.
   const SignalWatch watch([&](int signal, int) {
-    if (signal == SIGUSR1) return;
     const std::lock_guard lock(mutex);
     ++terminations;
     if (!serving || terminations > 2) {
