@@ -6,6 +6,8 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/log.h"
+#include "weights/load.h"
 
 namespace sluice {
 namespace {
@@ -38,6 +40,29 @@ const Family& family_of(const Config& config) {
       "{}: {}, expected one of {}", config.origin(),
       wanted.empty() ? "it names no architecture" : fmt::format("the architecture {} is not supported", wanted),
       fmt::join(model_families(), ", ")));
+}
+
+TiedNames resolve_tie(const LoadContext& context, const std::string& embed, const std::string& head, bool claimed) {
+  if (!claimed) return {embed, head, false};
+  if (context.checkpoint == nullptr) return {embed, embed, true};
+  const CheckpointTensor* one = context.checkpoint->find(embed);
+  const CheckpointTensor* two = context.checkpoint->find(head);
+  if (one == nullptr && two != nullptr) return {head, head, true};
+  if (one == nullptr || two == nullptr || context.checkpoint->same_content(*one, *two)) return {embed, embed, true};
+  if (!context.staging.quiet) {
+    log_warning(fmt::format("{}: tie_word_embeddings is true, but {} and {} differ; both are used",
+                            context.checkpoint->folder().string(), embed, head));
+  }
+  return {embed, head, false};
+}
+
+void warn_unused(const LoadContext& context, const std::vector<TensorSpec>& table,
+                 const std::vector<std::string>& ignored) {
+  if (context.checkpoint == nullptr || context.staging.quiet) return;
+  const auto unused = unused_tensors(*context.checkpoint, table, ignored);
+  if (unused.empty()) return;
+  log_warning(fmt::format("{}: {} tensors are not part of the model and stay unread, the first is {}",
+                          context.checkpoint->folder().string(), unused.size(), unused.front()));
 }
 
 std::vector<std::string> model_families() {

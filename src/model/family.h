@@ -9,6 +9,7 @@
 #include "model/config.h"
 #include "model/model.h"
 #include "weights/checkpoint.h"
+#include "weights/spec.h"
 #include "weights/staging.h"
 
 namespace sluice {
@@ -22,6 +23,18 @@ struct LoadContext {
   StagingOptions staging;
   ModelInfo info;  // as described; load() completes this rank's bytes
 };
+
+// The tensors that serve as token embedding and as head. As transformers 5: where a file that claims to be tied holds
+// two different ones, both count (a warning says so); where it lacks one, the other serves both.
+struct TiedNames {
+  std::string embed, head;
+  bool tied = false;
+};
+TiedNames resolve_tie(const LoadContext& context, const std::string& embed, const std::string& head, bool claimed);
+
+// Warns of tensors that the table does not ask for, except names that end in one of `ignored`.
+void warn_unused(const LoadContext& context, const std::vector<TensorSpec>& table,
+                 const std::vector<std::string>& ignored);
 
 struct Family {
   std::string name;                        // "llama"

@@ -1,7 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kv_cache.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+
 namespace sluice {
+
+CacheLayout plan_cache(const std::vector<int64_t>& windows, const LayerRange& local, size_t layer_bytes) {
+  CacheLayout out;
+  std::vector<int64_t> seen;
+  for (int64_t i = 0; i < static_cast<int64_t>(windows.size()); ++i) {
+    const int64_t window = windows[static_cast<size_t>(i)];
+    const size_t group = static_cast<size_t>(std::find(seen.begin(), seen.end(), window) - seen.begin());
+    if (group == seen.size()) {
+      seen.push_back(window);
+      const bool all = window == 0;
+      out.groups.push_back({all ? "self" : "window",
+                            all ? CacheGroupSpec::Growth::kPerToken : CacheGroupSpec::Growth::kWindow, 0, window});
+    }
+    if (i < local.begin || i >= local.begin + local.count) continue;
+    out.layer_groups.push_back(static_cast<int>(group));
+    out.groups[group].bytes_per_token += layer_bytes;
+  }
+  return out;
+}
+
+size_t require_cache_memory(const Backend& backend, const std::vector<CacheGroupSpec>& groups, const RunLimits& limits,
+                            size_t scratch, size_t tables) {
+  check(limits.blocks.size() == groups.size(), "limits name the blocks of every cache group");
+  size_t cache = 0;
+  for (size_t g = 0; g < groups.size(); ++g)
+    cache += static_cast<size_t>(limits.blocks[g] * limits.block_size) * groups[g].bytes_per_token;
+  const size_t needed = cache + scratch + tables, left = backend.free_bytes();
+  if (needed <= left) return cache;
+  const auto gb = [](size_t bytes) { return 1e-9 * static_cast<double>(bytes); };
+  throw Error(fmt::format(
+      "the model needs {:.2f} GB beside its weights (cache {:.2f}, scratch {:.2f}), {:.2f} GB are free; ask "
+      "for fewer tokens in total or for shorter steps",
+      gb(needed), gb(cache), gb(scratch), gb(left)));
+}
 
 size_t KvCache::bytes_per_token(int64_t n_kv_heads, int64_t head_dim, DType dtype) {
   return 2 * static_cast<size_t>(n_kv_heads * head_dim) * dtype_bytes(dtype);

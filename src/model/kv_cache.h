@@ -7,8 +7,23 @@
 
 #include "backend/backend.h"
 #include "model/model.h"
+#include "weights/spec.h"
 
 namespace sluice {
+
+// Which layers share a cache group: those with the same window. Equal on every stage, also where a stage has no layer
+// of a group.
+struct CacheLayout {
+  std::vector<CacheGroupSpec> groups;  // bytes_per_token of the local layers
+  std::vector<int> layer_groups;       // of each local layer
+};
+
+// `windows` of all layers, 0 where all keys are seen; `layer_bytes` are those of one token in one layer.
+CacheLayout plan_cache(const std::vector<int64_t>& windows, const LayerRange& local, size_t layer_bytes);
+
+// Bytes of all groups. Throws Error, with the numbers, when they, `scratch` and `tables` do not fit into free memory.
+size_t require_cache_memory(const Backend& backend, const std::vector<CacheGroupSpec>& groups, const RunLimits& limits,
+                            size_t scratch, size_t tables);
 
 class KvCache {
  public:

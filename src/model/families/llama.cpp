@@ -3,11 +3,9 @@
 // q, k and v). x += o(attention(norm(x))); x += down(act(gate(norm(x))) * up(norm(x))); logits = head(norm(x)).
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "model/family.h"
 #include "model/kv_cache.h"
 #include "model/linear.h"
@@ -144,7 +142,7 @@ class Llama final : public Model {
  public:
   explicit Llama(LoadContext& context);
   const ModelInfo& info() const override { return info_; }
-  const std::vector<CacheGroupSpec>& cache_groups() const override { return cache_groups_; }
+  const std::vector<CacheGroupSpec>& cache_groups() const override { return cache_layout_.groups; }
   void allocate(const RunLimits& limits) override;
   Tensor forward(const BatchView& batch) override;
   void copy_blocks(int group, const Tensor& pairs) override { cache_.copy_blocks(backend_, group, pairs); }
@@ -156,8 +154,6 @@ class Llama final : public Model {
     RowLinear o;
     ColumnLinear gate_up;  // rows: gate, then up
     RowLinear down;
-    int group = 0;
-    int64_t window = 0;
   };
   // Widths of one step on this rank; memory of disjoint lifetimes is shared.
   struct Activations {
@@ -167,7 +163,6 @@ class Llama final : public Model {
     Tensor last, last_norm;  // [logits, H]
   };
 
-  void resolve_tie(const Checkpoint* checkpoint, bool quiet);
   void load(LoadContext& context);
   Activations take(Arena& arena, int64_t rows, int64_t logits) const;
   Tensor norm(const Buffer& weight) const { return weight.view(DType::kF32, {c_.d_model}); }
@@ -178,8 +173,8 @@ class Llama final : public Model {
   ModelInfo info_;
   Partition partition_;
   DType activation_, cache_dtype_;
-  std::string embed_name_ = kEmbed;
-  std::vector<CacheGroupSpec> cache_groups_;
+  LayerRange range_;
+  CacheLayout cache_layout_;
   VocabEmbedding embedding_;
   std::vector<Layer> layers_;  // of this stage
   Buffer final_norm_;
@@ -198,95 +193,55 @@ Llama::Llama(LoadContext& context)
       partition_({c_.n_heads, c_.n_kv_heads, c_.head_dim, c_.d_ff, c_.vocab}, groups_.tp_rank(), groups_.tp_size()),
       activation_(backend_.activation_dtype(scheme_of(context.dtype))),
       cache_dtype_(backend_.cache_dtype(scheme_of(context.dtype))) {
-  const LayerRange range = stage_layers(c_.n_layers, groups_.stage(), groups_.stages());
-  // Groups are the same on every stage, also where a stage has no layer of one.
-  std::vector<int64_t> group_windows;
-  for (const int64_t window : c_.windows) {
-    if (std::find(group_windows.begin(), group_windows.end(), window) == group_windows.end())
-      group_windows.push_back(window);
-  }
-  for (const int64_t window : group_windows) {
-    cache_groups_.push_back({window == 0 ? "self" : "window",
-                             window == 0 ? CacheGroupSpec::Growth::kPerToken : CacheGroupSpec::Growth::kWindow, 0,
-                             window});
-  }
-  const size_t per_layer = KvCache::bytes_per_token(partition_.kv_heads.padded, c_.head_dim, cache_dtype_);
-  layers_.resize(static_cast<size_t>(range.count));
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    Layer& layer = layers_[i];
-    layer.window = c_.windows[static_cast<size_t>(range.begin) + i];
-    layer.group =
-        static_cast<int>(std::find(group_windows.begin(), group_windows.end(), layer.window) - group_windows.begin());
-    cache_groups_[static_cast<size_t>(layer.group)].bytes_per_token += per_layer;
-  }
-  info_.kv_bytes_per_token = per_layer * layers_.size();
+  range_ = stage_layers(c_.n_layers, groups_.stage(), groups_.stages());
+  const size_t layer_bytes = KvCache::bytes_per_token(partition_.kv_heads.padded, c_.head_dim, cache_dtype_);
+  cache_layout_ = plan_cache(c_.windows, range_, layer_bytes);
+  layers_.resize(static_cast<size_t>(range_.count));
+  info_.kv_bytes_per_token = layer_bytes * layers_.size();
   load(context);
 }
 
-// As transformers 5: where a file that claims to be tied holds a different head, the head counts; where it lacks one of
-// the two, the other serves both.
-void Llama::resolve_tie(const Checkpoint* checkpoint, bool quiet) {
-  if (!c_.tied || checkpoint == nullptr) return;
-  const CheckpointTensor* embed = checkpoint->find(kEmbed);
-  const CheckpointTensor* head = checkpoint->find(kHead);
-  if (embed == nullptr && head != nullptr) embed_name_ = kHead;
-  if (embed == nullptr || head == nullptr || checkpoint->same_content(*embed, *head)) return;
-  c_.tied = false;
-  info_.parameters += c_.vocab * c_.d_model;
-  if (quiet) return;
-  log_warning(fmt::format("{}: tie_word_embeddings is true, but {} and {} differ; both are used",
-                          checkpoint->folder().string(), kEmbed, kHead));
-}
-
 void Llama::load(LoadContext& context) {
-  resolve_tie(context.checkpoint, context.staging.quiet);
+  const TiedNames names = resolve_tie(context, kEmbed, kHead, c_.tied);
+  if (c_.tied && !names.tied) info_.parameters += c_.vocab * c_.d_model;
+  c_.tied = names.tied;
   std::vector<TensorSpec> table = llama_tensors(c_);
-  table.front().name = embed_name_;
-  if (context.checkpoint != nullptr && !context.staging.quiet) {
-    std::vector<std::string> ignored = {".rotary_emb.inv_freq"};
-    if (c_.tied) ignored.push_back(kHead);
-    const auto unused = unused_tensors(*context.checkpoint, table, ignored);
-    if (!unused.empty()) {
-      log_warning(fmt::format("{}: {} tensors are not part of the model and stay unread, the first is {}",
-                              context.checkpoint->folder().string(), unused.size(), unused.front()));
-    }
-  }
+  table.front().name = names.embed;
+  warn_unused(context, table, {".rotary_emb.inv_freq", c_.tied ? kHead : ".rotary_emb.inv_freq"});
 
   WeightLoader loader(backend_, context.checkpoint, table, partition_, context.dtype);
   if (groups_.first_stage()) {
-    loader.table(embed_name_, embedding_.table);
+    loader.table(names.embed, embedding_.table);
     embedding_.dtype = context.dtype;
     embedding_.first = partition_.vocab.begin;
     embedding_.local = partition_.vocab.padded;
     embedding_.width = c_.d_model;
   }
-  const LayerRange range = stage_layers(c_.n_layers, groups_.stage(), groups_.stages());
   const bool adds_bias = groups_.tp_rank() == 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
     Layer& layer = layers_[i];
-    using Names = std::vector<std::string>;
-    const auto names = [&](std::initializer_list<const char*> parts) {
-      Names out;
-      for (const char* part : parts) out.push_back(layer_name(range.begin + static_cast<int64_t>(i), part));
+    const auto of_layer = [&](std::initializer_list<const char*> parts) {
+      std::vector<std::string> out;
+      for (const char* part : parts) out.push_back(layer_name(range_.begin + static_cast<int64_t>(i), part));
       return out;
     };
-    loader.vector(names({"input_layernorm.weight"}), layer.attention_norm);
-    loader.matrix(names({"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"}),
+    loader.vector(of_layer({"input_layernorm.weight"}), layer.attention_norm);
+    loader.matrix(of_layer({"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"}),
                   layer.qkv.weight);
-    loader.matrix(names({"self_attn.o_proj.weight"}), layer.o.weight);
-    loader.vector(names({"post_attention_layernorm.weight"}), layer.mlp_norm);
-    loader.matrix(names({"mlp.gate_proj.weight", "mlp.up_proj.weight"}), layer.gate_up.weight);
-    loader.matrix(names({"mlp.down_proj.weight"}), layer.down.weight);
+    loader.matrix(of_layer({"self_attn.o_proj.weight"}), layer.o.weight);
+    loader.vector(of_layer({"post_attention_layernorm.weight"}), layer.mlp_norm);
+    loader.matrix(of_layer({"mlp.gate_proj.weight", "mlp.up_proj.weight"}), layer.gate_up.weight);
+    loader.matrix(of_layer({"mlp.down_proj.weight"}), layer.down.weight);
     if (c_.qkv_bias)
-      loader.vector(names({"self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"}), layer.qkv.bias);
-    if (c_.o_bias && adds_bias) loader.vector(names({"self_attn.o_proj.bias"}), layer.o.bias);
-    if (c_.mlp_bias) loader.vector(names({"mlp.gate_proj.bias", "mlp.up_proj.bias"}), layer.gate_up.bias);
-    if (c_.mlp_bias && adds_bias) loader.vector(names({"mlp.down_proj.bias"}), layer.down.bias);
+      loader.vector(of_layer({"self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"}),
+                    layer.qkv.bias);
+    if (c_.o_bias && adds_bias) loader.vector(of_layer({"self_attn.o_proj.bias"}), layer.o.bias);
+    if (c_.mlp_bias) loader.vector(of_layer({"mlp.gate_proj.bias", "mlp.up_proj.bias"}), layer.gate_up.bias);
+    if (c_.mlp_bias && adds_bias) loader.vector(of_layer({"mlp.down_proj.bias"}), layer.down.bias);
   }
   if (groups_.last_stage()) {
-    const std::string head = c_.tied ? embed_name_ : kHead;
     loader.vector({&kNorm, 1}, final_norm_);
-    loader.matrix({&head, 1}, head_.weight);
+    loader.matrix({&names.head, 1}, head_.weight);
     head_.vocab = c_.vocab;
   }
   loader.run(context.staging);
@@ -318,7 +273,6 @@ Llama::Activations Llama::take(Arena& arena, int64_t rows, int64_t logits) const
 }
 
 void Llama::allocate(const RunLimits& limits) {
-  check(limits.blocks.size() == cache_groups_.size(), "limits name the blocks of every cache group");
   if (limits.max_context > c_.max_positions) {
     throw Error(fmt::format("a context of {} tokens was asked for, the model supports {}", limits.max_context,
                             c_.max_positions));
@@ -326,23 +280,11 @@ void Llama::allocate(const RunLimits& limits) {
   Arena dry;
   take(dry, limits.max_rows, limits.max_logits);
   if (groups_.last_stage()) head_.measure(groups_, dry, limits.max_logits);
-  size_t cache_bytes = 0;
-  for (size_t g = 0; g < cache_groups_.size(); ++g)
-    cache_bytes += static_cast<size_t>(limits.blocks[g] * limits.block_size) * cache_groups_[g].bytes_per_token;
   const size_t rope_bytes = static_cast<size_t>(limits.max_context * c_.head_dim) * sizeof(float);
-  const size_t needed = dry.peak() + cache_bytes + rope_bytes;
-  if (const size_t left = backend_.free_bytes(); needed > left) {
-    throw Error(
-        fmt::format("the model needs {:.2f} GB beside its weights (cache {:.2f}, scratch {:.2f}), {:.2f} GB are free; "
-                    "ask for fewer tokens in total or for shorter steps",
-                    1e-9 * static_cast<double>(needed), 1e-9 * static_cast<double>(cache_bytes),
-                    1e-9 * static_cast<double>(dry.peak()), 1e-9 * static_cast<double>(left)));
-  }
+  require_cache_memory(backend_, cache_layout_.groups, limits, dry.peak(), rope_bytes);
 
   arena_ = Arena(backend_.allocate(dry.peak()));
-  std::vector<int> layer_groups;
-  for (const Layer& layer : layers_) layer_groups.push_back(layer.group);
-  cache_.allocate(backend_, layer_groups, limits, partition_.kv_heads.padded, c_.head_dim, cache_dtype_);
+  cache_.allocate(backend_, cache_layout_.layer_groups, limits, partition_.kv_heads.padded, c_.head_dim, cache_dtype_);
   positions_ = limits.max_context;
   rope_table_ = backend_.allocate(rope_bytes);
   backend_.copy_in(rope_table_.view(DType::kF32, {positions_, c_.head_dim}), rope_table(c_.rope, positions_).data());
@@ -376,14 +318,15 @@ Tensor Llama::forward(const BatchView& batch) {
   };
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
-    shape.window = layer.window;
+    const int group = cache_layout_.layer_groups[i];
+    shape.window = cache_layout_.groups[static_cast<size_t>(group)].window;
     const CacheLayer& cache = cache_.layer(i);
     add_and_norm(layer.attention_norm);
     layer.qkv(backend_, a.qkv, a.h);
     const Tensor query = a.qkv.columns(0, q);
-    backend_.rope_and_cache(query, a.qkv.columns(q, kv), a.qkv.columns(q + kv, kv), positions, batch, layer.group,
-                            shape, cache);
-    backend_.attention(a.attended, query, batch, layer.group, shape, cache);
+    backend_.rope_and_cache(query, a.qkv.columns(q, kv), a.qkv.columns(q + kv, kv), positions, batch, group, shape,
+                            cache);
+    backend_.attention(a.attended, query, batch, group, shape, cache);
     layer.o(backend_, groups_, a.out, a.attended);
     reduce(groups_, a.out);
     add_and_norm(layer.mlp_norm);
