@@ -39,6 +39,13 @@ if(SLUICE_HTTPLIB)
   target_link_libraries(dep::httplib INTERFACE ${SLUICE_HTTPLIB})
 endif()
 target_link_libraries(dep::httplib INTERFACE Threads::Threads)
+# A compiled copy fixes the layout of its classes by these definitions; its .pc file names them.
+pkg_check_modules(SLUICE_HTTPLIB_PC QUIET cpp-httplib)
+if(SLUICE_HTTPLIB_PC_FOUND AND SLUICE_HTTPLIB)
+  target_compile_options(dep::httplib INTERFACE ${SLUICE_HTTPLIB_PC_CFLAGS_OTHER})
+else()
+  target_compile_definitions(dep::httplib INTERFACE CPPHTTPLIB_USE_POLL)
+endif()
 
 find_package(hwy REQUIRED)
 add_library(dep::hwy INTERFACE IMPORTED)
