@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// A request and its reply as a dialect sees them: no socket, no thread. Owned by the connection that carries them.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace sluice {
+
+// Names compare without case; the first of several equal names counts.
+class Headers {
+ public:
+  void add(std::string name, std::string value) { items_.emplace_back(std::move(name), std::move(value)); }
+  std::string_view get(std::string_view name) const;  // empty when absent
+  const std::vector<std::pair<std::string, std::string>>& items() const { return items_; }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> items_;
+};
+
+struct HttpRequest {
+  std::string method;  // upper case
+  std::string path;    // decoded, without the query
+  Headers headers;
+  std::string body;
+  std::string id;        // x-request-id as given, else drawn
+  double arrived = 0;    // monotonic seconds
+  bool is_json() const;  // content-type application/json or application/*+json
+};
+
+struct Reply {
+  int status = 200;
+  Headers headers;  // content-type included
+  std::string body;
+
+  // A streamed body, used when set: called on the connection's thread until it returns false. It appends the next bytes
+  // to `out` and may block. It is called no more once the client is gone.
+  std::function<bool(std::string& out)> stream;
+
+  // Set by the server. Registers a function that is called at most once, from another thread, when the client goes away
+  // before the reply is complete. It must not block.
+  std::function<void(std::function<void()>)> when_gone;
+
+  void content(int code, std::string type, std::string text) {
+    status = code;
+    headers.add("content-type", std::move(type));
+    body = std::move(text);
+  }
+  void json(int code, std::string text) { content(code, "application/json", std::move(text)); }
+};
+
+}  // namespace sluice

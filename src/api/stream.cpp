@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/stream.h"
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+
+#include "api/metrics.h"
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace sluice {
+
+struct Generation::Shared {
+  struct Source {
+    uint64_t id = 0;
+    bool done = false;
+    Usage usage;
+    std::vector<TokenInfo> prompt;
+  };
+
+  std::mutex mutex;
+  std::condition_variable wake;
+  bool waiting = false;  // the connection sleeps on `wake`
+  bool gone = false;
+  bool failed = false;
+  std::string failure;
+  Mode mode = Mode::kStream;
+  double first_output = 0;  // monotonic seconds, 0 before
+  size_t open = 0;          // sources not done
+  std::vector<Event> queue;
+  std::vector<std::unique_ptr<Source>> sources;
+
+  // Called with the lock held, which it gives back.
+  void signal(std::unique_lock<std::mutex>& lock) {
+    bool notify = waiting && (mode == Mode::kStream || open == 0 || gone || failed);
+    if (notify) waiting = false;
+    lock.unlock();
+    if (notify) wake.notify_one();
+  }
+};
+
+class Generation::SourceSink final : public Sink {
+ public:
+  SourceSink(std::shared_ptr<Shared> shared, size_t source) : shared_(std::move(shared)), source_(source) {}
+
+  void on_prompt(const std::vector<TokenInfo>& tokens) override {
+    std::lock_guard lock(shared_->mutex);
+    shared_->sources[source_]->prompt = tokens;
+  }
+
+  void on_delta(const Delta& delta) override {
+    std::unique_lock lock(shared_->mutex);
+    if (shared_->gone) return;
+    if (shared_->first_output == 0) shared_->first_output = monotonic_seconds();
+    Event& event = shared_->queue.emplace_back();
+    event.source = static_cast<int32_t>(source_);
+    event.choice = delta.choice;
+    event.index = delta.index;
+    event.finish = delta.finish;
+    event.stop_id = delta.stop_id;
+    event.text.assign(delta.text);
+    event.stop_text.assign(delta.stop_text);
+    if (delta.token != nullptr) {
+      event.token = *delta.token;
+      event.has_token = true;
+    }
+    shared_->signal(lock);
+  }
+
+  void on_done(const Usage& usage) override {
+    std::unique_lock lock(shared_->mutex);
+    auto& source = *shared_->sources[source_];
+    source.done = true;
+    source.usage = usage;
+    --shared_->open;
+    shared_->signal(lock);
+  }
+
+  void on_error(std::string_view message) override {
+    std::unique_lock lock(shared_->mutex);
+    shared_->sources[source_]->done = true;
+    --shared_->open;
+    shared_->failed = true;
+    shared_->failure.assign(message);
+    shared_->signal(lock);
+  }
+
+ private:
+  std::shared_ptr<Shared> shared_;
+  size_t source_;
+};
+
+Generation::Generation(const Service& service, Reply& reply, Mode mode)
+    : service_(service), shared_(std::make_shared<Shared>()), started_(monotonic_seconds()) {
+  shared_->mode = mode;
+  if (reply.when_gone) {
+    reply.when_gone([shared = shared_] {
+      std::unique_lock lock(shared->mutex);
+      shared->gone = true;
+      shared->signal(lock);
+    });
+  }
+}
+
+Generation::~Generation() {
+  std::vector<uint64_t> open;
+  {
+    std::lock_guard lock(shared_->mutex);
+    shared_->gone = true;
+    for (const auto& source : shared_->sources)
+      if (!source->done && source->id != 0) open.push_back(source->id);
+  }
+  for (uint64_t id : open) service_.cancel(id);
+  if (!open.empty()) service_.metrics->request_dropped();
+}
+
+void Generation::start(GenerateRequest request) {
+  service_.metrics->request_started(request);
+  std::shared_ptr<Sink> sink;
+  Shared::Source* source = nullptr;
+  {
+    std::lock_guard lock(shared_->mutex);
+    sink = std::make_shared<SourceSink>(shared_, shared_->sources.size());
+    source = shared_->sources.emplace_back(std::make_unique<Shared::Source>()).get();
+    ++shared_->open;
+  }
+  try {
+    source->id = service_.submit(std::move(request), std::move(sink));
+  } catch (...) {
+    std::lock_guard lock(shared_->mutex);
+    source->done = true;
+    --shared_->open;
+    throw;
+  }
+}
+
+Generation::Next Generation::next(std::vector<Event>& events, double seconds) {
+  events.clear();
+  std::unique_lock lock(shared_->mutex);
+  const auto ready = [&] {
+    if (shared_->gone || shared_->failed || shared_->open == 0) return true;
+    return shared_->mode == Mode::kStream && !shared_->queue.empty();
+  };
+  if (!ready()) {
+    auto deadline = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                                                           std::chrono::duration<double>(seconds));
+    while (!ready()) {
+      shared_->waiting = true;
+      if (shared_->wake.wait_until(lock, deadline) == std::cv_status::timeout) break;
+    }
+    shared_->waiting = false;
+  }
+  if (shared_->gone) return Next::kGone;
+  if (shared_->failed) throw RequestError(RequestError::Kind::kGeneration, shared_->failure);
+  if (!shared_->queue.empty() && (shared_->mode == Mode::kStream || shared_->open == 0)) {
+    events.swap(shared_->queue);
+    return Next::kEvents;
+  }
+  if (shared_->open != 0) return Next::kIdle;
+  lock.unlock();
+  for (const auto& source : shared_->sources)
+    service_.metrics->request_finished(source->usage, started_, shared_->first_output);
+  return Next::kDone;
+}
+
+bool Generation::collect(std::vector<Event>& events) {
+  std::vector<Event> batch;
+  events.clear();
+  while (true) {
+    switch (next(batch, 3600)) {
+      case Next::kGone:
+        return false;
+      case Next::kDone:
+        return true;
+      case Next::kIdle:
+        break;
+      case Next::kEvents:
+        if (events.empty()) {
+          events.swap(batch);
+        } else {
+          events.insert(events.end(), std::make_move_iterator(batch.begin()), std::make_move_iterator(batch.end()));
+        }
+    }
+  }
+}
+
+const Usage& Generation::usage(size_t source) const {
+  std::lock_guard lock(shared_->mutex);
+  return shared_->sources.at(source)->usage;
+}
+
+bool Generation::source_done(size_t source) const {
+  std::lock_guard lock(shared_->mutex);
+  return shared_->sources.at(source)->done;
+}
+
+const std::vector<TokenInfo>& Generation::prompt(size_t source) const {
+  std::lock_guard lock(shared_->mutex);
+  return shared_->sources.at(source)->prompt;
+}
+
+size_t Generation::sources() const {
+  std::lock_guard lock(shared_->mutex);
+  return shared_->sources.size();
+}
+
+std::vector<Answer> assemble(std::vector<Event>& events, int32_t source, int32_t n) {
+  std::vector<Answer> answers(static_cast<size_t>(n));
+  for (Event& event : events) {
+    if (event.source != source || event.choice < 0 || event.choice >= n) continue;
+    Answer& answer = answers[static_cast<size_t>(event.choice)];
+    answer.text += event.text;
+    answer.n_tokens = event.index;
+    if (event.has_token) answer.tokens.push_back(std::move(event.token));
+    if (event.finish != FinishReason::kNone) {
+      answer.finish = event.finish;
+      answer.stop_text = std::move(event.stop_text);
+      answer.stop_id = event.stop_id;
+    }
+  }
+  return answers;
+}
+
+}  // namespace sluice

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Between the engine's output thread and a connection's thread. A Generation owns the engine requests of one HTTP
+// exchange: it queues their output, wakes the connection, and cancels what is unfinished when it goes.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/http.h"
+#include "api/service.h"
+
+namespace sluice {
+
+// A Delta that outlives the sink's call. `source` numbers the engine request within the exchange.
+struct Event {
+  int32_t source = 0, choice = 0, index = 0;
+  FinishReason finish = FinishReason::kNone;
+  bool has_token = false;
+  int32_t stop_id = -1;
+  std::string text, stop_text;
+  TokenInfo token;  // when has_token
+};
+
+class Generation {
+ public:
+  enum class Mode { kStream, kWhole };  // kWhole: the connection wakes once, at the end
+  enum class Next { kEvents, kIdle, kDone, kGone };
+
+  Generation(const Service& service, Reply& reply, Mode mode);
+  ~Generation();  // cancels what is unfinished
+
+  // Submits the next source; numbers count from 0. Throws RequestError as Engine::submit. Start all before next().
+  void start(GenerateRequest request);
+  // Waits at most `seconds` for output and swaps it into `events` (cleared first). kIdle: nothing in that time.
+  // kDone: everything was delivered before. kGone: the client left. Throws RequestError(kGeneration) when the engine
+  // lost a request.
+  Next next(std::vector<Event>& events, double seconds);
+  // Waits for the end of all sources; false when the client left. Throws as next().
+  bool collect(std::vector<Event>& events);
+
+  const Usage& usage(size_t source) const;  // valid once the source is done
+  bool source_done(size_t source) const;
+  const std::vector<TokenInfo>& prompt(size_t source) const;  // with prompt_logprobs; valid once output arrived
+  size_t sources() const;
+
+ private:
+  struct Shared;
+  class SourceSink;
+  const Service& service_;
+  std::shared_ptr<Shared> shared_;
+  double started_ = 0;  // monotonic seconds
+};
+
+// One choice of a finished generation, put together from its events.
+struct Answer {
+  std::string text;
+  std::vector<TokenInfo> tokens;  // when asked for
+  int32_t n_tokens = 0;
+  FinishReason finish = FinishReason::kNone;
+  std::string stop_text;
+  int32_t stop_id = -1;
+};
+// Answers of one source, in order of choice.
+std::vector<Answer> assemble(std::vector<Event>& events, int32_t source, int32_t n);
+
+// Server-sent events.
+inline constexpr double kKeepAliveSeconds = 15;  // a comment goes out when nothing else did
+inline constexpr std::string_view kKeepAlive = ":\n\n";
+
+}  // namespace sluice
