@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/dialects/openai_reply.h"
+
+#include <algorithm>
+
+#include "api/json.h"
+
+namespace sluice::openai {
+namespace {
+
+// As vLLM: minus infinity has no place in JSON.
+float floored(float logprob) { return std::max(logprob, -9999.0f); }
+
+void append_finish(std::string& out, FinishReason reason, std::string_view stop_text, int32_t stop_id) {
+  out += reason == FinishReason::kLength ? ",\"finish_reason\":\"length\",\"stop_reason\":"
+                                         : ",\"finish_reason\":\"stop\",\"stop_reason\":";
+  if (reason == FinishReason::kStop && !stop_text.empty())
+    append_json_string(out, stop_text);
+  else if (reason == FinishReason::kStop && stop_id >= 0)
+    append_integer(out, stop_id);
+  else
+    out += "null";
+}
+
+void append_chat_entry(std::string& out, const TokenInfo& token) {
+  out += "{\"token\":";
+  append_json_string(out, token.text);
+  out += ",\"logprob\":";
+  append_json_number(out, floored(token.logprob));
+  out += ",\"bytes\":[";
+  for (size_t i = 0; i < token.text.size(); ++i) {
+    if (i > 0) out += ',';
+    append_integer(out, static_cast<unsigned char>(token.text[i]));
+  }
+  out += ']';
+}
+
+void append_chat_logprobs(std::string& out, const TokenInfo* tokens, size_t count) {
+  out += "{\"content\":[";
+  for (size_t i = 0; i < count; ++i) {
+    if (i > 0) out += ',';
+    append_chat_entry(out, tokens[i]);
+    out += ",\"top_logprobs\":[";
+    for (size_t k = 0; k < tokens[i].top.size(); ++k) {
+      if (k > 0) out += ',';
+      append_chat_entry(out, tokens[i].top[k]);
+      out += '}';
+    }
+    out += "]}";
+  }
+  out += "]}";
+}
+
+void append_top(std::string& out, const TokenInfo& token) {
+  out += '{';
+  bool chosen = false, first = true;
+  std::vector<std::string_view> seen;
+  auto entry = [&](const TokenInfo& t) {
+    if (std::find(seen.begin(), seen.end(), t.text) != seen.end()) return;
+    seen.push_back(t.text);
+    if (!first) out += ',';
+    first = false;
+    append_json_string(out, t.text);
+    out += ':';
+    append_json_number(out, floored(t.logprob));
+  };
+  for (const TokenInfo& t : token.top) {
+    chosen = chosen || t.id == token.id;
+    entry(t);
+  }
+  if (!chosen) entry(token);
+  out += '}';
+}
+
+// The completions form; the first token of a prompt has no probability.
+void append_text_logprobs(std::string& out, const TokenInfo* tokens, size_t count, int64_t offset) {
+  std::string offsets, values, names, tops;
+  for (size_t i = 0; i < count; ++i) {
+    const TokenInfo& token = tokens[i];
+    if (i > 0)
+      for (std::string* part : {&offsets, &values, &names, &tops}) *part += ',';
+    append_integer(offsets, offset);
+    offset += utf8_length(token.text);
+    append_json_string(names, token.text);
+    if (token.logprob != token.logprob) {
+      values += "null";
+      tops += "null";
+    } else {
+      append_json_number(values, floored(token.logprob));
+      append_top(tops, token);
+    }
+  }
+  out += "{\"text_offset\":[" + offsets + "],\"token_logprobs\":[" + values + "],\"tokens\":[" + names +
+         "],\"top_logprobs\":[" + tops + "]}";
+}
+
+std::string head(const Call& call, const Frame& frame, bool chunk) {
+  std::string out = call.chat ? "{\"id\":\"chatcmpl-" : "{\"id\":\"cmpl-";
+  append_json_text(out, frame.id);
+  out += call.chat ? (chunk ? "\",\"object\":\"chat.completion.chunk\"" : "\",\"object\":\"chat.completion\"")
+                   : "\",\"object\":\"text_completion\"";
+  out += ",\"created\":";
+  append_integer(out, frame.created);
+  out += ",\"model\":";
+  append_json_string(out, frame.model);
+  out += ",\"system_fingerprint\":";
+  append_json_string(out, frame.fingerprint);
+  out += ",\"choices\":[";
+  return out;
+}
+
+}  // namespace
+
+void append_usage(std::string& out, const Totals& totals) {
+  out += "{\"prompt_tokens\":";
+  append_integer(out, totals.prompt);
+  out += ",\"total_tokens\":";
+  append_integer(out, totals.prompt + totals.generated);
+  out += ",\"completion_tokens\":";
+  append_integer(out, totals.generated);
+  out += ",\"prompt_tokens_details\":{\"cached_tokens\":";
+  append_integer(out, totals.cached);
+  out += "}}";
+}
+
+std::string whole(const Call& call, const Frame& frame, std::vector<std::vector<Answer>>& answers,
+                  const std::vector<std::vector<TokenInfo>>& prompts, const Totals& totals) {
+  std::string out = head(call, frame, false);
+  int64_t index = 0;
+  for (size_t p = 0; p < answers.size(); ++p) {
+    for (Answer& answer : answers[p]) {
+      out += index > 0 ? ",{\"index\":" : "{\"index\":";
+      append_integer(out, index++);
+      if (call.only_prompt) {
+        answer.text.clear();
+        answer.tokens.clear();
+        answer.finish = FinishReason::kLength;
+      }
+      if (call.chat) {
+        out += ",\"message\":{\"role\":\"assistant\",\"content\":";
+        append_json_string(out, answer.text);
+        out += "},\"logprobs\":";
+        if (call.logprobs)
+          append_chat_logprobs(out, answer.tokens.data(), answer.tokens.size());
+        else
+          out += "null";
+      } else {
+        out += ",\"text\":\"";
+        if (call.echo) append_json_text(out, call.prompts[p]);
+        append_json_text(out, answer.text);
+        out += "\",\"logprobs\":";
+        if (call.logprobs) {
+          std::vector<TokenInfo> tokens = call.echo ? prompts[p] : std::vector<TokenInfo>();
+          tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());
+          append_text_logprobs(out, tokens.data(), tokens.size(), 0);
+        } else {
+          out += "null";
+        }
+      }
+      append_finish(out, answer.finish, answer.stop_text, answer.stop_id);
+      out += '}';
+    }
+  }
+  out += "],\"usage\":";
+  append_usage(out, totals);
+  out += '}';
+  return out;
+}
+
+Chunks::Chunks(const Call& call, const Frame& frame) : call_(call) {
+  head_ = "data: " + head(call, frame, true);
+  tail_ = call.include_usage ? "}],\"usage\":null}\n\n" : "}]}\n\n";
+}
+
+void Chunks::opening(std::string& out, int32_t index, std::string_view echo) const {
+  out += head_;
+  out += "{\"index\":";
+  append_integer(out, index);
+  if (call_.chat) {
+    out += ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"}";
+  } else {
+    out += ",\"text\":";
+    append_json_string(out, echo);
+  }
+  out += ",\"logprobs\":null,\"finish_reason\":null";
+  out += tail_;
+}
+
+void Chunks::piece(std::string& out, int32_t index, const Event& event, int64_t offset) const {
+  out += head_;
+  out += "{\"index\":";
+  append_integer(out, index);
+  out += call_.chat ? ",\"delta\":{\"content\":\"" : ",\"text\":\"";
+  append_json_text(out, event.text);
+  out += call_.chat ? "\"},\"logprobs\":" : "\",\"logprobs\":";
+  if (call_.logprobs && event.has_token) {
+    if (call_.chat)
+      append_chat_logprobs(out, &event.token, 1);
+    else
+      append_text_logprobs(out, &event.token, 1, offset);
+  } else {
+    out += "null";
+  }
+  if (event.finish == FinishReason::kNone)
+    out += ",\"finish_reason\":null";
+  else
+    append_finish(out, event.finish, event.stop_text, event.stop_id);
+  out += tail_;
+}
+
+void Chunks::usage(std::string& out, const Totals& totals) const {
+  out += head_;
+  out += "],\"usage\":";
+  append_usage(out, totals);
+  out += "}\n\n";
+}
+
+void append_error(std::string& out, int status, std::string_view message, std::string_view type,
+                  std::string_view param) {
+  out += "{\"error\":{\"message\":";
+  append_json_string(out, message);
+  out += ",\"type\":";
+  append_json_string(out, type);
+  out += ",\"param\":";
+  if (param.empty())
+    out += "null";
+  else
+    append_json_string(out, param);
+  out += ",\"code\":";
+  append_integer(out, status);
+  out += "}}";
+}
+
+std::string models(const Service& service) {
+  std::string out = "{\"object\":\"list\",\"data\":[{\"id\":", created;
+  append_integer(created, static_cast<int64_t>(service.started));
+  append_json_string(out, service.model.id);
+  out += ",\"object\":\"model\",\"created\":" + created + ",\"owned_by\":\"sluice\",\"root\":";
+  append_json_string(out, service.model.root);
+  out += ",\"parent\":null,\"max_model_len\":";
+  append_integer(out, service.limits.max_total_tokens);
+  out +=
+      ",\"permission\":[{\"id\":\"modelperm-0\",\"object\":\"model_permission\",\"created\":" + created +
+      ",\"allow_create_engine\":false,\"allow_sampling\":true,\"allow_logprobs\":true,\"allow_search_indices\":false,"
+      "\"allow_view\":true,\"allow_fine_tuning\":false,\"organization\":\"*\",\"group\":null,\"is_blocking\":false}]}]"
+      "}";
+  return out;
+}
+
+}  // namespace sluice::openai

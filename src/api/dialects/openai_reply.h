@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Replies of the OpenAI routes: pure functions from results to JSON.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/dialects/openai_parse.h"
+#include "api/stream.h"
+
+namespace sluice::openai {
+
+// What every object of one exchange says about itself.
+struct Frame {
+  std::string id;  // without its prefix
+  int64_t created = 0;
+  std::string model, fingerprint;
+};
+
+// Sums over all prompts of the exchange.
+struct Totals {
+  int64_t prompt = 0, cached = 0, generated = 0;
+};
+void append_usage(std::string& out, const Totals& totals);
+
+std::string whole(const Call& call, const Frame& frame, std::vector<std::vector<Answer>>& answers,
+                  const std::vector<std::vector<TokenInfo>>& prompts, const Totals& totals);
+
+// Formats the chunks of one stream; the parts that repeat are put together once.
+class Chunks {
+ public:
+  Chunks(const Call& call, const Frame& frame);
+  void opening(std::string& out, int32_t index, std::string_view echo) const;  // role, or the echoed prompt
+  // `offset`: characters of the choice's text before this chunk. `event` may lack text; its finish closes the choice.
+  void piece(std::string& out, int32_t index, const Event& event, int64_t offset) const;
+  void usage(std::string& out, const Totals& totals) const;
+
+ private:
+  const Call& call_;
+  std::string head_;  // up to and including "index":
+  std::string tail_;  // after the choice
+};
+
+void append_error(std::string& out, int status, std::string_view message, std::string_view type,
+                  std::string_view param);
+std::string models(const Service& service);
+
+}  // namespace sluice::openai
