@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decides what the next Step computes: continuous batching with chunked prefill under a token budget. Decodes come
+// first, then prompts under way, then new prompts in order of arrival. When blocks run out the youngest sequence gives
+// up its blocks and is recomputed later. Pure: no device, thread or clock; calls from one thread.
+//
+// Up to max(2, stages) steps are unfinished at a time. With one stage a sequence may be in two consecutive steps, the
+// second with token -1; if the first turns out to end it, the second's draw is dropped. With several stages no draw
+// waits for an unfinished step, and the decodes are divided evenly among the steps in flight. Blocks and slots are
+// given back when the last step that names them has retired.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "schedule/block_pool.h"
+#include "schedule/sequence.h"
+#include "schedule/step.h"
+
+namespace sluice {
+
+struct SchedulerOptions {
+  struct Group {
+    int64_t blocks = 0;
+    int64_t window = 0;  // keys that are needed; 0: all
+  };
+  std::vector<Group> groups;
+  int64_t block_size = 16;
+  int64_t token_budget = 512;  // rows of one step
+  int64_t max_seqs = 0;        // sequences of one step
+  int64_t max_samples = 0;     // draws and scores of one step
+  int64_t max_running = 0;     // sequences that hold a slot
+  int stages = 1;
+  bool prefix_cache = true;  // without effect when a group has a window: the start of a prompt is gone there
+};
+
+// What became known about one sequence. `sample` indexes StepResult::tokens.
+struct TokenEvent {
+  uint64_t tag;
+  int32_t sample;
+  int32_t position;  // of the token in the sequence
+  bool score;        // a prompt token was scored; otherwise the sequence has a new token
+  SequenceEnd end;
+};
+
+struct StartEvent {
+  uint64_t tag;
+  int32_t cached_tokens;  // of the prompt, found in the prefix cache
+};
+
+struct SchedulerCounts {
+  int64_t running = 0, waiting = 0;     // now; waiting includes choices that wait for their prompt
+  int64_t blocks = 0, blocks_used = 0;  // now, all groups
+  uint64_t preemptions = 0;
+};
+
+class Scheduler {
+ public:
+  explicit Scheduler(const SchedulerOptions& options);
+
+  int64_t max_tokens() const;  // prompt and output of one sequence that the blocks can hold
+
+  // One sequence per tag: the choices of one request, spec.sampling.choice and following. Returns the first's id; the
+  // others' follow. prompt + max_new_tokens must not exceed max_tokens().
+  SequenceId add(SequenceSpec spec, std::span<const uint64_t> tags);
+  // Ends a sequence (cancelled, or its text is complete); it gets no more events. Ended and unknown ids are ignored.
+  void finish(SequenceId id);
+
+  // Fills the next step; false when nothing can run now or enough steps are unfinished.
+  bool schedule(Step& step);
+  // Sequences admitted for the first time by the last schedule().
+  std::span<const StartEvent> started() const { return started_; }
+  // Results arrive in step order. Appends to `events`, in the order of result.tokens.
+  void complete(const StepResult& result, std::vector<TokenEvent>& events);
+
+  bool can_schedule() const { return next_step_ - retired_ - 1 < depth_; }  // fewer than the most steps are unfinished
+  bool idle() const { return sequences_.empty() && next_step_ == retired_ + 1 && leaving_.empty(); }
+  SchedulerCounts counts() const;
+  const BlockPool& pool(int group) const { return pools_[static_cast<size_t>(group)]; }
+
+ private:
+  struct Draw {
+    Sequence* sequence;
+    int32_t position;
+    bool score;
+  };
+  struct Record {  // of an unfinished step
+    uint64_t id = 0;
+    std::vector<Draw> draws;
+  };
+  struct Held {  // a reference to drop when `step` has retired
+    int32_t group, block;
+    uint64_t step;
+  };
+  struct PendingCopy {  // of a fork in `step`, for the step after; both blocks hold a reference
+    BlockCopy copy;
+    uint64_t step;
+  };
+  struct Room {
+    int64_t rows, seqs, samples;
+  };
+
+  void schedule_decodes(Step& step);
+  void schedule_prefills(Step& step);
+  void admit_waiting(Step& step);
+  bool admit(Sequence& s, Step& step);
+  void add_chunk(Sequence& s, Step& step);
+  void add_rows(Sequence& s, int32_t n, Phase phase, Step& step);
+  void add_draw(Sequence& s, int32_t row, int32_t position, int32_t target, Step& step);
+  void init_slot(Sequence& s, Step& step);
+  void fork_choices(Sequence& parent, int32_t row, Step& step);
+  bool fork(Sequence& parent, Sequence& child, Step& step);
+
+  bool reserve(Sequence& s, int64_t n_tokens, Step& step);
+  bool fits(const Sequence& s, int64_t n_tokens) const;
+  int64_t needed(int64_t n_tokens) const { return (n_tokens + options_.block_size - 1) / options_.block_size; }
+  void leave_window(Sequence& s);
+  int32_t take_hits(Sequence& s);
+  void drop_blocks(Sequence& s);
+  void enter_cache(Sequence& s);
+  void emit_copies(Step& step);
+  void drop_idle_copies();
+
+  void preempt(Sequence& s);
+  void end(Sequence& s);
+  void leave(Sequence& s);
+  void settle(Sequence& s);
+  void retire();
+  Sequence& make_sequence();
+
+  SchedulerOptions options_;
+  std::vector<BlockPool> pools_;  // [groups]
+  bool caching_;
+  uint64_t depth_;
+
+  std::vector<std::unique_ptr<Sequence>> storage_;
+  std::vector<Sequence*> unused_;
+  std::unordered_map<SequenceId, Sequence*> sequences_;  // not ended
+  std::vector<Sequence*> running_, waiting_;             // by id
+  std::vector<Sequence*> leaving_;                       // preempted or ended, named by an unfinished step
+  std::vector<Sequence*> order_;                         // scratch
+  std::vector<int32_t> free_slots_;
+  std::vector<PendingCopy> copies_;
+  std::vector<Held> held_;
+  std::vector<StartEvent> started_;
+
+  std::vector<Record> records_;  // [depth], by step id
+  uint64_t next_step_ = 1, retired_ = 0;
+  SequenceId last_id_ = 0, turn_ = 0;  // turn_: the last sequence that decoded
+  Room room_{};
+  bool blocked_ = false;  // somebody waits for blocks: nobody else takes one in this step
+  uint64_t preemptions_ = 0;
+};
+
+}  // namespace sluice
