@@ -9,6 +9,7 @@
 #include <string>
 
 #include "engine/executor.h"
+#include "engine/metrics.h"
 #include "engine/request.h"
 #include "text/tokenizer.h"
 
@@ -23,6 +24,8 @@ struct EngineOptions {
   uint64_t job_seed = 0;  // seeds drawn for requests without one derive from it; 0: from the system
   // Ships a serialised step to the other ranks before this rank runs it. Empty for a single rank.
   std::function<void(std::span<const std::byte>)> broadcast;
+  // Heap allocations of the calling thread so far, where the binary counts them; fills EngineStats::leader_allocations.
+  uint64_t (*count_allocations)() = nullptr;
 };
 
 struct EngineStats {  // monotonic counters unless said
@@ -36,6 +39,10 @@ struct EngineStats {  // monotonic counters unless said
 
 class Engine {
  public:
+  using ExecutorFactory = std::function<std::unique_ptr<Executor>()>;
+  // The executor is made, driven and destroyed by the engine's executor thread, and with it whatever it owns (MPI,
+  // backend, model). Returns when it is ready; rethrows what the factory throws.
+  Engine(EngineOptions options, ExecutorFactory factory, const Tokenizer& tokenizer);
   Engine(EngineOptions options, std::unique_ptr<Executor> executor, const Tokenizer& tokenizer);
   ~Engine();  // stops at once; requests in flight get on_error
 
@@ -50,11 +57,12 @@ class Engine {
   bool drain(double deadline);
 
   EngineStats stats() const;           // thread-safe
+  EngineMetrics metrics() const;       // thread-safe
   const ExecutorInfo& info() const;    // constant
   const Tokenizer& tokenizer() const;  // constant, const calls are thread-safe
 
  private:
-  struct State;
+  class State;
   std::unique_ptr<State> state_;
 };
 

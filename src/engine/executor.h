@@ -34,7 +34,7 @@ struct ExecutorOptions {
   int64_t max_rows = 0;     // token budget of one step
   int64_t max_context = 0;  // 0: the model's
   int64_t block_size = 16;
-  size_t cache_bytes = 0;  // 0: as much as memory allows
+  size_t cache_bytes = 0;  // of this rank; 0: as much as memory allows
 };
 
 // The real one: model, backend and sampling state. All three outlive it.
@@ -42,5 +42,8 @@ std::unique_ptr<Executor> make_model_executor(std::unique_ptr<Model> model, Back
                                               const ExecutorOptions& options);
 // Fixed tokens and no compute, to measure everything around a model.
 std::unique_ptr<Executor> make_null_executor(const ExecutorOptions& options, int64_t vocab, int64_t token);
+
+// The same executor, which keeps `parts` (backend, groups, model source) alive until it is gone itself.
+std::unique_ptr<Executor> keep_with(std::unique_ptr<Executor> executor, std::shared_ptr<void> parts);
 
 }  // namespace sluice

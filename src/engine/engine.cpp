@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/engine.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <time.h>
+
+#include <algorithm>
+#include <exception>
+#include <random>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "engine/state.h"
+
+namespace sluice {
+namespace {
+
+constexpr int32_t kMaxChoices = 128;
+
+uint64_t mix(uint64_t x) {  // splitmix64 (Steele et al., OOPSLA 2014)
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+void require(bool ok, const char* param, const std::string& message) {
+  if (!ok) throw RequestError(RequestError::Kind::kValidation, message, param);
+}
+
+struct Started {
+  std::mutex mutex;
+  std::condition_variable ready;
+  bool done = false;
+  ExecutorInfo info;
+  std::exception_ptr error;
+};
+
+}  // namespace
+
+Engine::State::State(EngineOptions options_in, ExecutorFactory factory, const Tokenizer& tokenizer_in)
+    : options(std::move(options_in)), tokenizer(tokenizer_in), seed_(options.job_seed) {
+  if (seed_ == 0) {
+    std::random_device system;
+    seed_ = (static_cast<uint64_t>(system()) << 32) | system();
+  }
+  Started started;
+  executor_ = std::thread([this, &factory, &started] { executor_loop(factory, &started); });
+  {
+    std::unique_lock lock(started.mutex);
+    started.ready.wait(lock, [&] { return started.done; });
+  }
+  try {
+    if (started.error) std::rethrow_exception(started.error);
+    info = started.info;
+    make_scheduler();
+    stock_batches();
+  } catch (...) {
+    to_executor_.push(nullptr);
+    executor_.join();
+    throw;
+  }
+  leader_ = std::thread([this] { leader_loop(); });
+  output_ = std::thread([this] { output_loop(); });
+}
+
+Engine::State::~State() {
+  to_leader_.push({LeaderMessage::Kind::kStop, {}});
+  leader_.join();
+  executor_.join();
+  Batch* last = take_batch();
+  last->last = true;
+  forward(last);
+  output_.join();
+}
+
+void Engine::State::make_scheduler() {
+  const RunLimits& limits = info.limits;
+  if (options.token_budget > limits.max_rows)
+    throw Error(fmt::format("token budget {} exceeds the {} rows that the executor holds; lower --token-budget",
+                            options.token_budget, limits.max_rows));
+  if (options.max_batch > info.slots)
+    throw Error(fmt::format("batch size {} exceeds the {} sequences that the executor holds; lower --max-batch",
+                            options.max_batch, info.slots));
+  if (options.token_budget < 1 || options.max_waiting < 1 || options.max_batch < 0)
+    throw Error("token budget and queue length must be at least 1, batch size not negative");
+  SchedulerOptions s;
+  check(limits.blocks.size() == info.cache_groups.size(), "the executor has limits for another number of cache groups");
+  for (size_t g = 0; g < limits.blocks.size(); ++g) {
+    const CacheGroupSpec& group = info.cache_groups[g];
+    if (group.growth == CacheGroupSpec::Growth::kFixed)
+      throw Error(
+          fmt::format("cache group {} is of fixed size, as encoder models have; they are not served", group.name));
+    s.groups.push_back({limits.blocks[g], group.growth == CacheGroupSpec::Growth::kWindow ? group.window : 0});
+  }
+  s.block_size = limits.block_size;
+  s.token_budget = options.token_budget;
+  s.max_seqs = limits.max_seqs;
+  s.max_samples = limits.max_logits;
+  s.max_running = options.max_batch > 0 ? options.max_batch : info.slots;
+  s.stages = info.stages;
+  s.prefix_cache = options.prefix_cache;
+  scheduler_ = std::make_unique<Scheduler>(s);
+  info.limits.max_context = std::min(limits.max_context, scheduler_->max_tokens());
+}
+
+void Engine::State::executor_loop(const ExecutorFactory& factory, void* started_in) {
+  pthread_setname_np(pthread_self(), "executor");
+  std::unique_ptr<Executor> executor;
+  {
+    auto& started = *static_cast<Started*>(started_in);
+    try {
+      executor = factory();
+      check(executor != nullptr, "the executor's factory made nothing");
+      started.info = executor->info();
+    } catch (...) {
+      started.error = std::current_exception();
+    }
+    // Notified under the lock: the other side destroys `started` once it has seen `done`.
+    std::lock_guard lock(started.mutex);
+    started.done = true;
+    started.ready.notify_one();
+  }
+  if (!executor) return;
+  std::vector<Step*> queue;
+  queue.reserve(Inbox<Step*>::kRoom);
+  Batch* batch = take_batch();
+  batch->result.id = 0;
+  const auto report = [&](Step* step) {
+    const bool known = batch->result.id != 0;
+    to_leader_.push({LeaderMessage::Kind::kResult, {}, 0, known ? batch : nullptr, step});
+    if (known) batch = take_batch();
+    batch->result.id = 0;
+    return known ? 1 : 0;
+  };
+  int64_t outstanding = 0;  // steps run whose results are not known
+  try {
+    for (;;) {
+      to_executor_.take(queue, outstanding == 0);
+      if (queue.empty()) {
+        check(executor->collect(batch->result), "a step's result is gone");
+        outstanding -= report(nullptr);
+        continue;
+      }
+      for (Step* step : queue) {
+        if (step == nullptr) return give_batch(batch);  // construction failed elsewhere
+        executor->run(*step, batch->result);
+        if (step->shutdown) return give_batch(batch);
+        outstanding += 1 - report(step);
+      }
+      queue.clear();
+    }
+  } catch (const std::exception& error) {  // the other ranks wait: nothing can be saved
+    fatal(std::string("executor: ") + error.what());
+  }
+}
+
+void Engine::State::validate(const GenerateRequest& r) const {
+  const SamplingParams& p = r.sampling;
+  const auto n_prompt = static_cast<int64_t>(r.prompt.size());
+  const int64_t longest = info.limits.max_context, vocab = info.model.vocab;
+  require(n_prompt > 0, "prompt", "the prompt is empty: at least one token is needed");
+  for (int32_t id : r.prompt)
+    require(id >= 0 && id < vocab, "prompt",
+            fmt::format("token id {} is not in the vocabulary of {} tokens", id, vocab));
+  require(r.max_new_tokens > 0, "max_new_tokens",
+          fmt::format("max_new_tokens must be at least 1, not {}", r.max_new_tokens));
+  require(
+      n_prompt < longest, "prompt",
+      fmt::format("the prompt has {} tokens, but {} for prompt and answer together is the limit", n_prompt, longest));
+  require(n_prompt + r.max_new_tokens <= longest, "max_new_tokens",
+          fmt::format("{} prompt tokens and {} new ones exceed the limit of {}; at most {} new tokens fit", n_prompt,
+                      r.max_new_tokens, longest, longest - n_prompt));
+  require(r.min_new_tokens >= 0 && r.min_new_tokens <= r.max_new_tokens, "min_new_tokens",
+          fmt::format("min_new_tokens must be in 0..{} (max_new_tokens), not {}", r.max_new_tokens, r.min_new_tokens));
+  require(r.n >= 1 && r.n <= kMaxChoices, "n", fmt::format("n must be in 1..{}, not {}", kMaxChoices, r.n));
+  require(r.best_of >= r.n && r.best_of <= kMaxChoices, "best_of",
+          fmt::format("best_of must be in {}..{} (n and the limit), not {}", r.n, kMaxChoices, r.best_of));
+  require(p.greedy || p.temperature > 0, "temperature",
+          fmt::format("temperature must be above 0, not {}", p.temperature));
+  require(p.top_k >= 0, "top_k", fmt::format("top_k must not be negative, not {}", p.top_k));
+  require(p.top_p > 0 && p.top_p <= 1, "top_p", fmt::format("top_p must be in (0, 1], not {}", p.top_p));
+  require(p.min_p >= 0 && p.min_p <= 1, "min_p", fmt::format("min_p must be in [0, 1], not {}", p.min_p));
+  require(p.typical_p > 0 && p.typical_p <= 1, "typical_p",
+          fmt::format("typical_p must be in (0, 1], not {}", p.typical_p));
+  require(p.repetition_penalty > 0, "repetition_penalty",
+          fmt::format("repetition_penalty must be above 0, not {}", p.repetition_penalty));
+  require(p.n_logprobs >= -1 && p.n_logprobs <= kMaxTopLogprobs, "logprobs",
+          fmt::format("at most {} alternatives are reported, not {}", kMaxTopLogprobs, p.n_logprobs));
+  for (int32_t id : r.stop_ids)
+    require(id >= 0 && id < vocab, "stop_token_ids",
+            fmt::format("stop token id {} is not in the vocabulary of {} tokens", id, vocab));
+}
+
+uint64_t Engine::State::submit(GenerateRequest ask, std::shared_ptr<Sink> sink) {
+  check(sink != nullptr, "a request without a sink");
+  if (ask.best_of == 1) ask.best_of = ask.n;
+  validate(ask);
+  auto request = std::make_shared<Request>();
+  request->ask = std::move(ask);
+  request->sink = std::move(sink);
+  request->submitted = monotonic_seconds();
+  GenerateRequest& r = request->ask;
+
+  SequenceSpec& spec = request->spec;
+  spec.prompt = r.prompt;
+  spec.sampling = r.sampling;
+  spec.max_new_tokens = r.max_new_tokens;
+  if (!r.ignore_eos) spec.eos_ids = info.model.eos;
+  spec.stop_ids = r.stop_ids;
+  spec.prompt_scores = r.prompt_logprobs;
+  if (r.min_new_tokens > 0) {
+    spec.sampling.eos_from = static_cast<int64_t>(r.prompt.size()) + r.min_new_tokens;
+    spec.sampling.eos_ids = spec.eos_ids;
+    spec.sampling.eos_ids.insert(spec.sampling.eos_ids.end(), spec.stop_ids.begin(), spec.stop_ids.end());
+  }
+  if (r.best_of > r.n) spec.sampling.n_logprobs = std::max(0, spec.sampling.n_logprobs);
+  for (int32_t i = 0; i < r.best_of; ++i) request->choices.push_back(std::make_unique<Choice>(*request, i, tokenizer));
+  request->live = request->unfinished = r.best_of;
+  request->usage.prompt_tokens = static_cast<int32_t>(r.prompt.size());
+
+  {
+    std::lock_guard lock(door_mutex_);
+    if (draining_)
+      throw RequestError(RequestError::Kind::kUnavailable, "the server is shutting down and takes no new requests");
+    if (static_cast<int64_t>(requests_.size()) >= options.max_waiting)
+      throw RequestError(
+          RequestError::Kind::kOverloaded,
+          fmt::format("{} requests are waiting or running, which is the limit; try again later", requests_.size()));
+    request->id = ++last_id_;
+    request->usage.seed = r.has_seed ? r.sampling.seed : mix(seed_ + request->id);
+    spec.sampling.seed = request->usage.seed;
+    requests_.emplace(request->id, request);
+    ++open_;
+    // Under the lock, so that a later cancel() comes later in the leader's queue too.
+    to_leader_.push({LeaderMessage::Kind::kSubmit, request});
+  }
+  return request->id;
+}
+
+bool Engine::State::close_door(const Request& request) {
+  std::lock_guard lock(door_mutex_);
+  return requests_.erase(request.id) == 1;
+}
+
+void Engine::State::cancel(uint64_t id) {
+  std::lock_guard lock(door_mutex_);
+  const auto it = requests_.find(id);
+  if (it == requests_.end()) return;  // ended by itself
+  it->second->silent.store(true);
+  to_leader_.push({LeaderMessage::Kind::kCancel, it->second});
+  requests_.erase(it);
+  if (--open_ == 0) door_.notify_all();
+  std::lock_guard stats(stats_mutex_);
+  ++stats_.cancelled;
+}
+
+bool Engine::State::drain(double deadline) {
+  std::unique_lock lock(door_mutex_);
+  draining_ = true;
+  const auto empty = [&] { return open_ == 0; };
+  if (door_.wait_for(lock, std::chrono::duration<double>(std::max(0.0, deadline)), empty)) return true;
+  to_leader_.push({LeaderMessage::Kind::kAbort, {}});
+  door_.wait(lock, empty);
+  return false;
+}
+
+EngineStats Engine::State::stats() const {
+  EngineStats stats;
+  {
+    std::lock_guard lock(stats_mutex_);
+    stats = stats_;
+  }
+  clockid_t clock;
+  timespec time{};
+  if (pthread_getcpuclockid(const_cast<std::thread&>(leader_).native_handle(), &clock) == 0 &&
+      clock_gettime(clock, &time) == 0)
+    stats.leader_seconds = static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+  return stats;
+}
+
+EngineMetrics Engine::State::metrics() const {
+  std::lock_guard lock(stats_mutex_);
+  return metrics_;
+}
+
+// Enough for steady state; take_batch() makes more where that is not so.
+void Engine::State::stock_batches() {
+  std::vector<Batch*> taken;
+  for (int i = 0; i < kMaxBacklog + 8; ++i) taken.push_back(take_batch());
+  for (Batch* batch : taken) {
+    batch->events.reserve(static_cast<size_t>(info.slots));
+    batch->result.tokens.reserve(static_cast<size_t>(info.slots));
+    give_batch(batch);
+  }
+}
+
+Batch* Engine::State::take_batch() {
+  std::lock_guard lock(pool_mutex_);
+  if (free_batches_.empty()) {
+    batches_.push_back(std::make_unique<Batch>());
+    free_batches_.reserve(batches_.size());
+    return batches_.back().get();
+  }
+  Batch* batch = free_batches_.back();
+  free_batches_.pop_back();
+  return batch;
+}
+
+void Engine::State::give_batch(Batch* batch) {
+  batch->starts.clear();
+  batch->events.clear();
+  batch->lost.clear();
+  batch->closed.clear();
+  std::lock_guard lock(pool_mutex_);
+  free_batches_.push_back(batch);
+}
+
+Engine::Engine(EngineOptions options, ExecutorFactory factory, const Tokenizer& tokenizer)
+    : state_(std::make_unique<State>(std::move(options), std::move(factory), tokenizer)) {}
+
+Engine::Engine(EngineOptions options, std::unique_ptr<Executor> executor, const Tokenizer& tokenizer)
+    : Engine(
+          std::move(options),
+          [shared = std::make_shared<std::unique_ptr<Executor>>(std::move(executor))] { return std::move(*shared); },
+          tokenizer) {}
+
+Engine::~Engine() = default;
+
+uint64_t Engine::submit(GenerateRequest request, std::shared_ptr<Sink> sink) {
+  return state_->submit(std::move(request), std::move(sink));
+}
+void Engine::cancel(uint64_t id) { state_->cancel(id); }
+bool Engine::drain(double deadline) { return state_->drain(deadline); }
+EngineStats Engine::stats() const { return state_->stats(); }
+EngineMetrics Engine::metrics() const { return state_->metrics(); }
+const ExecutorInfo& Engine::info() const { return state_->info; }
+const Tokenizer& Engine::tokenizer() const { return state_->tokenizer; }
+
+}  // namespace sluice
