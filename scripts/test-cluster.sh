@@ -140,6 +140,13 @@ cluster::daemons() {
 
 cluster::is_up() { [[ -f $state/up ]] && [[ -d /proc/$(cat "$state/ctl.pid" 2>/dev/null || echo none) ]]; }
 
+cluster::failed() {
+  cluster::log "error: it could not start; what its daemons said:"
+  tail -n 8 "$state"/log/* "$state"/munge/log >&2
+  cluster::down
+  exit 1
+}
+
 cluster::up() {
   local waited=0
   cluster::need
@@ -149,7 +156,7 @@ cluster::up() {
   }
   cluster::down
   mkdir -m 0755 "$state" || cluster::err "$state exists and is not ours: remove it"
-  trap 'cluster::log "could not start; see the log below"; tail -n 20 "$state"/log/* "$state"/munge/log >&2 || true; cluster::down' ERR
+  trap cluster::failed EXIT
   cluster::write_config
   cluster::network
   cluster::daemons
@@ -157,7 +164,7 @@ cluster::up() {
     sleep 0.3
     ((++waited < 200)) || false
   done
-  trap - ERR
+  trap - EXIT
   touch "$state/up"
   cluster::log "up: ${nodes[*]}, partitions low and high"
 }
