@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The job scripts against a srun that only says how it was called: geometry from the variables that Slurm's versions set.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/bin" "$work/release/bin"
+cat >"$work/bin/srun" <<'SRUN'
+#!/bin/bash
+[[ $1 != --mpi=list ]] || { echo "MPI plugin types are... ${FAKE_MPI-none pmix}" >&2; exit 0; }
+echo "srun $*"
+env | grep -E '^(SLURM|PMIX|OMPI|PMI|SRUN)_'
+[[ -z ${FAKE_SECONDS:-} ]] || { trap 'echo got USR1; kill %1; exit 9' USR1; sleep "$FAKE_SECONDS" & wait; }
+exit "${FAKE_EXIT:-0}"
+SRUN
+cat >"$work/bin/scontrol" <<'SCONTROL'
+#!/bin/bash
+echo "scontrol $*" >>"$FAKE_CALLS"
+[[ $* != *show* ]] || echo "JobId=1 PreemptTime=${FAKE_PREEMPT:-None} Requeue=1"
+[[ $1 != requeue ]] || { [[ -z ${FAKE_NO_REQUEUE:-} ]] || exit 1; kill "$PPID"; }
+SCONTROL
+cat >"$work/bin/squeue" <<'SQUEUE'
+#!/bin/bash
+echo "${FAKE_STATE:-RUNNING}"
+SQUEUE
+printf '#!/bin/bash\necho "sluice $*"\n' >"$work/release/bin/sluice"
+chmod +x "$work"/bin/* "$work/release/bin/sluice"
+
+failed=0
+# check SENTENCE PATTERN|!PATTERN... -- NAME=VALUE... [SCRIPT]: runs the script in exactly these variables.
+check() {
+  local sentence=$1 pattern patterns=() script=slurm/serve.sh
+  shift
+  while [[ $1 != -- ]]; do
+    patterns+=("$1")
+    shift
+  done
+  shift
+  if (($# > 0)) && [[ ${!#} == slurm/* ]]; then
+    script=${!#}
+    set -- "${@:1:$#-1}"
+  fi
+  out=$(env -i "PATH=$work/bin:/usr/bin:/bin" "RELEASE_DIR=$work/release" "SLURM_SUBMIT_DIR=$PWD" "FAKE_CALLS=$work/calls" "$@" bash "$script" 2>&1)
+  code=$?
+  out+=" exit=$code"
+  for pattern in "${patterns[@]}"; do
+    if [[ $pattern == !* ]]; then
+      [[ $out != *"${pattern#!}"* ]] && continue
+    else
+      [[ $out == *"$pattern"* ]] && continue
+    fi
+    printf 'FAILED %s: %s\n%s\n' "$sentence" "$pattern" "$out"
+    failed=1
+    return
+  done
+  printf 'ok    %s\n' "$sentence"
+}
+
+job=(SLURM_JOB_ID=77 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=n1)
+check "a job without a task count starts one task" "--nodes=1 --ntasks=1 --mpi=none" "!--cpus-per-task" "bin/sluice serve" "exit=0" -- "${job[@]}"
+check "two nodes without a task count start one task each" "--nodes=2 --ntasks=2 --mpi=pmix" -- "${job[@]}" SLURM_JOB_NUM_NODES=2
+check "-c reaches the step" "--ntasks=2 --cpus-per-task=6" -- "${job[@]}" SLURM_NTASKS=2 SLURM_CPUS_PER_TASK=6
+check "one task with two GPUs becomes two tasks with half the CPUs" "--ntasks-per-node=2 --ntasks=2 --cpus-per-task=12 --gpus-per-node=2" -- \
+  "${job[@]}" SLURM_NTASKS=1 SLURM_CPUS_PER_TASK=24 SLURM_CPUS_ON_NODE=24 SLURM_GPUS_PER_TASK=2 SLURM_GPUS_ON_NODE=2
+check "typed GPU requests count" "--ntasks=2 " "--gpus-per-node=2" -- \
+  "${job[@]}" SLURM_NTASKS=1 SLURM_CPUS_ON_NODE=4 SLURM_GPUS_PER_TASK=a100l:2 SLURM_TRES_PER_TASK=cpu=4,gres/gpu:a100l=2 SLURM_GPUS_ON_NODE=2
+check "--gpus over two nodes becomes a task for each" "--ntasks-per-node=2 --ntasks=4" -- \
+  "${job[@]}" SLURM_JOB_NUM_NODES=2 SLURM_GPUS=4 SLURM_CPUS_ON_NODE=8 SLURM_GPUS_ON_NODE=2
+check "a salloc shell knows its GPUs by the request" "--ntasks=4 " "--gpus-per-node=4" -- "${job[@]}" SLURM_NTASKS=1 SLURM_GPUS_PER_NODE=h100:4 SLURM_CPUS_ON_NODE=8
+check "as many tasks as GPUs stay as they are" "--ntasks=4 --cpus-per-task=3 --gpus-per-node=4" "!--ntasks-per-node" -- \
+  "${job[@]}" SLURM_NTASKS=4 SLURM_CPUS_PER_TASK=3 SLURM_GPUS_ON_NODE=4 SLURM_GPUS_PER_TASK=1
+check "uneven GPUs with a task each keep their own request" "--ntasks=3" "!--gpus-per-node" "SLURM_GPUS_PER_TASK=1" -- \
+  "${job[@]}" SLURM_JOB_NUM_NODES=2 SLURM_NTASKS=3 SLURM_GPUS_ON_NODE=2 SLURM_GPUS_PER_TASK=1
+check "uneven GPUs without tasks are refused with the request that works" "--ntasks=3 --gpus-per-task=1" "exit=2" -- \
+  "${job[@]}" SLURM_JOB_NUM_NODES=2 SLURM_NTASKS=1 SLURM_GPUS=3 SLURM_GPUS_ON_NODE=2
+check "what srun would take for its own options is gone" "!SLURM_NTASKS=" "!SLURM_GPUS_PER" "!SLURM_CPUS_PER_TASK" "!SLURM_TRES" "!SLURM_GPU_BIND" "SLURM_EXPORT_ENV=ALL" -- \
+  "${job[@]}" SLURM_NTASKS=1 SLURM_CPUS_PER_TASK=4 SLURM_CPUS_ON_NODE=4 SLURM_GPUS_PER_TASK=2 SLURM_GPUS_ON_NODE=2 SLURM_TRES_PER_TASK=gres/gpu:2 \
+  SLURM_GPU_BIND=per_task:2 SLURM_EXPORT_ENV=MODEL_ID=x
+check "rank variables of the submitting step are gone" "!PMIX_" "!OMPI_COMM" "!SLURM_STEP_" -- \
+  "${job[@]}" PMIX_RANK=0 PMIX_NAMESPACE=slurm.pmix.3.0 OMPI_COMM_WORLD_RANK=1 SLURM_STEP_NUM_TASKS=2
+check "a shell inside a step overlaps with it" "--overlap" -- "${job[@]}" SLURM_STEP_ID=0 SLURM_TASK_PID=1
+check "the interactive step of salloc needs no overlap" "!--overlap" "--ntasks=1" -- "${job[@]}" SLURM_STEP_ID=4294967290 SLURM_TASK_PID=1
+check "a site without PMIx gets its own default" "--ntasks=2" "!--mpi" -- "${job[@]}" SLURM_NTASKS=2 "FAKE_MPI=none pmi2"
+check "a site's choices are used" "--mpi=cray_shasta --gres-flags=allow-task-sharing --time=5" -- "${job[@]}" SLURM_NTASKS=2 SITE_MPI=cray_shasta \
+  "SITE_SRUN_OPTIONS=--gres-flags=allow-task-sharing --time=5"
+check "modules without a module command are refused" "no module command" "exit=2" -- "${job[@]}" SITE_MODULES=gcc/12
+check "without Slurm the script becomes the program" "sluice serve exit=0" "!srun" -- SLURM_SUBMIT_DIR=/nowhere
+check "the step's exit code is the job's" "exit=3" -- "${job[@]}" FAKE_EXIT=3
+check "a preempted server asks to come back" "preempted" "exit=143" -- "${job[@]}" FAKE_PREEMPT=2026-01-01T00:00:00
+check "a preempted server with a wrong setting does not" "!queue" "exit=2" -- "${job[@]}" FAKE_EXIT=2 FAKE_PREEMPT=2026-01-01T00:00:00
+check "prompts that are left put the job back" "back into the queue" "exit=143" -- "${job[@]}" FAKE_EXIT=75 OUTPUT=o slurm/generate.sh
+check "a cancelled job is not put back" "!back into the queue" "submit the same line again" "exit=75" -- "${job[@]}" FAKE_EXIT=75 FAKE_STATE=COMPLETING OUTPUT=o slurm/generate.sh
+check "where requeueing is off the job says how to go on" "submit the same line again to complete o" "exit=75" -- \
+  "${job[@]}" FAKE_EXIT=75 FAKE_NO_REQUEUE=1 OUTPUT=o slurm/generate.sh
+: >"$work/calls"
+check "an array task is requeued under its array's name" "exit=143" -- "${job[@]}" FAKE_EXIT=75 SLURM_ARRAY_JOB_ID=70 SLURM_ARRAY_TASK_ID=3 OUTPUT=o slurm/generate.sh
+grep -qx 'scontrol requeue 70_3' "$work/calls" || {
+  echo "FAILED the array's name"
+  failed=1
+}
+chmod -x "$work/release/bin/sluice"
+check "a program that lost its exec bit is named with the cure" "chmod +x $work/release/bin/sluice" "exit=2" -- "${job[@]}"
+
+# A signal to the script reaches srun as USR1, and the script waits for what srun says.
+chmod +x "$work/release/bin/sluice"
+env -i "PATH=$work/bin:/usr/bin:/bin" "RELEASE_DIR=$work/release" "FAKE_CALLS=$work/calls" FAKE_SECONDS=30 "${job[@]}" bash slurm/serve.sh >"$work/out" 2>&1 &
+for _ in {1..50}; do
+  ! grep -q '^srun' "$work/out" || break
+  sleep 0.1
+done
+sleep 0.2
+kill -TERM $!
+wait $!
+code=$?
+if [[ $code == 9 && $(cat "$work/out") == *"got USR1"* ]]; then
+  echo "ok    TERM to the script is USR1 to srun, whose exit code counts"
+else
+  printf 'FAILED TERM to the script: exit %s\n' "$code"
+  cat "$work/out"
+  failed=1
+fi
+exit "$failed"
