@@ -23,6 +23,14 @@ inline uint32_t mix(uint32_t x) {
 void fill_random(void* to, DType dtype, uint64_t seed, uint64_t first, int64_t n, float scale) {
   constexpr int64_t kBlock = 1024;
   float values[kBlock];
+  if (scale == 0.0f) {
+    std::fill(values, values + kBlock, 1.0f);
+    for (int64_t done = 0; done < n; done += kBlock) {
+      convert_elements(static_cast<char*>(to) + static_cast<size_t>(done) * dtype_bytes(dtype), dtype, values,
+                       DType::kF32, std::min(kBlock, n - done));
+    }
+    return;
+  }
   const float step = scale / 2147483648.0f;
   for (int64_t done = 0; done < n; done += kBlock) {
     const int64_t now = std::min(kBlock, n - done);
@@ -35,10 +43,9 @@ void fill_random(void* to, DType dtype, uint64_t seed, uint64_t first, int64_t n
                                mix(static_cast<uint32_t>(seed >> 32) + static_cast<uint32_t>(index >> 32)));
       const int64_t run =
           static_cast<int64_t>(std::min<uint64_t>(static_cast<uint64_t>(now - i), (uint64_t{1} << 32) - low));
-      for (int64_t j = 0; j < run; ++j) {
-        const uint32_t bits = mix((low + static_cast<uint32_t>(j)) ^ key);
-        values[i + j] = scale == 0.0f ? 1.0f : static_cast<float>(static_cast<int32_t>(bits)) * step;
-      }
+      float* out = values + i;
+      for (int64_t j = 0; j < run; ++j)
+        out[j] = static_cast<float>(static_cast<int32_t>(mix((low + static_cast<uint32_t>(j)) ^ key))) * step;
       i += run;
     }
     if (dtype == DType::kBF16) {  // never NaN, so the plain rounding vectorises
