@@ -65,6 +65,9 @@ CASES = {
     "mistral_window": (MistralConfig, dict(sliding_window=16, head_dim=8), dict(prompt=48)),
     "qwen2": (Qwen2Config, dict(tie_word_embeddings=True, rope_theta=1000000.0, rms_norm_eps=1e-6, use_sliding_window=False,
                                 sliding_window=8, max_window_layers=2), {}),
+    # The first layer sees all keys, the second a window of 8: two kinds of cache.
+    "qwen2_window": (Qwen2Config, dict(tie_word_embeddings=True, rms_norm_eps=1e-6, use_sliding_window=True, sliding_window=8,
+                                       max_window_layers=1), {}),
     # Nothing divides by 2 and 4: parallel runs have to pad heads, columns and vocabulary.
     "odd_counts": (LlamaConfig, dict(hidden_size=48, intermediate_size=100, num_attention_heads=6, num_key_value_heads=3,
                                      vocab_size=251), {}),
