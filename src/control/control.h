@@ -59,8 +59,8 @@ class ControlPlane {
   std::vector<std::string> all_gather(std::string_view what, std::string_view mine, double seconds);
   void barrier(std::string_view what, double seconds);
 
-  // Tells every rank why this one ends, then returns within a second. Safe from a fatal hook and from any thread. Does
-  // not call this rank's own on_lost.
+  // Tells every rank why this one ends, then returns within about a second; the run is lost from then on. Safe from a
+  // fatal hook and from any thread. Does not call this rank's own on_lost.
   void abort(std::string_view reason) noexcept;
 
   // Clean end: nothing that happens to the connections afterwards is a loss. Waits until what was sent is out and, on

@@ -2,10 +2,10 @@
 // What a rank says of itself before anything else happens, and what every rank knows of all others afterwards.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cluster/launch.h"
@@ -34,9 +34,9 @@ std::string to_string(const Hello& hello);
 // The places of all ranks, as plan_groups() takes them.
 std::vector<RankPlace> places(std::span<const Hello> hellos);
 
-// Little-endian bytes, appended to `out`. Equal on every machine.
-void serialise(const Hello& hello, std::vector<std::byte>& out);
-// Reads one Hello from the front of `bytes` and advances it; false when they are not one.
-bool parse(std::span<const std::byte>& bytes, Hello& hello);
+// Bytes appended to `out`, equal on every machine; parse() reads one Hello back and returns false when they are not
+// one.
+void serialise(const Hello& hello, std::string& out);
+bool parse(std::string_view bytes, Hello& hello);
 
 }  // namespace sluice
