@@ -8,6 +8,7 @@ readonly repository=$PWD
 # shellcheck disable=SC2034  # build is for the test file
 readonly build=$1 file=$2 pattern=${3:-}
 
+((EUID == 0)) || exec scripts/test-cluster.sh up # says why not and answers 77
 # One cluster per machine: another run of these tests is waited for. The descriptor must not reach the daemons.
 if [[ -z ${SLUICE_CLUSTER_LOCKED:-} ]]; then
   SLUICE_CLUSTER_LOCKED=1 exec flock -o /tmp/sluice-test-cluster.lock "$0" "$@"
