@@ -10,7 +10,7 @@
 
 namespace sluice {
 
-struct Config::Node {
+struct Config::Node {    // NOLINT(bugprone-exception-escape): of the library's destructor
   nlohmann::json value;  // an object
   const nlohmann::json* find(const std::string& key) const {
     const auto found = value.find(key);

@@ -48,7 +48,9 @@ TEST_CASE("Named shapes have the parameters of the published models") {
                                                        {"llama-2-7b", 6738415616},   {"tinyllama-1.1b", 1100048384},
                                                        {"qwen2-0.5b", 494032768},    {"mistral-7b", 7241732096}};
   CHECK(random_shapes().size() == std::size(published));
-  for (const auto& [name, parameters] : published) {
+  for (const auto& shape : published) {
+    const char* name = shape.first;
+    const int64_t parameters = shape.second;
     ModelSource source;
     source.random_shape = name;
     CAPTURE(name);

@@ -19,7 +19,8 @@ TEST_CASE("Split over tp and pp ranks the logits are the reference's and greedy 
   const std::pair<int, int> layouts[] = {{2, 1}, {4, 1}, {1, 2}, {2, 2}};
   for (const std::string& name : test::golden_cases()) {
     const Golden golden = test::read_golden(name);
-    for (const auto& [tp, pp] : layouts) {
+    for (const auto& pair : layouts) {
+      const int tp = pair.first, pp = pair.second;
       CAPTURE(name);
       CAPTURE(tp);
       CAPTURE(pp);
@@ -50,7 +51,8 @@ TEST_CASE("A pipeline gives the same bits as one rank") {
 }
 
 TEST_CASE("More ranks than heads or than divide anything still give the reference's tokens") {
-  for (const auto& [tp, pp] : {std::pair{3, 1}, std::pair{8, 1}, std::pair{5, 2}}) {
+  for (const auto& pair : {std::pair{3, 1}, std::pair{8, 1}, std::pair{5, 2}}) {
+    const int tp = pair.first, pp = pair.second;
     const Golden golden = test::read_golden("odd_counts");
     const Outcome outcome = run_parallel(golden, tp, pp, "float32").back();
     CAPTURE(tp);
@@ -63,7 +65,8 @@ TEST_CASE("Half precision split over ranks stays within the reference's own roun
   for (const char* name : {"bf16", "f16", "bf16_qwen2"}) {
     const Golden golden = test::read_golden(name);
     const double tolerance = test::max_difference(golden.native_logits, golden.logits);
-    for (const auto& [tp, pp] : {std::pair{2, 1}, std::pair{4, 1}, std::pair{2, 2}}) {
+    for (const auto& pair : {std::pair{2, 1}, std::pair{4, 1}, std::pair{2, 2}}) {
+      const int tp = pair.first, pp = pair.second;
       CAPTURE(name);
       CAPTURE(tp);
       CHECK(test::max_difference(run_parallel(golden, tp, pp, "auto").back().logits, golden.logits) <= tolerance);

@@ -91,7 +91,8 @@ TEST_CASE("On plain loops logits and greedy tokens are the reference's for every
   const std::pair<int, int> layouts[] = {{1, 1}, {2, 1}, {3, 1}, {4, 1}, {8, 1}, {1, 2}, {2, 2}};
   for (const std::string& name : test::golden_cases()) {
     const test::Golden golden = test::read_golden(name);
-    for (const auto& [tp, pp] : layouts) {
+    for (const auto& pair : layouts) {
+      const int tp = pair.first, pp = pair.second;
       CAPTURE(name);
       CAPTURE(tp);
       CAPTURE(pp);

@@ -9,7 +9,8 @@ namespace sluice {
 
 TEST_CASE("Every split covers each query head once with its own KV head") {
   const std::pair<int64_t, int64_t> counts[] = {{4, 4}, {8, 2}, {6, 3}, {71, 1}, {25, 25}, {32, 8}, {14, 2}, {1, 1}};
-  for (const auto& [n_heads, n_kv] : counts) {
+  for (const auto& pair : counts) {
+    const int64_t n_heads = pair.first, n_kv = pair.second;
     for (int tp = 1; tp <= 16; ++tp) {
       CAPTURE(n_heads);
       CAPTURE(n_kv);
