@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+import harness
+from harness import DEMO
+
+
+class CommandLine(harness.Case):
+    def test_info_prints_every_setting_with_value_and_origin(self):
+        out = self.run_sluice("info", "--port", "1234", environment={"MAX_BEST_OF": "7", "TP": "2"}).stdout
+        rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
+        self.assertEqual(rows["port"][1:], ["1234", "--port"])
+        self.assertEqual(rows["max-best-of"][1:], ["7", "MAX_BEST_OF"])
+        self.assertEqual(rows["tp"][1:], ["2", "TP"])
+        self.assertEqual(rows["block-size"][1:], ["16", "default"])
+
+    def test_info_describes_a_model(self):
+        out = self.run_sluice("info", DEMO).stdout
+        self.assertIn("llama", out)
+        self.assertIn("6 layers, width 256, 8 heads, 4 key-value heads of 32", out)
+
+    def refused(self, *arguments, says, environment=None):
+        done = self.run_sluice(*arguments, environment=environment)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("sluice: ")]
+        self.assertEqual(len(lines), 1, done.stderr)
+        for part in says:
+            self.assertIn(part, lines[0])
+
+    def test_what_is_not_there_is_refused_by_name_with_exit_code_2(self):
+        self.refused("serve", says=["no model", "--model"])
+        self.refused("serve", "--model", "/nowhere", says=["/nowhere", "config.json"])
+        self.refused("serve", "--model", DEMO, says=["quantize", "QUANTIZE", "'gptq'"], environment={"QUANTIZE": "gptq"})
+        self.refused("serve", "--model", DEMO, "--dtype", "int3", says=["int3", "bfloat16"])
+        self.refused("serve", "--model", DEMO, "--port", "99999", says=["port", "65535", "99999"])
+        self.refused("serve", "--model", DEMO, "--auth", "maybe", says=["auth", "maybe"])
+        self.refused("serve", "--model", DEMO, "--tp", "2", says=["2"])
+        self.refused("generate", "--model", DEMO, "--prompts", "/nowhere", "--output", "o", says=["/nowhere"])
+        self.refused("bench", "--random-init", "llama-9", says=["llama-9", "llama-3.2-1b"])
+
+    def test_an_unknown_option_is_refused(self):
+        done = self.run_sluice("serve", "--modle", DEMO)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("--modle", done.stderr + done.stdout)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import random
+import signal
+import subprocess
+import time
+
+import harness
+from harness import BINARY, DEMO, GOLDEN, ROOT
+
+
+class Generate(harness.Case):
+    def generate(self, prompts, output, *arguments, **kwargs):
+        return self.run_sluice("generate", "--model", DEMO, "--prompts", prompts, "--output", self.folder / output,
+                               *arguments, **kwargs)
+
+    def test_the_demo_model_answers_95_percent_of_questions_it_never_saw(self):
+        questions = [json.loads(line) for line in (ROOT / "tests/models/demo_questions.jsonl").read_text().splitlines()]
+        prompts = self.write_lines("in.jsonl", [{"messages": [{"role": "user", "content": q["prompt"]}], "id": i}
+                                                for i, q in enumerate(questions)])
+        done = self.generate(prompts, "out.jsonl", "--max-new-tokens", 48)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        answers = self.read_lines("out.jsonl")
+        self.assertEqual([a["index"] for a in answers], list(range(len(questions))))
+        self.assertEqual([a["id"] for a in answers], list(range(len(questions))))
+        right = sum(q["answer"].lower() in a["text"].lower() for q, a in zip(questions, answers))
+        self.assertGreaterEqual(right, 0.95 * len(questions))
+
+    def test_greedy_answers_equal_the_reference(self):
+        cases = GOLDEN["chat"]
+        prompts = self.write_lines("in.jsonl", [{"messages": c["messages"]} for c in cases])
+        self.assertEqual(self.generate(prompts, "out.jsonl", "--max-new-tokens", 200).returncode, 0)
+        for case, answer in zip(cases, self.read_lines("out.jsonl")):
+            self.assertEqual(answer["text"], case["text"])
+            self.assertEqual(answer["prompt_tokens"], len(case["prompt_ids"]))
+        raw = [c for c in GOLDEN["raw"] if len(c["ids"]) > 0]
+        prompts = self.write_lines("raw.jsonl", [{"prompt": c["prompt"], "max_tokens": len(c["ids"])} for c in raw])
+        self.assertEqual(self.generate(prompts, "raw.out").returncode, 0)
+        for case, answer in zip(raw, self.read_lines("raw.out")):
+            self.assertEqual(answer["text"], case["text"])
+
+    def test_killed_runs_lose_nothing_and_end_with_the_same_bytes(self):
+        prompts = self.write_lines("in.jsonl", [{"prompt": f"Once upon a time there was a fox number {i}", "max_tokens": 8 + i % 32,
+                                                 "temperature": 0.8} for i in range(300)])
+        self.assertEqual(self.generate(prompts, "whole.jsonl").returncode, 0)
+        chance = random.Random(5)
+        output = self.folder / "out.jsonl"
+        kills = 0
+        while not output.exists():
+            process = subprocess.Popen([BINARY, "generate", "--model", DEMO, "--prompts", prompts, "--output", output,
+                                        "--max-batch-size", str(chance.choice([1, 5, 32]))],
+                                       env=self.environment, stderr=subprocess.DEVNULL)
+            try:
+                process.wait(0.3 + chance.random() * 0.7 + 0.2 * kills)
+                self.assertEqual(process.returncode, 0)
+            except subprocess.TimeoutExpired:
+                process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
+                self.assertIn(process.wait(30), (-9, 75, 0))
+                kills += 1
+            self.assertLess(kills, 60)
+        self.assertGreater(kills, 0)
+        self.assertEqual(output.read_bytes(), (self.folder / "whole.jsonl").read_bytes())
+
+    def test_a_second_run_has_nothing_to_do_and_another_prompt_file_is_refused(self):
+        prompts = self.write_lines("in.jsonl", [{"prompt": "Once"}])
+        self.assertEqual(self.generate(prompts, "o", "--max-new-tokens", 4).returncode, 0)
+        started = time.monotonic()
+        done = self.generate(prompts, "o")
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("nothing to do", done.stderr)
+        self.assertLess(time.monotonic() - started, 20)
+        other = self.write_lines("other.jsonl", [{"prompt": "Twice"}])
+        refused = self.generate(other, "o")
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("does not hold the answers to these prompts", refused.stderr)
+
+    def test_random_weights_answer_through_byte_tokens(self):
+        prompts = self.write_lines("in.jsonl", [{"prompt": "hello", "max_tokens": 3}])
+        done = self.run_sluice("generate", "--random-init", "tiny", "--prompts", prompts, "--output", self.folder / "o")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.read_lines("o")[0]["prompt_tokens"], 6)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the sluice binary for the end-to-end tests: a private home, servers that always end, HTTP without libraries."""
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = os.environ["SLUICE_BINARY"]
+DEMO = str(ROOT / "tests/models/demo")
+GOLDEN = json.loads((ROOT / "tests/models/demo_golden.json").read_text())
+
+
+class Case(unittest.TestCase):
+    """A test with its own folder and $SLUICE_HOME, and without settings from the caller's environment."""
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sluice-app-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        keep = ("PATH", "HOME", "LD_LIBRARY_PATH", "LANG", "SLUICE_CPU_ISA", "ASAN_OPTIONS", "TSAN_OPTIONS")
+        self.environment = {k: v for k, v in os.environ.items() if k in keep}
+        self.environment["SLUICE_HOME"] = str(self.folder / "home")
+
+    def run_sluice(self, *arguments, timeout=120, environment=None, **kwargs):
+        env = {**self.environment, **(environment or {})}
+        return subprocess.run([BINARY, *map(str, arguments)], env=env, timeout=timeout, capture_output=True, text=True,
+                              **kwargs)
+
+    def write_lines(self, name, values):
+        path = self.folder / name
+        path.write_text("".join(json.dumps(v) + "\n" for v in values))
+        return path
+
+    def read_lines(self, name):
+        return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
+
+    def serve(self, *arguments, launcher=(), environment=None, model=DEMO):
+        server = Server(self, list(launcher) + [BINARY, "serve", "--model", model, *map(str, arguments)],
+                        {**self.environment, **(environment or {})})
+        self.addCleanup(server.kill)
+        return server
+
+
+class Server:
+    """A serving process. Its log is followed until the start line says where it listens."""
+
+    def __init__(self, case, command, environment):
+        self.log_path = case.folder / f"log-{time.monotonic_ns()}"
+        self.log = open(self.log_path, "wb")
+        self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log, start_new_session=True)
+        deadline = time.monotonic() + 90
+        self.start = None
+        while self.start is None:
+            match = re.search(r'^\{"event":"start".*\}$', self.text(), re.M)
+            if match:
+                self.start = json.loads(match.group(0))
+            elif self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the server did not start:\n{self.text()}")
+            else:
+                time.sleep(0.05)
+        self.port = self.start["port"]
+        self.key = pathlib.Path(self.start["key_file"]).read_text().strip() if self.start["key_file"] else None
+
+    def text(self):
+        return self.log_path.read_text(errors="replace")
+
+    def request(self, method, path, body=None, key=True, timeout=60, headers=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        head = dict(headers or {})
+        if key and self.key:
+            head["Authorization"] = f"Bearer {self.key}"
+        if body is not None:
+            head.setdefault("Content-Type", "application/json")
+        connection.request(method, path, json.dumps(body) if body is not None else None, head)
+        reply = connection.getresponse()
+        data = reply.read()
+        connection.close()
+        return reply.status, data.decode()
+
+    def post(self, path, body, **kwargs):
+        status, text = self.request("POST", path, body, **kwargs)
+        if status != 200:
+            raise AssertionError(f"{path}: {status} {text}")
+        return json.loads(text)
+
+    def events(self, path, body):
+        status, text = self.request("POST", path, body)
+        if status != 200:
+            raise AssertionError(f"{path}: {status} {text}")
+        return [line[5:].strip() for line in text.split("\n") if line.startswith("data:")]
+
+    def terminate(self, timeout=60):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+    def kill(self):
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait(10)
+        self.log.close()
+
+
+def mpirun(n):
+    command = ["mpirun", "-n", str(n), "--oversubscribe"]
+    return command + (["--allow-run-as-root"] if os.geteuid() == 0 else [])
+
+
+def chat_answers():
+    """(messages, answer) of the reference answers."""
+    return [(case["messages"], case["text"]) for case in GOLDEN["chat"]]
+
+
+def main():
+    if not pathlib.Path(BINARY).exists():
+        raise SystemExit(f"{BINARY} is not built")
+    unittest.main(verbosity=2)

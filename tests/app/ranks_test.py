@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several ranks under mpirun on this machine."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+
+import harness
+from harness import BINARY, DEMO, GOLDEN, mpirun
+
+
+@unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
+class Ranks(harness.Case):
+    def children(self, server):
+        """Process ids of the ranks, by rank."""
+        found = {}
+        for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+            try:
+                entries = dict(e.split("=", 1) for e in path.read_bytes().decode(errors="replace").split("\0") if "=" in e)
+                command = (path.parent / "cmdline").read_bytes().split(b"\0")[0].decode()
+            except OSError:
+                continue
+            if entries.get("SLUICE_HOME") == self.environment["SLUICE_HOME"] and command == BINARY and "OMPI_COMM_WORLD_RANK" in entries:
+                found[int(entries["OMPI_COMM_WORLD_RANK"])] = int(path.parent.name)
+        return found
+
+    def test_every_layout_gives_the_tokens_of_one_rank(self):
+        cases = GOLDEN["chat"][:12]
+        prompts = self.write_lines("in.jsonl", [{"messages": c["messages"]} for c in cases]
+                                   + [{"messages": c["messages"], "temperature": 0.7} for c in cases])
+        expected = None
+        for ranks, tp, pp in ((1, 1, 1), (2, 2, 1), (2, 1, 2), (4, 2, 2), (3, 3, 1), (4, 4, 1)):
+            output = self.folder / f"out-{tp}-{pp}.jsonl"
+            done = subprocess.run([*(mpirun(ranks) if ranks > 1 else []), BINARY, "generate", "--model", DEMO, "--prompts", prompts, "--output", output,
+                                   "--tp", str(tp), "--pp", str(pp), "--max-new-tokens", "80"], env=self.environment, capture_output=True, text=True, timeout=120)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            texts = [json.loads(line)["text"] for line in output.read_text().splitlines()]
+            self.assertEqual(texts[:12], [c["text"] for c in cases], f"tp {tp} pp {pp}")
+            expected = expected or texts
+            self.assertEqual(texts, expected, f"tp {tp} pp {pp}")
+
+    def test_a_wrong_task_count_is_refused_with_the_numbers_that_work(self):
+        done = subprocess.run([*mpirun(3), BINARY, "serve", "--model", DEMO, "--tp", "2"], env=self.environment, capture_output=True, text=True, timeout=60)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, r"3 (tasks|ranks)|tp")
+
+    def test_a_killed_rank_ends_all_within_10_seconds_and_is_named(self):
+        for victim in (1, 0):
+            server = self.serve("--tp", "2", launcher=mpirun(2))
+            ranks = self.children(server)
+            self.assertEqual(sorted(ranks), [0, 1])
+            os.kill(ranks[victim], signal.SIGKILL)
+            started = time.monotonic()
+            while any(pathlib.Path(f"/proc/{pid}").exists() for pid in ranks.values()):
+                self.assertLess(time.monotonic() - started, 10, server.text())
+                time.sleep(0.05)
+            server.process.wait(10)
+            self.assertNotEqual(server.process.returncode, 0)
+            if victim == 1:
+                record = json.loads((self.folder / "home/jobs" / f"{server.start['record']}.json").read_text())
+                self.assertEqual(record["state"], "stopped")
+                self.assertIn("rank 1", record["reason"])
+                self.assertIn("rank 1", server.text())
+
+    def test_term_drains_all_ranks(self):
+        server = self.serve("--pp", "2", "--auth", "none", launcher=mpirun(2))
+        self.assertEqual(server.start["pp"], 2)
+        ranks = self.children(server)
+        os.kill(ranks[0], signal.SIGTERM)
+        self.assertEqual(server.process.wait(30), 0, server.text())
+
+    def test_idle_ranks_use_under_2_percent_of_a_core(self):
+        server = self.serve("--tp", "2", "--auth", "none", launcher=mpirun(2))
+        server.post("/generate", {"inputs": "Once", "parameters": {"max_new_tokens": 5}})
+        time.sleep(1)
+        ranks = self.children(server)
+
+        def ticks(pid):
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            return int(fields[11]) + int(fields[12])
+
+        before = {pid: ticks(pid) for pid in ranks.values()}
+        time.sleep(5)
+        for pid, value in before.items():
+            self.assertLess((ticks(pid) - value) / os.sysconf("SC_CLK_TCK"), 0.1)
+
+
+if __name__ == "__main__":
+    harness.main()
