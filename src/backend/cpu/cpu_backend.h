@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The backend of CPU ranks. Activations are f32 whatever the weights are; every result is independent of batch,
+// chunking and thread count.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu/panel_weight.h"
+#include "backend/cpu/pool.h"
+
+namespace sluice {
+
+// Working memory of attention, per thread.
+struct AttentionScratch {
+  std::vector<float> keys, values, scores, query, state;
+};
+// One piece of attention: a tile of rows of one sequence.
+struct AttentionPiece {
+  int32_t sequence, first_row, rows;
+};
+
+class CpuBackend : public Backend {
+ public:
+  explicit CpuBackend(const CpuOptions& options);
+
+  std::string_view name() const override { return "cpu"; }
+  std::string describe() const override;
+  DType activation_dtype(Scheme) const override { return DType::kF32; }
+  DType cache_dtype(Scheme scheme) const override;
+  Buffer allocate(size_t bytes) override { return allocate_pages(bytes); }
+  size_t free_bytes() const override { return available_memory(); }
+  void copy_in(const Tensor& device, const void* host) override;
+  void copy_out(void* host, const Tensor& device) override;
+  std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme) override;
+
+  void embed(const Tensor& out, const Tensor& table, const Tensor& ids, int64_t first_id) override;
+  void rms_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight, float eps) override;
+  void layer_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias,
+                  float eps) override;
+  void linear(const Tensor& out, const Tensor& x, const Weight& weight, const Epilogue& epilogue) override;
+  void rope_and_cache(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& table, const BatchView& batch,
+                      int group, const AttentionShape& shape, const CacheLayer& cache) override;
+  void attention(const Tensor& out, const Tensor& q, const BatchView& batch, int group, const AttentionShape& shape,
+                 const CacheLayer& cache) override;
+  void gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) override;
+  void activation(const Tensor& inout, Activation activation) override;
+  void add(const Tensor& inout, const Tensor& other) override;
+  void add_bias(const Tensor& inout, const Tensor& bias) override;
+  void gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override;
+  void copy_blocks(const Tensor& cache, const Tensor& pairs) override;
+
+  std::unique_ptr<SamplerState> make_sampler(int64_t slots, int64_t vocab) override;
+  void set_slot(SamplerState& state, int64_t slot, const SamplingParams& params, const int32_t* history,
+                int64_t n_history, int64_t n_output) override;
+  void resolve_tokens(SamplerState& state, const Tensor& tokens, const Tensor& slots) override;
+  void sample(SamplerState& state, const Tensor& out, const Tensor& logits, const Tensor& rows) override;
+
+  double probe_read_gbps(size_t bytes) override;
+
+ private:
+  // body(row) for each row, on all threads where there is enough to do: `work` elements in all.
+  template <class Body>
+  void rows(int64_t n, int64_t work, const Body& body);
+  void attend_piece(const AttentionPiece& piece, int64_t kv_head, const Tensor& out, const Tensor& q,
+                    const BatchView& batch, int group, const AttentionShape& shape, const CacheLayer& cache,
+                    AttentionScratch& scratch) const;
+
+  Pool pool_;
+  ProductScratch products_;
+  std::vector<AttentionScratch> attention_;
+  std::vector<AttentionPiece> pieces_;
+  Buffer probe_;
+};
+
+}  // namespace sluice
