@@ -121,10 +121,16 @@ bool Scheduler::schedule(Step& step) {
   records_[next_step_ % depth_].draws.clear();
   room_ = {options_.token_budget, options_.max_seqs, options_.max_samples};
   blocked_ = false;
+  admitting_ = true;
 
   schedule_decodes(step);
   schedule_prefills(step);
   admit_waiting(step);
+  if (step.sequences.empty() && !admitting_ && next_step_ == retired_ + 1) {  // the last that ran gave itself up
+    admitting_ = true;
+    blocked_ = false;
+    admit_waiting(step);
+  }
   if (step.sequences.empty()) return false;
 
   emit_copies(step);
@@ -166,7 +172,7 @@ void Scheduler::schedule_prefills(Step& step) {
 }
 
 void Scheduler::admit_waiting(Step& step) {
-  while (!waiting_.empty() && !blocked_ && room_.rows > 0 && room_.seqs > 0 && room_.samples > 0) {
+  while (admitting_ && !waiting_.empty() && !blocked_ && room_.rows > 0 && room_.seqs > 0 && room_.samples > 0) {
     // Somebody preempted comes back before anybody younger starts.
     for (const Sequence* s : leaving_)
       if (s->state == Sequence::State::kPreempted) return;

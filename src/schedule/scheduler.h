@@ -151,6 +151,7 @@ class Scheduler {
   SequenceId last_id_ = 0, turn_ = 0;  // turn_: the last sequence that decoded
   Room room_{};
   bool blocked_ = false;  // somebody waits for blocks: nobody else takes one in this step
+  bool admitting_ = true;  // nobody was preempted in this step
   uint64_t preemptions_ = 0;
 };
 

@@ -25,10 +25,8 @@ bool Scheduler::reserve(Sequence& s, int64_t n_tokens, Step& step) {
     Sequence& youngest = *running_.back();
     check(running_.size() > 1 || !copies_.empty(), "the blocks do not hold one sequence");
     preempt(youngest);
-    if (&youngest == &s) {
-      blocked_ = true;
-      return false;
-    }
+    admitting_ = false;  // what was just given up is for those that run
+    if (&youngest == &s) return false;
   }
   for (size_t g = 0; g < pools_.size(); ++g) {
     std::vector<int32_t>& blocks = s.tables[g].blocks;
