@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text/value.h"
 
+#include <algorithm>
 #include <functional>
 
 #include "base/error.h"
@@ -12,8 +13,28 @@ constexpr size_t kLinear = 16;  // keys up to which a scan beats hashing
 }  // namespace
 
 Value::Value(std::string s) : data_(std::make_shared<const std::string>(std::move(s))) {}
-Value::Value(List items, bool tuple) : data_(Items{std::make_shared<const List>(std::move(items)), tuple}) {}
-Value::Value(Dict dict) : data_(std::make_shared<const Dict>(std::move(dict))) {}
+Value::Value(List items, bool tuple) {
+  int32_t inner = 0;
+  for (const Value& item : items) inner = std::max(inner, item.depth());
+  data_ = Items{std::make_shared<const List>(std::move(items)), above(inner), tuple};
+}
+
+Value::Value(Dict dict) {
+  int32_t inner = 0;
+  for (const auto& [key, item] : dict.entries()) inner = std::max(inner, item.depth());
+  data_ = Entries{std::make_shared<const Dict>(std::move(dict)), above(inner)};
+}
+
+int32_t Value::depth() const {
+  if (const Items* items = std::get_if<Items>(&data_)) return items->depth;
+  if (const Entries* entries = std::get_if<Entries>(&data_)) return entries->depth;
+  return 0;
+}
+
+int32_t Value::above(int32_t inner) {
+  if (inner >= kMaxDepth) throw RequestError(RequestError::Kind::kTemplate, "a value is nested too deeply");
+  return inner + 1;
+}
 
 Value Value::undefined(std::string name) {
   Value value;
@@ -51,7 +72,7 @@ const List& Value::as_list() const {
 
 const Dict& Value::as_dict() const {
   check(is_dict(), "value is not a dict");
-  return *std::get<std::shared_ptr<const Dict>>(data_);
+  return *std::get<Entries>(data_).dict;
 }
 
 TemplateObject* Value::as_object() const {

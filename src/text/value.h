@@ -86,12 +86,21 @@ class Value {
   struct Undefined {
     std::shared_ptr<const std::string> name;
   };
+  // Depth of nesting is kept and limited, because copying to text, comparing and freeing recurse.
+  static constexpr int32_t kMaxDepth = 500;
   struct Items {
     std::shared_ptr<const List> list;
+    int32_t depth = 1;
     bool tuple = false;
   };
-  std::variant<Undefined, std::nullptr_t, bool, int64_t, double, std::shared_ptr<const std::string>, Items,
-               std::shared_ptr<const Dict>, std::shared_ptr<TemplateObject>>
+  struct Entries {
+    std::shared_ptr<const Dict> dict;
+    int32_t depth = 1;
+  };
+  int32_t depth() const;
+  static int32_t above(int32_t inner);  // throws RequestError(kTemplate) beyond kMaxDepth
+  std::variant<Undefined, std::nullptr_t, bool, int64_t, double, std::shared_ptr<const std::string>, Items, Entries,
+               std::shared_ptr<TemplateObject>>
       data_;
 };
 
