@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/load.h"
+
+#include <fmt/format.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "client/http_client.h"
+#include "client/sse_reader.h"
+
+namespace sluice {
+namespace {
+
+const char* path_of(LoadApi api) {
+  switch (api) {
+    case LoadApi::kChat:
+      return "/v1/chat/completions";
+    case LoadApi::kCompletions:
+      return "/v1/completions";
+    default:
+      return "/generate_stream";
+  }
+}
+
+std::string escape(std::string_view text) {
+  std::string out;
+  for (char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    if (static_cast<unsigned char>(c) < 0x20)
+      out += fmt::format("\\u{:04x}", c);
+    else
+      out += c;
+  }
+  return out;
+}
+
+// The number in front keeps prompts apart, so that no prefix cache answers for the model.
+std::string body_of(const LoadOptions& o, int64_t serial) {
+  static constexpr const char* kWords[] = {"river", "stone", "light", "seven", "paper", "north", "green", "quiet"};
+  std::string prompt = o.prompt.empty() ? fmt::format("{}", serial) : escape(o.prompt);
+  if (o.prompt.empty())
+    for (int64_t i = 0; i < o.prompt_words; ++i) prompt += fmt::format(" {}", kWords[(serial + i * 5 + i / 8) % 8]);
+  constexpr const char* kTail =
+      R"("temperature":0,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true}})";
+  switch (o.api) {
+    case LoadApi::kChat:
+      return fmt::format(R"({{"messages":[{{"role":"user","content":"{}"}}],"max_tokens":{},{})", prompt, o.max_tokens,
+                         kTail);
+    case LoadApi::kCompletions:
+      return fmt::format(R"({{"prompt":"{}","max_tokens":{},{})", prompt, o.max_tokens, kTail);
+    default:
+      return fmt::format(R"({{"inputs":"{}","parameters":{{"max_new_tokens":{}}}}})", prompt, o.max_tokens);
+  }
+}
+
+// What follows "key": in one event; a full parse per token would cost more than the server's own work.
+std::string_view after(std::string_view data, std::string_view key) {
+  size_t at = data.find(key);
+  if (at == std::string_view::npos) return {};
+  data.remove_prefix(at + key.size());
+  while (!data.empty() && (data[0] == ' ' || data[0] == ':')) data.remove_prefix(1);
+  return data;
+}
+
+int64_t count_after(std::string_view data, std::string_view key) {
+  return std::atoll(std::string(after(data, key).substr(0, 12)).c_str());
+}
+
+struct Stream {
+  enum class State { kIdle, kConnecting, kSending, kReading };
+  int fd = -1;
+  State state = State::kIdle;
+  HttpReader reader;
+  SseReader events;
+  std::string out, failure;
+  size_t sent = 0;
+  int64_t pieces = 0, counted = 0;
+  bool answered = false;
+  double began = 0, written = 0, first = 0, last = 0, heard = 0;  // monotonic seconds
+};
+
+class Loop {
+ public:
+  explicit Loop(const LoadOptions& options) : options_(options), url_(Url::parse(options.url)) {
+    addrinfo hints{}, *list = nullptr;
+    hints.ai_socktype = SOCK_STREAM;
+    int failed = getaddrinfo(url_.host.c_str(), std::to_string(url_.port).c_str(), &hints, &list);
+    if (failed != 0) throw Error(fmt::format("cannot find host {}: {}", url_.host, gai_strerror(failed)));
+    std::memcpy(&address_, list->ai_addr, list->ai_addrlen);
+    address_size_ = list->ai_addrlen;
+    freeaddrinfo(list);
+    rlimit limit{};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 65536);
+    setrlimit(RLIMIT_NOFILE, &limit);
+    if (static_cast<rlim_t>(options.streams) + 64 > limit.rlim_cur)
+      throw Error(fmt::format("{} streams need more file descriptors than the {} allowed; raise ulimit -n",
+                              options.streams, limit.rlim_cur));
+    epoll_ = epoll_create1(EPOLL_CLOEXEC);
+    check(epoll_ >= 0, "epoll_create1 failed");
+    streams_.resize(static_cast<size_t>(options.streams));
+  }
+  ~Loop() {
+    for (Stream& s : streams_) close(s);
+    ::close(epoll_);
+  }
+
+  LoadReport run() {
+    start_ = ended_ = monotonic_seconds();
+    for (Stream& s : streams_) begin(s);
+    std::vector<epoll_event> events(256);
+    double swept = start_;
+    while (active_ > 0) {
+      int n = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), 100);
+      for (int i = 0; i < n; ++i) {
+        const epoll_event& event = events[static_cast<size_t>(i)];
+        handle(streams_[event.data.u64], event.events);
+      }
+      const double now = monotonic_seconds();
+      if (now - swept < 0.5) continue;
+      swept = now;
+      for (Stream& s : streams_)
+        if (s.state != Stream::State::kIdle && now - s.heard > options_.silence_seconds) fail(s, "no bytes in time");
+    }
+    report_.seconds = ended_ - start_;
+    report_.tokens_per_second = static_cast<double>(report_.tokens) / std::max(report_.seconds, 1e-9);
+    report_.requests_per_second = static_cast<double>(report_.finished) / std::max(report_.seconds, 1e-9);
+    report_.connect = percentiles(connect_);
+    report_.ttft = percentiles(ttft_);
+    report_.itl = percentiles(itl_);
+    report_.tpot = percentiles(tpot_);
+    report_.e2e = percentiles(e2e_);
+    return report_;
+  }
+
+ private:
+  bool more() const {
+    if (options_.requests > 0 && report_.started >= options_.requests) return false;
+    return options_.seconds <= 0 || monotonic_seconds() - start_ < options_.seconds;
+  }
+
+  void begin(Stream& s) {
+    if (!more()) return close(s);
+    const int64_t serial = report_.started++;
+    std::vector<std::pair<std::string, std::string>> headers = {{"Content-Type", "application/json"}};
+    if (!options_.key.empty()) headers.emplace_back("Authorization", "Bearer " + options_.key);
+    s.out = request_text(url_, "POST", path_of(options_.api), headers, body_of(options_, serial));
+    s.sent = 0;
+    s.pieces = s.counted = 0;
+    s.first = s.last = 0;
+    s.failure.clear();
+    s.reader.reset();
+    s.events = {};
+    s.began = s.heard = monotonic_seconds();
+    ++active_;
+    if (s.fd >= 0) {
+      s.state = Stream::State::kSending;
+      return write(s);
+    }
+    s.state = Stream::State::kConnecting;
+    s.fd = ::socket(address_.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (s.fd < 0) return fail(s, std::strerror(errno));
+    int on = 1;
+    setsockopt(s.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLOUT | EPOLLET;
+    event.data.u64 = static_cast<uint64_t>(&s - streams_.data());
+    epoll_ctl(epoll_, EPOLL_CTL_ADD, s.fd, &event);
+    if (::connect(s.fd, reinterpret_cast<sockaddr*>(&address_), address_size_) != 0 && errno != EINPROGRESS)
+      fail(s, std::strerror(errno));
+  }
+
+  void close(Stream& s) {
+    if (s.fd >= 0) ::close(s.fd);
+    s.fd = -1;
+    s.state = Stream::State::kIdle;
+  }
+
+  void fail(Stream& s, const std::string& why) {
+    const bool connecting = s.state == Stream::State::kConnecting;
+    close(s);
+    --active_;
+    ++report_.failed;
+    ++report_.errors[why];
+    ended_ = monotonic_seconds();
+    // A server that is gone, or refuses everything, is not asked for ever at full speed.
+    if (!connecting && report_.failed < 2 * options_.streams + 20) begin(s);
+  }
+
+  void handle(Stream& s, uint32_t events) {
+    if (s.state == Stream::State::kConnecting && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) {
+      int error = 0;
+      socklen_t length = sizeof error;
+      getsockopt(s.fd, SOL_SOCKET, SO_ERROR, &error, &length);
+      if (error != 0) return fail(s, std::strerror(error));
+      connect_.push_back(static_cast<float>(monotonic_seconds() - s.began));
+      s.state = Stream::State::kSending;
+    }
+    if (s.state == Stream::State::kSending) write(s);
+    if (s.state == Stream::State::kReading && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) read(s);
+  }
+
+  void write(Stream& s) {
+    while (s.sent < s.out.size()) {
+      ssize_t n = ::send(s.fd, s.out.data() + s.sent, s.out.size() - s.sent, MSG_NOSIGNAL);
+      if (n > 0) {
+        s.sent += static_cast<size_t>(n);
+      } else if (errno == EAGAIN) {
+        return;
+      } else if (errno != EINTR) {
+        return fail(s, std::strerror(errno));
+      }
+    }
+    s.written = s.heard = monotonic_seconds();
+    s.state = Stream::State::kReading;
+  }
+
+  void read(Stream& s) {
+    char buffer[65536];
+    while (s.state == Stream::State::kReading) {
+      ssize_t n = ::recv(s.fd, buffer, sizeof buffer, 0);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0 && errno == EAGAIN) return;
+      if (n <= 0) {
+        if (n == 0 && s.reader.finish()) return end(s);
+        return fail(s, n == 0 ? "connection closed in the middle" : std::strerror(errno));
+      }
+      s.heard = monotonic_seconds();
+      try {
+        s.reader.feed({buffer, static_cast<size_t>(n)}, [&](std::string_view piece) {
+          if (s.reader.head().status == 200) s.events.feed(piece, [&](std::string_view data) { event(s, data); });
+          return true;
+        });
+      } catch (const Error& error) {
+        return fail(s, error.what());
+      }
+      if (!s.answered && s.reader.has_head()) {
+        s.answered = true;
+        if (++answered_ == options_.streams) report_.answered_seconds = s.heard - start_;
+      }
+      if (s.reader.done()) return end(s);
+    }
+  }
+
+  void event(Stream& s, std::string_view data) {
+    if (data == "[DONE]") return;
+    if (data.starts_with("{\"error\"")) {
+      s.failure = std::string(data.substr(0, 120));
+      return;
+    }
+    std::string_view text;
+    if (options_.api == LoadApi::kTgi) {
+      s.counted = count_after(data, "\"index\"");
+      text = after(data, "\"text\"");
+    } else {
+      if (int64_t counted = count_after(data, "\"completion_tokens\""); counted > 0) s.counted = counted;
+      text = after(data, options_.api == LoadApi::kChat ? "\"content\"" : "\"text\"");
+    }
+    if (text.empty() || text.starts_with("\"\"")) return;
+    if (s.pieces++ == 0)
+      s.first = s.heard;
+    else
+      itl_.push_back(static_cast<float>(s.heard - s.last));
+    s.last = s.heard;
+  }
+
+  void end(Stream& s) {
+    if (s.reader.head().status != 200) return fail(s, fmt::format("HTTP {}", s.reader.head().status));
+    if (!s.failure.empty()) return fail(s, s.failure);
+    if (s.pieces == 0) return fail(s, "a stream without text");
+    ended_ = monotonic_seconds();
+    --active_;
+    ++report_.finished;
+    const int64_t tokens = s.counted > 0 ? s.counted : s.pieces;
+    report_.tokens += tokens;
+    report_.pieces += s.pieces;
+    ttft_.push_back(static_cast<float>(s.first - s.written));
+    e2e_.push_back(static_cast<float>(ended_ - s.written));
+    if (tokens > 1) tpot_.push_back(static_cast<float>((s.last - s.first) / static_cast<double>(tokens - 1)));
+    if (!s.reader.keep_alive()) close(s);
+    s.state = Stream::State::kIdle;
+    begin(s);
+  }
+
+  const LoadOptions& options_;
+  Url url_;
+  sockaddr_storage address_{};
+  socklen_t address_size_ = 0;
+  int epoll_ = -1;
+  std::vector<Stream> streams_;
+  int64_t active_ = 0, answered_ = 0;
+  double start_ = 0, ended_ = 0;
+  LoadReport report_;
+  std::vector<float> connect_, ttft_, itl_, tpot_, e2e_;
+};
+
+}  // namespace
+
+LoadApi parse_load_api(const std::string& name) {
+  if (name == "chat") return LoadApi::kChat;
+  if (name == "completions") return LoadApi::kCompletions;
+  if (name == "tgi") return LoadApi::kTgi;
+  throw Error(fmt::format("api: expected chat, completions or tgi, found \"{}\"", name));
+}
+
+Percentiles percentiles(std::vector<float>& samples) {
+  Percentiles p;
+  p.count = static_cast<int64_t>(samples.size());
+  if (samples.empty()) return p;
+  std::sort(samples.begin(), samples.end());
+  auto at = [&](double share) {
+    auto rank = static_cast<size_t>(std::max(1.0, std::ceil(share * static_cast<double>(samples.size()))));
+    return static_cast<double>(samples[rank - 1]);
+  };
+  double sum = 0;
+  for (float s : samples) sum += s;
+  p.mean = sum / static_cast<double>(samples.size());
+  p.p50 = at(0.5);
+  p.p90 = at(0.9);
+  p.p99 = at(0.99);
+  p.max = samples.back();
+  return p;
+}
+
+LoadReport run_load(const LoadOptions& options) {
+  if (options.streams < 1) throw Error("streams: expected at least 1");
+  if (options.requests <= 0 && options.seconds <= 0) throw Error("give a number of requests or a time");
+  const Url url = Url::parse(options.url);
+  ::close(connect_to(url, 10));  // says at once when nothing listens
+  Loop loop(options);
+  std::atomic<bool> stop = false;
+  std::vector<float> health;
+  int64_t failures = 0;
+  std::thread probe([&] {
+    HttpClient client(url);
+    client.silence_seconds = 10;
+    while (options.probe_health && !stop) {
+      const double began = monotonic_seconds();
+      try {
+        if (client.get("/health").head.status != 200) ++failures;
+      } catch (const Error&) {
+        ++failures;
+      }
+      health.push_back(static_cast<float>(monotonic_seconds() - began));
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+  });
+  LoadReport report = loop.run();
+  stop = true;
+  probe.join();
+  report.health = percentiles(health);
+  report.health_failures = failures;
+  return report;
+}
+
+}  // namespace sluice
