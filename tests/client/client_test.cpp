@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <doctest/doctest.h>
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <thread>
+
+#include "base/error.h"
+#include "client/http_client.h"
+#include "client/load.h"
+#include "client/sse_reader.h"
+
+using namespace sluice;
+
+namespace {
+
+// Answers each connection with a function of (number of the connection, request bytes) until the function returns "".
+class Script {
+ public:
+  using Answer = std::function<std::string(int, const std::string&)>;
+  explicit Script(Answer answer) : answer_(std::move(answer)), fd_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    REQUIRE(::bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    REQUIRE(::listen(fd_, 64) == 0);
+    socklen_t length = sizeof address;
+    getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &length);
+    port = ntohs(address.sin_port);
+    thread_ = std::thread([this] {
+      for (int n = 0;; ++n) {
+        int c = ::accept(fd_, nullptr, nullptr);
+        if (c < 0) return;
+        while (true) {
+          std::string request;
+          char buffer[65536];
+          while (request.find("\r\n\r\n") == std::string::npos || !whole(request)) {
+            ssize_t got = ::recv(c, buffer, sizeof buffer, 0);
+            if (got <= 0) break;
+            request.append(buffer, static_cast<size_t>(got));
+          }
+          if (request.empty()) break;
+          std::string reply = answer_(n, request);
+          if (reply.empty()) break;
+          (void)!::send(c, reply.data(), reply.size(), MSG_NOSIGNAL);
+          if (reply.find("Connection: close") != std::string::npos) break;
+        }
+        ::close(c);
+      }
+    });
+  }
+  ~Script() {
+    ::shutdown(fd_, SHUT_RDWR);
+    thread_.join();
+    ::close(fd_);
+  }
+  Url url() const { return Url::parse("127.0.0.1:" + std::to_string(port)); }
+  int port = 0;
+
+ private:
+  static bool whole(const std::string& request) {
+    size_t head = request.find("\r\n\r\n"), at = request.find("Content-Length: ");
+    if (at == std::string::npos || at > head) return true;
+    return request.size() >= head + 4 + static_cast<size_t>(std::atoi(request.c_str() + at + 16));
+  }
+  Answer answer_;
+  int fd_;
+  std::thread thread_;
+};
+
+const std::string kReply =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    "5\r\nhello\r\n1;x=y\r\n \r\n5\r\nworld\r\n0\r\nTrailer: 1\r\n\r\n";
+
+}  // namespace
+
+TEST_CASE("a reply is the same however its bytes are cut") {
+  for (const std::string& text :
+       {kReply, std::string("HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello world"),
+        std::string("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length:11\r\n\r\nhello world")}) {
+    for (size_t step = 1; step <= text.size(); ++step) {
+      HttpReader reader;
+      std::string body;
+      for (size_t at = 0; at < text.size(); at += step) {
+        std::string_view part = std::string_view(text).substr(at, step);
+        REQUIRE(reader.feed(part, [&](std::string_view piece) {
+          body += piece;
+          return true;
+        }) == part.size());
+      }
+      REQUIRE(reader.done());
+      REQUIRE(body == "hello world");
+      REQUIRE(reader.head().status == 200);
+    }
+  }
+}
+
+TEST_CASE("what follows a reply is left for the next") {
+  HttpReader reader;
+  const std::string one = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab";
+  CHECK(reader.feed(one + one, {}) == one.size());
+  CHECK(reader.keep_alive());
+  reader.reset();
+  CHECK(reader.feed("HTTP/1.0 404 Not Found\r\n\r\nrest", {}) == 30);
+  CHECK_FALSE(reader.done());
+  CHECK(reader.finish());
+  CHECK_FALSE(reader.keep_alive());
+  reader.reset(true);
+  reader.feed("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", {});
+  CHECK(reader.done());
+}
+
+TEST_CASE("what is not HTTP is refused") {
+  for (const char* bad :
+       {"SSH-2.0-OpenSSH\r\n\r\n", "HTTP/1.1 abc\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n"}) {
+    INFO(bad);
+    HttpReader reader;
+    CHECK_THROWS_AS(reader.feed(bad, {}), Error);
+  }
+  HttpReader reader;
+  CHECK_THROWS_AS(reader.feed(std::string(1 << 20, 'a'), {}), Error);
+}
+
+TEST_CASE("events and lines are the same however their bytes are cut") {
+  const std::string text =
+      ": hello\n\ndata: one\n\ndata:two\ndata: three\r\n\r\nevent: x\nid: 4\ndata\n\ndatax: no\n\ndata: cut";
+  for (size_t step = 1; step <= text.size(); ++step) {
+    SseReader reader;
+    std::vector<std::string> seen;
+    for (size_t at = 0; at < text.size(); at += step)
+      reader.feed(std::string_view(text).substr(at, step), [&](std::string_view data) { seen.emplace_back(data); });
+    REQUIRE(seen == std::vector<std::string>{"one", "two\nthree", ""});
+  }
+  LineReader lines;
+  std::vector<std::string> seen;
+  auto keep = [&](std::string_view line) { seen.emplace_back(line); };
+  lines.feed("{\"a\":1}\r\n{\"b\"", keep);
+  lines.feed(":2}\n\n{}", keep);
+  lines.finish(keep);
+  CHECK(seen == std::vector<std::string>{"{\"a\":1}", "{\"b\":2}", "", "{}"});
+}
+
+TEST_CASE("URLs are read strictly") {
+  CHECK(Url::parse("http://n1:10123/").text() == "http://n1:10123");
+  CHECK(Url::parse("n1:10123/base/").path == "/base");
+  CHECK(Url::parse("http://[::1]:80").host == "::1");
+  CHECK(Url::parse("localhost").port == 80);
+  for (const char* bad :
+       {"https://x", "ftp://x", "http://", "http://x:", "http://x:0", "http://x:70000", "http://x:1y", "[::1"})
+    CHECK_THROWS_AS(Url::parse(bad), Error);
+}
+
+TEST_CASE("a connection is kept, and made again when the server had closed it") {
+  std::atomic<int> asked = 0;
+  Script server([&](int connection, const std::string& request) -> std::string {
+    ++asked;
+    CHECK(request.find("Authorization: Bearer k\r\n") != std::string::npos);
+    if (connection == 0 && asked == 3) return "";  // closes without a word
+    return kReply;
+  });
+  HttpClient client(server.url(), "k");
+  for (int i = 0; i < 4; ++i) CHECK(client.get("/x").body == "hello world");
+  CHECK(asked == 5);
+}
+
+TEST_CASE("a body arrives in pieces and can be stopped") {
+  Script server([](int, const std::string&) { return kReply; });
+  HttpClient client(server.url());
+  std::string first;
+  client.post_json("/x", "{}", [&](std::string_view piece) {
+    first = piece;
+    return false;
+  });
+  CHECK(first == "hello");
+  CHECK(client.get("/x").body == "hello world");
+}
+
+TEST_CASE("a server that is not there, or breaks off, is named") {
+  int port;
+  {
+    Script gone([](int, const std::string&) { return ""; });
+    port = gone.port;
+    HttpClient client(gone.url());
+    CHECK_THROWS_WITH_AS(client.get("/x"), doctest::Contains("without a reply"), Error);
+  }
+  HttpClient client(Url::parse("127.0.0.1:" + std::to_string(port)));
+  CHECK_THROWS_WITH_AS(client.get("/x"), doctest::Contains(std::to_string(port).c_str()), Error);
+  LoadOptions options;
+  options.url = "127.0.0.1:" + std::to_string(port);
+  CHECK_THROWS_AS(run_load(options), Error);
+  Script half(
+      [](int, const std::string&) { return "HTTP/1.1 200 OK\r\nContent-Length: 50\r\nConnection: close\r\n\r\nhalf"; });
+  HttpClient other(half.url());
+  CHECK_THROWS_WITH_AS(other.get("/x"), doctest::Contains("middle"), Error);
+}
+
+TEST_CASE("percentiles are by nearest rank") {
+  std::vector<float> samples;
+  for (int i = 100; i >= 1; --i) samples.push_back(static_cast<float>(i));
+  Percentiles p = percentiles(samples);
+  CHECK(p.p50 == 50);
+  CHECK(p.p99 == 99);
+  CHECK(p.max == 100);
+  CHECK(p.mean == doctest::Approx(50.5));
+  std::vector<float> one = {3};
+  CHECK(percentiles(one).p50 == 3);
+}
+
+TEST_CASE("load counts what ended well, what failed and why") {
+  const std::string events =
+      "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n"
+      "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: "
+      "{\"choices\":[{\"delta\":{\"content\":\"b\"}}]}\n\n"
+      "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":7}}\n\ndata: [DONE]\n\n";
+  std::atomic<int> served = 0;
+  Script server([&](int, const std::string& request) -> std::string {
+    if (request.find("/health") != std::string::npos) return "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    if (++served == 3) return "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+    return "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: " + std::to_string(events.size()) +
+           "\r\n\r\n" + events;
+  });
+  LoadOptions options;
+  options.url = "127.0.0.1:" + std::to_string(server.port);
+  options.streams = 1;
+  options.requests = 5;
+  options.seconds = 0;
+  options.probe_health = false;
+  LoadReport report = run_load(options);
+  CHECK(report.started == 5);
+  CHECK(report.finished == 4);
+  CHECK(report.failed == 1);
+  CHECK(report.errors["HTTP 429"] == 1);
+  CHECK(report.tokens == 28);
+  CHECK(report.pieces == 8);
+  CHECK(report.ttft.count == 4);
+  CHECK(report.answered_seconds > 0);
+}
