@@ -49,7 +49,7 @@ TEST_CASE("Named shapes have the parameters of the published models") {
                                                        {"qwen2-0.5b", 494032768},    {"mistral-7b", 7241732096}};
   CHECK(random_shapes().size() == std::size(published));
   for (const auto& shape : published) {
-    const char* name = shape.first;
+    const std::string name = shape.first;
     const int64_t parameters = shape.second;
     ModelSource source;
     source.random_shape = name;

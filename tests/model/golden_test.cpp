@@ -94,7 +94,7 @@ TEST_CASE("A prompt in chunks or token by token has the same bits as in one step
 }
 
 TEST_CASE("A sequence has the same bits whatever else is in the batch and however it is padded") {
-  for (const char* name : {"llama2_gqa", "mistral_window", "bf16", "f16", "qwen2"}) {
+  for (const std::string name : {"llama2_gqa", "mistral_window", "bf16", "f16", "qwen2"}) {
     CAPTURE(name);
     const Golden golden = test::read_golden(name);
     const auto backend = test::cpu_backend();

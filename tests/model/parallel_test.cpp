@@ -43,7 +43,7 @@ TEST_CASE("Split over tp and pp ranks the logits are the reference's and greedy 
 }
 
 TEST_CASE("A pipeline gives the same bits as one rank") {
-  for (const char* name : {"llama2_gqa", "mistral_window", "bf16"}) {
+  for (const std::string name : {"llama2_gqa", "mistral_window", "bf16"}) {
     const Golden golden = test::read_golden(name);
     const Outcome one = run_parallel(golden, 1, 1, "auto")[0];
     CHECK(run_parallel(golden, 1, 2, "auto")[1].logits == one.logits);
@@ -62,7 +62,7 @@ TEST_CASE("More ranks than heads or than divide anything still give the referenc
 }
 
 TEST_CASE("Half precision split over ranks stays within the reference's own rounding") {
-  for (const char* name : {"bf16", "f16", "bf16_qwen2"}) {
+  for (const std::string name : {"bf16", "f16", "bf16_qwen2"}) {
     const Golden golden = test::read_golden(name);
     const double tolerance = test::max_difference(golden.native_logits, golden.logits);
     for (const auto& pair : {std::pair{2, 1}, std::pair{4, 1}, std::pair{2, 2}}) {
