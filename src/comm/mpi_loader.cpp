@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// Finds, loads and wraps the run-time module sluice_mpi.so.
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <numeric>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cluster/launch.h"
+#include "comm/communicator.h"
+#include "comm/mpi.h"
+#include "comm/mpi/table.h"
+
+namespace sluice {
+namespace {
+
+const SluiceMpiTable* table = nullptr;  // after a successful init
+
+// Where the module may be: as the environment says, else beside the executable or in the release's library folder.
+std::vector<std::filesystem::path> module_paths() {
+  if (const char* named = std::getenv("SLUICE_MPI_MODULE"); named != nullptr && *named != '\0') return {named};
+  std::error_code ignored;
+  const auto folder = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
+  return {folder / "sluice_mpi.so", folder.parent_path() / "lib" / "sluice" / "sluice_mpi.so"};
+}
+
+const SluiceMpiTable* load_module() {
+  const auto paths = module_paths();
+  for (const auto& path : paths) {
+    std::error_code ignored;
+    if (!std::filesystem::exists(path, ignored)) continue;
+    // Global: MPI libraries load plug-ins that look for their symbols.
+    void* module = ::dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
+    if (module == nullptr) {
+      throw Error(
+          fmt::format("cannot load the MPI module {}: {}; load the MPI that it was built with (module load ...), "
+                      "or build it again with the one that is there",
+                      path.string(), ::dlerror()));
+    }
+    const auto entry = reinterpret_cast<SluiceMpiEntry>(::dlsym(module, "sluice_mpi_table"));
+    const SluiceMpiTable* found = entry == nullptr ? nullptr : entry();
+    if (found == nullptr || found->abi != SLUICE_MPI_ABI) {
+      throw Error(
+          fmt::format("{} is not the MPI module of this build (expected interface {}, found {}); build both "
+                      "together",
+                      path.string(), SLUICE_MPI_ABI, found == nullptr ? "none" : std::to_string(found->abi)));
+    }
+    return found;
+  }
+  std::vector<std::string> looked;
+  for (const auto& path : paths) looked.push_back(path.string());
+  throw Error(
+      fmt::format("several CPU ranks need the MPI module sluice_mpi.so, not found at {}; build Sluice where CMake "
+                  "finds MPI, or set SLUICE_MPI_MODULE",
+                  fmt::join(looked, ", ")));
+}
+
+void must(int rc) {
+  if (rc != 0) fatal(fmt::format("MPI failed: {}", table->error()));
+}
+
+class MpiCommunicator final : public Communicator {
+ public:
+  MpiCommunicator(void* group, int rank, int size) : group_(group), rank_(rank), size_(size) {}
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  void all_reduce(const Tensor& inout) override {
+    check(inout.dtype == DType::kF32 && inout.contiguous(), "all_reduce takes a contiguous float32 tensor");
+    must(table->all_reduce(group_, inout.as<float>(), static_cast<size_t>(inout.elements())));
+  }
+  void all_gather(const Tensor& out, const Tensor& in) override {
+    check(out.dtype == in.dtype && out.elements() == in.elements() * size_ && out.contiguous() && in.contiguous(),
+          "all_gather takes contiguous tensors of one dtype, the output `size` times as long as the input");
+    must(table->all_gather(group_, out.data, in.data, in.bytes()));
+  }
+  void broadcast(const Tensor& inout, int root) override {
+    check(inout.contiguous() && root >= 0 && root < size_,
+          "broadcast takes a contiguous tensor and a rank of the group");
+    must(table->broadcast(group_, inout.data, inout.bytes(), root));
+  }
+  void send(const Tensor& data, int to) override {
+    check(data.contiguous() && is_other(to), "send takes a contiguous tensor and another rank of the group");
+    must(table->send(group_, data.data, data.bytes(), to));
+  }
+  void recv(const Tensor& data, int from) override {
+    check(data.contiguous() && is_other(from), "recv takes a contiguous tensor and another rank of the group");
+    must(table->recv(group_, data.data, data.bytes(), from));
+  }
+
+ private:
+  bool is_other(int r) const { return r >= 0 && r < size_ && r != rank_; }
+  void* group_;  // owned by the module until finish_mpi()
+  int rank_, size_;
+};
+
+std::unique_ptr<Communicator> make_group(int world_rank, std::span<const int> ranks) {
+  if (ranks.size() == 1) return make_solo_communicator();
+  void* group = nullptr;
+  must(table->group(ranks.data(), static_cast<int>(ranks.size()), &group));
+  int rank = 0;
+  while (ranks[static_cast<size_t>(rank)] != world_rank) ++rank;
+  return std::make_unique<MpiCommunicator>(group, rank, static_cast<int>(ranks.size()));
+}
+
+bool contains(std::span<const int> ranks, int rank) {
+  return std::find(ranks.begin(), ranks.end(), rank) != ranks.end();
+}
+
+}  // namespace
+
+Groups mpi_groups(int expected_rank, int expected_size, std::span<const int> tp_ranks, std::span<const int> pp_ranks) {
+  check(contains(tp_ranks, expected_rank) && contains(pp_ranks, expected_rank), "a rank is not in its own groups");
+  if (expected_size == 1) return solo_groups();
+  check(table == nullptr, "MPI is initialised once");
+  Launch launch = read_launch(process_environment());
+  launch.rank = expected_rank;
+  launch.world = expected_size;
+  // Without a launcher that MPI knows, MPI_Init would abort or come up alone: say so while the words are ours.
+  if (!launch.mpi_expected) check_mpi_agrees(launch, 0, 1);
+  const SluiceMpiTable* module = load_module();
+  int rank = 0, size = 0;
+  if (module->init(&rank, &size) != 0) throw Error(fmt::format("MPI does not start: {}", module->error()));
+  check_mpi_agrees(launch, rank, size);
+  table = module;
+  log_debug(fmt::format("MPI: {}", table->library()));
+  std::vector<int> world(static_cast<size_t>(expected_size));
+  std::iota(world.begin(), world.end(), 0);
+  Groups groups;
+  groups.world = make_group(rank, world);
+  groups.tp = make_group(rank, tp_ranks);
+  groups.pp = make_group(rank, pp_ranks);
+  return groups;
+}
+
+void finish_mpi() {
+  if (table == nullptr) return;
+  must(table->finish());
+  table = nullptr;
+}
+
+}  // namespace sluice
