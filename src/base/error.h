@@ -2,7 +2,6 @@
 // The three kinds of error. Whose mistake it is decides the type.
 #pragma once
 
-#include <source_location>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -43,14 +42,21 @@ class RequestError : public std::runtime_error {
 void set_process_name(std::string name);
 const std::string& process_name();
 
+// The caller's place, as a default argument.
+struct Place {
+  const char* file;
+  int line;
+  static constexpr Place here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
+};
+
 // Called by fatal() before the process aborts, once; lets the rank tell its peers and mark its record.
 void set_fatal_hook(void (*hook)(std::string_view message));
 
 // Our own bug, or a device or peer that failed beyond repair: prints message, place and process name, runs the hook,
 // aborts.
-[[noreturn]] void fatal(std::string_view message, std::source_location where = std::source_location::current());
+[[noreturn]] void fatal(std::string_view message, Place where = Place::here());
 
-inline void check(bool ok, std::string_view message, std::source_location where = std::source_location::current()) {
+inline void check(bool ok, std::string_view message, Place where = Place::here()) {
   if (!ok) [[unlikely]]
     fatal(message, where);
 }
