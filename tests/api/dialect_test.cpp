@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/dialect.h"
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "api/fake_engine.h"
+#include "api/pool.h"
+#include "api/stream.h"
+#include "api/watch.h"
+#include "base/clock.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+using namespace sluice;
+
+namespace {
+
+Dialect speaking(std::string name, std::string key, int priority) {
+  Dialect d;
+  d.name = std::move(name);
+  Route route;
+  route.method = "POST";
+  route.path = "/generate";
+  route.claims = [key](const Headers&, std::span<const std::string> keys) {
+    return std::find(keys.begin(), keys.end(), key) != keys.end();
+  };
+  route.priority = priority;
+  d.routes.push_back(route);
+  return d;
+}
+
+HttpRequest with_body(std::string body) {
+  HttpRequest http;
+  http.method = "POST";
+  http.path = "/generate";
+  http.body = std::move(body);
+  return http;
+}
+
+}  // namespace
+
+TEST_CASE("dialects that share a path are told apart by the body's members") {
+  const Dialect two[] = {speaking("a", "inputs", 1), speaking("b", "prompt", 0)};
+  Router router(two);
+  CHECK(router.find(with_body(R"({"inputs":1})")).dialect->name == "a");
+  CHECK(router.find(with_body(R"({"prompt":1})")).dialect->name == "b");
+  CHECK(router.find(with_body(R"({"inputs":1,"prompt":1})")).dialect->name == "a");
+  CHECK(router.claimants(with_body(R"({"inputs":1,"prompt":1})")).size() == 2);
+  CHECK(router.find(with_body("nonsense")).dialect->name == "a");
+}
+
+TEST_CASE("a generation that is dropped cancels what it started") {
+  FakeEngine engine;
+  engine.delay = 0.01;
+  engine.answer.assign(1000, 65);
+  Metrics metrics;
+  Service service = engine.service(metrics);
+  GenerateRequest request;
+  request.prompt = {1};
+  request.max_new_tokens = 1000;
+  {
+    Reply reply;
+    Generation generation(service, reply, Generation::Mode::kStream);
+    generation.start(request);
+    generation.start(request);
+    std::vector<Event> events;
+    CHECK(generation.next(events, 5) == Generation::Next::kEvents);
+  }
+  CHECK(engine.cancelled == 2);
+}
+
+TEST_CASE("waiting for output ends in time with nothing to say") {
+  FakeEngine engine;
+  engine.delay = 10;
+  engine.answer.assign(10, 65);
+  Metrics metrics;
+  Service service = engine.service(metrics);
+  Reply reply;
+  std::function<void()> gone;
+  reply.when_gone = [&](std::function<void()> f) { gone = std::move(f); };
+  Generation generation(service, reply, Generation::Mode::kStream);
+  GenerateRequest request;
+  request.prompt = {1};
+  request.max_new_tokens = 10;
+  generation.start(request);
+  std::vector<Event> events;
+  CHECK(generation.next(events, 5) == Generation::Next::kEvents);
+  CHECK(generation.next(events, 0.02) == Generation::Next::kIdle);
+  std::thread leaver([&] { gone(); });
+  CHECK(generation.next(events, 5) == Generation::Next::kGone);
+  leaver.join();
+}
+
+TEST_CASE("the pool runs every task at once and outlives none") {
+  std::atomic<int> inside = 0;
+  std::atomic<bool> go = false;
+  {
+    ElasticPool pool;
+    for (int i = 0; i < 200; ++i)
+      CHECK(pool.run([&] {
+        ++inside;
+        while (!go) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }));
+    double end = monotonic_seconds() + 10;
+    while (inside < 200 && monotonic_seconds() < end) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    CHECK(inside == 200);
+    go = true;
+    pool.wait_empty();
+  }
+}
+
+TEST_CASE("the watch reports a peer that closes, once, and nothing after removal") {
+  ClientWatch watch;
+  int pair[2];
+  std::atomic<int> calls = 0;
+  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+  uint64_t ticket = watch.add(pair[0], [&] { ++calls; });
+  CHECK(send(pair[1], "x", 1, 0) == 1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  CHECK(calls == 0);
+  close(pair[1]);
+  double end = monotonic_seconds() + 5;
+  while (calls == 0 && monotonic_seconds() < end) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  CHECK(calls == 1);
+  watch.remove(pair[0], ticket);
+  close(pair[0]);
+  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+  ticket = watch.add(pair[0], [&] { ++calls; });
+  watch.remove(pair[0], ticket);
+  close(pair[1]);
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  CHECK(calls == 1);
+  close(pair[0]);
+}
