@@ -36,6 +36,7 @@ struct Expr {
   };
   Kind kind = Kind::kConstant;
   int line = 0;
+  int depth = 1;  // of operators, calls and filters below, this one included
   std::string name;
   Value value;
   std::vector<ExprPtr> args;

@@ -169,7 +169,7 @@ Value to_json(Evaluator&, const Value& value, const Arguments& a) {
     if (!indent.is_int() || indent.as_int() < 0 || indent.as_int() > 64)
       fail("tojson: indent should be an integer from 0 to 64");
     style.indent = static_cast<int>(indent.as_int());
-    style.item = ",";
+    style.item = std::string(",");
   }
   const Value separators = a.get(2, "separators", Value());
   if (!separators.is_null()) {
@@ -191,7 +191,8 @@ Value indent(Evaluator&, const Value& value, const Arguments& a) {
                               : std::string(static_cast<size_t>(std::max<int64_t>(0, width.as_int())), ' ');
   const bool first = python::truthy(a.get(1, "first", false)), blank = python::truthy(a.get(2, "blank", false));
   const std::string text = python::str(value);
-  std::string out = first ? pad : "";
+  std::string out;
+  if (first) out += pad;
   for (size_t at = 0; at <= text.size();) {
     const size_t end = std::min(text.find('\n', at), text.size());
     if (at > 0) {

@@ -8,17 +8,14 @@
 
 #include "base/error.h"
 #include "text/template_builtins.h"
-#include "text/template_lexer.h"
+#include "text/template_cursor.h"
 
 namespace sluice {
 namespace {
 
-using Token = TemplateToken;
-using TokenKind = TemplateToken::Kind;
-
-class Parser {
+class Parser : TokenCursor {
  public:
-  explicit Parser(std::string_view source) : tokens_(lex_template(source)) {}
+  explicit Parser(std::string_view source) : TokenCursor(lex_template(source)) {}
   Body run() {
     Body body = statements({});
     if (peek().kind != TokenKind::kEnd) fail("unexpected end tag");
@@ -26,7 +23,7 @@ class Parser {
   }
 
  private:
-  static constexpr int kMaxDepth = 150;
+  static constexpr int kMaxDepth = 150, kMaxChain = 500;
   struct Deeper {
     Parser& parser;
     explicit Deeper(Parser& p) : parser(p) {
@@ -34,39 +31,6 @@ class Parser {
     }
     ~Deeper() { --parser.depth_; }
   };
-
-  [[noreturn]] void fail(std::string_view what) const {
-    throw Error(fmt::format("line {}: {}", tokens_[at_].line, what));
-  }
-  const Token& peek() const { return tokens_[at_]; }
-  const Token& next() { return tokens_[at_ + 1 < tokens_.size() ? at_++ : at_]; }
-  bool is_op(std::string_view op) const { return peek().kind == TokenKind::kOperator && peek().text == op; }
-  bool is_name(std::string_view name) const { return peek().kind == TokenKind::kName && peek().text == name; }
-  bool skip_op(std::string_view op) { return is_op(op) && (next(), true); }
-  bool skip_name(std::string_view name) { return is_name(name) && (next(), true); }
-  std::string found() const {
-    switch (peek().kind) {
-      case TokenKind::kEnd:
-        return "the end of the template";
-      case TokenKind::kBlockEnd:
-        return "the end of the statement";
-      case TokenKind::kPrintEnd:
-        return "the end of the print statement";
-      default:
-        return "'" + peek().text + "'";
-    }
-  }
-  void expect_op(std::string_view op) {
-    if (!skip_op(op)) fail(fmt::format("expected '{}', found {}", op, found()));
-  }
-  std::string expect_name() {
-    if (peek().kind != TokenKind::kName) fail(fmt::format("expected a name, found {}", found()));
-    return next().text;
-  }
-  void expect_block_end() {
-    if (peek().kind != TokenKind::kBlockEnd) fail(fmt::format("expected the end of the statement, found {}", found()));
-    next();
-  }
 
   ExprPtr make(Expr::Kind kind, std::string name = {}) {
     auto expr = std::make_unique<Expr>();
@@ -77,6 +41,8 @@ class Parser {
   }
   ExprPtr make(Expr::Kind kind, std::string name, ExprPtr a, ExprPtr b = nullptr) {
     ExprPtr expr = make(kind, std::move(name));
+    expr->depth = 1 + std::max(a ? a->depth : 0, b ? b->depth : 0);
+    if (expr->depth > kMaxChain) fail("expression is too long");  // trees are walked and freed by recursion
     expr->args.push_back(std::move(a));
     if (b) expr->args.push_back(std::move(b));
     return expr;
@@ -304,7 +270,7 @@ class Parser {
         if (is_op(candidate)) op = candidate;
       }
       if (is_name("in")) op = "in";
-      if (is_name("not") && tokens_[at_ + 1].kind == TokenKind::kName && tokens_[at_ + 1].text == "in") {
+      if (is_name("not") && after().kind == TokenKind::kName && after().text == "in") {
         next();
         op = "not in";
       }
@@ -457,8 +423,7 @@ class Parser {
       if (!first) expect_op(",");
       if (is_op(")")) break;
       if (is_op("*") || is_op("**")) fail("unpacking arguments with * or ** is not supported");
-      if (peek().kind == TokenKind::kName && tokens_[at_ + 1].kind == TokenKind::kOperator &&
-          tokens_[at_ + 1].text == "=") {
+      if (peek().kind == TokenKind::kName && after().kind == TokenKind::kOperator && after().text == "=") {
         std::string name = next().text;
         next();
         expr.named.emplace_back(std::move(name), expression());
@@ -504,8 +469,6 @@ class Parser {
     return negated ? make(Expr::Kind::kUnary, "not", std::move(expr)) : std::move(expr);
   }
 
-  std::vector<Token> tokens_;
-  size_t at_ = 0;
   std::string end_;
   int depth_ = 0, loops_ = 0;
   std::vector<Stmt*> macros_;

@@ -68,6 +68,9 @@ TEST_CASE("endless work, depth and output are stopped") {
   CHECK(failure("{% set t = 'x' * 9000000 %}{% for i in range(99) %}{{ t }}{% endfor %}") != "");
   CHECK(failure("{{ range(100001) }}") != "");
   CHECK(failure("{{ 10 ** 400 }}") != "");
+  std::string sum = "{{ 1";
+  for (int i = 0; i < 200000; ++i) sum += "+1";
+  CHECK_THROWS_AS(render(sum + " }}"), Error);
   CHECK_THROWS_AS(render(std::string(100000, '(').insert(0, "{{ ") + " }}"), Error);
 }
 
