@@ -27,6 +27,9 @@ job::site() {
   [[ -f $file ]] || job::err "SLUICE_SITE=${SLUICE_SITE:-generic}: no such file $file; known are: $(basename -s .sh "${sites[@]}" | xargs)"
   # shellcheck source=env/generic.sh
   source "$file"
+  if [[ -n ${SITE_INTERFACE:-} ]]; then
+    export OMPI_MCA_btl_tcp_if_include=${OMPI_MCA_btl_tcp_if_include:-$SITE_INTERFACE} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-=$SITE_INTERFACE}
+  fi
   [[ -n $SITE_MODULES ]] || return 0
   for init in /etc/profile.d/{lmod,z00_lmod,modules}.sh "${LMOD_PKG:-}/init/bash" "${MODULESHOME:-}/init/bash"; do
     declare -F module >/dev/null && break
