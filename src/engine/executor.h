@@ -43,7 +43,4 @@ std::unique_ptr<Executor> make_model_executor(std::unique_ptr<Model> model, Back
 // Fixed tokens and no compute, to measure everything around a model.
 std::unique_ptr<Executor> make_null_executor(const ExecutorOptions& options, int64_t vocab, int64_t token);
 
-// The same executor, which keeps `parts` (backend, groups, model source) alive until it is gone itself.
-std::unique_ptr<Executor> keep_with(std::unique_ptr<Executor> executor, std::shared_ptr<void> parts);
-
 }  // namespace sluice
