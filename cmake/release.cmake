@@ -28,9 +28,10 @@ if(TARGET sluice_mpi)
 endif()
 
 # Whatever is linked, less the C library and the kernel's own.
-install(RUNTIME_DEPENDENCY_SET sluice_libraries LIBRARY DESTINATION lib
+install(RUNTIME_DEPENDENCY_SET sluice_libraries
   PRE_EXCLUDE_REGEXES "^ld-linux" "^linux-vdso" "^lib(c|m|dl|rt|pthread|util|resolv|nsl|anl)\\.so" "^lib(mpi|open-pal|open-rte)"
-  POST_EXCLUDE_REGEXES "^/lib(64)?/(ld-|libc\\.|libm\\.)")
+  POST_EXCLUDE_REGEXES "^/lib(64)?/(ld-|libc\\.|libm\\.)"
+  LIBRARY DESTINATION lib)
 
 install(DIRECTORY slurm/ DESTINATION slurm USE_SOURCE_PERMISSIONS PATTERN compile.sh EXCLUDE)
 install(DIRECTORY env/ DESTINATION env)
