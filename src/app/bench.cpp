@@ -175,6 +175,7 @@ void add_bench(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();
   verb->add_option("--json", options->json, "File for the figures.");
+  add_bench_serve(*verb, exit_code);
   verb->callback([verb, options, &exit_code] {
     if (verb->get_subcommands().empty()) exit_code = run(*options);
   });

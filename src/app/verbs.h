@@ -15,6 +15,7 @@ void add_serve(CLI::App& app, int& exit_code);
 void add_generate(CLI::App& app, int& exit_code);
 void add_chat(CLI::App& app, int& exit_code);
 void add_info(CLI::App& app, int& exit_code);
-void add_bench(CLI::App& app, int& exit_code);  // and `bench serve`
+void add_bench(CLI::App& app, int& exit_code);
+void add_bench_serve(CLI::App& bench, int& exit_code);  // `bench serve`, added by add_bench
 
 }  // namespace sluice
