@@ -20,7 +20,7 @@ void set_process_name(std::string name) { name_storage() = std::move(name); }
 const std::string& process_name() { return name_storage(); }
 void set_fatal_hook(void (*hook)(std::string_view)) { fatal_hook = hook; }
 
-void fatal(std::string_view message, Place where) {
+void fatal(std::string_view message, CodePlace where) {
   const std::string line =
       fmt::format("sluice: fatal: {} [{}:{}] ({})\n", message, where.file, where.line, process_name());
   std::fputs(line.c_str(), stderr);

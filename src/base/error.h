@@ -43,10 +43,10 @@ void set_process_name(std::string name);
 const std::string& process_name();
 
 // The caller's place, as a default argument.
-struct Place {
+struct CodePlace {
   const char* file;
   int line;
-  static constexpr Place here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
+  static constexpr CodePlace here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
 };
 
 // Called by fatal() before the process aborts, once; lets the rank tell its peers and mark its record.
@@ -54,9 +54,9 @@ void set_fatal_hook(void (*hook)(std::string_view message));
 
 // Our own bug, or a device or peer that failed beyond repair: prints message, place and process name, runs the hook,
 // aborts.
-[[noreturn]] void fatal(std::string_view message, Place where = Place::here());
+[[noreturn]] void fatal(std::string_view message, CodePlace where = CodePlace::here());
 
-inline void check(bool ok, std::string_view message, Place where = Place::here()) {
+inline void check(bool ok, std::string_view message, CodePlace where = CodePlace::here()) {
   if (!ok) [[unlikely]]
     fatal(message, where);
 }
