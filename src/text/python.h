@@ -28,8 +28,8 @@ int64_t length(const Value& value);
 List items(const Value& value);  // iteration: list items, dict keys, characters; undefined is empty
 Value slice(const Value& value, const Value& start, const Value& stop, const Value& step);
 
-// String and dict methods; nullopt-like: an undefined Value when there is none of that name.
+// format % arguments: %s %r %d %i %x %X %o %f %F %e %g with flags, width and precision, and %(key)s.
 std::string format_percent(const std::string& format, const Value& arguments);
-std::vector<std::string> characters(std::string_view text);
+std::vector<std::string> characters(std::string_view text);  // one string per code point
 
 }  // namespace sluice::python
