@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154
 # SPDX-License-Identifier: Apache-2.0
 # Offline generation in jobs that are killed, preempted and run again: every prompt gets exactly one answer.
-export SLUICE_HOME=$work/home MODEL_ID=$repository/tests/models/demo SLUICE_THREADS=1 MAX_NEW_TOKENS=60 MAX_BATCH_SIZE=8
+export SLUICE_HOME=$work/home MODEL_ID=${SLUICE_TEST_MODEL:-$repository/tests/models/demo} SLUICE_THREADS=1 MAX_NEW_TOKENS=60 MAX_BATCH_SIZE=8
 export SLURM_CONF=/tmp/sluice-test-cluster/etc/slurm.conf PROMPTS=$work/prompts.jsonl
 unset RELEASE_DIR
 readonly prompts=3000

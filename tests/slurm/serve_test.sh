@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154
 # SPDX-License-Identifier: Apache-2.0
 # The program itself, serving the demo model from jobs of one to four ranks on two nodes.
-export SLUICE_HOME=$work/home MODEL_ID=$repository/tests/models/demo SLUICE_THREADS=1
+export SLUICE_HOME=$work/home MODEL_ID=${SLUICE_TEST_MODEL:-$repository/tests/models/demo} SLUICE_THREADS=1
 export SLURM_CONF=/tmp/sluice-test-cluster/etc/slurm.conf
 unset RELEASE_DIR
 record() { echo "$SLUICE_HOME/jobs/$1.json"; }
