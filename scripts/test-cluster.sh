@@ -21,6 +21,11 @@ cluster::skip() {
   exit 77
 }
 
+# A test run holds the lock from up to down; nobody else ends its cluster.
+cluster::not_in_use() {
+  [[ -n ${SLUICE_CLUSTER_LOCKED:-} ]] || flock -n "$state.lock" true || cluster::err "a test run uses the cluster; wait for it to end"
+}
+
 cluster::need() {
   local command package missing=()
   while read -r command package; do
@@ -218,9 +223,13 @@ cluster::down() {
 }
 
 case ${1:-} in
-up) cluster::up ;;
+up)
+  ((EUID != 0)) || cluster::not_in_use
+  cluster::up
+  ;;
 down)
   ((EUID == 0)) || cluster::skip "not root: nothing of ours can be running"
+  cluster::not_in_use
   cluster::down
   cluster::log "down"
   ;;
