@@ -43,7 +43,7 @@ job::site() {
 
 # Sets `binary`.
 job::binary() {
-  for binary in ${RELEASE_DIR:+"$RELEASE_DIR/bin/sluice"} "$root/build/cpu/sluice" "$(command -v sluice)"; do
+  for binary in ${RELEASE_DIR:+"$RELEASE_DIR/bin/sluice"} "$root/bin/sluice" "$root/build/cpu/sluice" "$(command -v sluice)"; do
     [[ -e $binary ]] || continue
     [[ -x $binary ]] || job::err "$binary has lost its permission to run, as copying can do; run: chmod +x $binary"
     return 0
