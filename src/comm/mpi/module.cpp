@@ -29,9 +29,8 @@ Progress& progress = *new Progress;
 std::string& failure = *new std::string;
 
 struct Group {
-  MPI_Comm comm = MPI_COMM_NULL;
+  int comm = 0;  // of progress
   int rank = 0, size = 1;
-  std::vector<MPI_Request> requests;
   std::vector<float> scratch;
   std::vector<const float*> parts;
 };
@@ -90,22 +89,18 @@ int init(int* rank, int* size) {
   MPI_Comm_rank(MPI_COMM_WORLD, rank);
   MPI_Comm_size(MPI_COMM_WORLD, size);
   prctl(PR_SET_TIMERSLACK, 1000ul, 0, 0, 0);  // 1 us: short sleeps of this thread end when they should
-  progress.start(MPI_COMM_WORLD, enough_cpus(MPI_COMM_WORLD));
+  progress.start(enough_cpus(MPI_COMM_WORLD));
   return 0;
 }
 
 int make_group(const int* ranks, int n, void** out) {
   Progress::Turn turn(progress);
+  int rank = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   auto* group = new Group;
-  MPI_Group world, members;
-  MPI_Comm_group(MPI_COMM_WORLD, &world);
-  if (failed(MPI_Group_incl(world, n, ranks, &members), "MPI_Group_incl")) return 1;
-  if (failed(MPI_Comm_create_group(MPI_COMM_WORLD, members, 0, &group->comm), "MPI_Comm_create_group")) return 1;
-  MPI_Comm_set_errhandler(group->comm, MPI_ERRORS_RETURN);
-  MPI_Comm_rank(group->comm, &group->rank);
-  MPI_Comm_size(group->comm, &group->size);
-  MPI_Group_free(&members);
-  MPI_Group_free(&world);
+  group->rank = static_cast<int>(std::find(ranks, ranks + n, rank) - ranks);
+  group->size = n;
+  if (failed(progress.join(ranks, n, group->comm), "MPI_Comm_create_group")) return 1;
   groups.push_back(group);
   *out = group;
   return 0;
@@ -121,14 +116,14 @@ bool exchange(Group& g, const char* what, Out out, In in) {
   for (int i = 1; i < g.size; ++i) {
     const int from = (g.rank + g.size - i) % g.size;
     const Span to = in(from);
-    if (failed(post_recv(g.comm, to.data, to.bytes, from, kCollectiveTag, g.requests), what)) return false;
+    if (failed(progress.begin_recv(g.comm, to.data, to.bytes, from, kCollectiveTag), what)) return false;
   }
   for (int i = 1; i < g.size; ++i) {
     const int to = (g.rank + i) % g.size;
     const Span from = out(to);
-    if (failed(post_send(g.comm, from.data, from.bytes, to, kCollectiveTag, g.requests), what)) return false;
+    if (failed(progress.begin_send(g.comm, from.data, from.bytes, to, kCollectiveTag), what)) return false;
   }
-  return !failed(progress.wait(g.requests), what);
+  return !failed(progress.wait(), what);
 }
 
 // data[0, n) of this rank += the others', in rank order. The others' parts lie in scratch, `n` floats each, by rank.
@@ -203,14 +198,14 @@ int broadcast(void* group, void* data, size_t bytes, int root) {
   for (; bit < g.size && !(me & bit); bit <<= 1) {
   }
   if (me != 0) {
-    if (failed(post_recv(g.comm, data, bytes, real(me - bit), kCollectiveTag, g.requests), "broadcast")) return 1;
-    if (failed(progress.wait(g.requests), "broadcast")) return 1;
+    if (failed(progress.begin_recv(g.comm, data, bytes, real(me - bit), kCollectiveTag), "broadcast")) return 1;
+    if (failed(progress.wait(), "broadcast")) return 1;
   }
   for (bit >>= 1; bit > 0; bit >>= 1) {
     if (me + bit >= g.size) continue;
-    if (failed(post_send(g.comm, data, bytes, real(me + bit), kCollectiveTag, g.requests), "broadcast")) return 1;
+    if (failed(progress.begin_send(g.comm, data, bytes, real(me + bit), kCollectiveTag), "broadcast")) return 1;
   }
-  return failed(progress.wait(g.requests), "broadcast") ? 1 : 0;
+  return failed(progress.wait(), "broadcast") ? 1 : 0;
 }
 
 int send(void* group, const void* data, size_t bytes, int to) {
@@ -222,16 +217,13 @@ int send(void* group, const void* data, size_t bytes, int to) {
 int recv(void* group, void* data, size_t bytes, int from) {
   Group& g = *static_cast<Group*>(group);
   Progress::Turn turn(progress);
-  if (failed(post_recv(g.comm, data, bytes, from, kMessageTag, g.requests), "recv")) return 1;
-  return failed(progress.wait(g.requests), "recv") ? 1 : 0;
+  if (failed(progress.begin_recv(g.comm, data, bytes, from, kMessageTag), "recv")) return 1;
+  return failed(progress.wait(), "recv") ? 1 : 0;
 }
 
 int finish() {
   progress.stop();
-  for (Group* group : groups) {
-    MPI_Comm_free(&group->comm);
-    delete group;
-  }
+  for (Group* group : groups) delete group;
   groups.clear();
   return failed(MPI_Finalize(), "MPI_Finalize") ? 1 : 0;
 }

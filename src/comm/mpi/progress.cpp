@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comm/mpi/progress.h"
 
+#include <mpi.h>
 #include <pthread.h>
 #include <sched.h>
 
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <deque>
+#include <vector>
 
 namespace sluice::mpi {
 namespace {
@@ -32,8 +35,6 @@ int in_pieces(size_t bytes, Post post) {
   return MPI_SUCCESS;
 }
 
-}  // namespace
-
 int post_send(MPI_Comm comm, const void* data, size_t bytes, int to, int tag, std::vector<MPI_Request>& requests) {
   return in_pieces(bytes, [&](size_t begin, int n) {
     requests.emplace_back();
@@ -41,15 +42,30 @@ int post_send(MPI_Comm comm, const void* data, size_t bytes, int to, int tag, st
   });
 }
 
-int post_recv(MPI_Comm comm, void* data, size_t bytes, int from, int tag, std::vector<MPI_Request>& requests) {
-  return in_pieces(bytes, [&](size_t begin, int n) {
-    requests.emplace_back();
-    return MPI_Irecv(static_cast<char*>(data) + begin, n, MPI_BYTE, from, tag, comm, &requests.back());
-  });
+int test_all(std::vector<MPI_Request>& requests, int& done) {
+  return MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE);
 }
 
-void Progress::start(MPI_Comm world, bool spin) {
-  world_ = world;
+}  // namespace
+
+struct Progress::State {
+  struct Send {
+    std::vector<char> bytes;
+    std::vector<MPI_Request> requests;
+  };
+  std::vector<MPI_Comm> comms;        // by the numbers of join()
+  std::vector<MPI_Request> requests;  // begun and not waited for
+  std::deque<Send> sends;             // under way, oldest first
+  std::vector<Send> unused;           // their buffers, kept
+
+  int wait(std::vector<MPI_Request>& waited_for, bool spin);
+  int retire_sends();
+};
+
+Progress::Progress() : state_(std::make_unique<State>()) {}
+Progress::~Progress() = default;
+
+void Progress::start(bool spin) {
   spin_ = spin;
   sigset_t all, before;
   sigfillset(&all);
@@ -66,7 +82,9 @@ void Progress::stop() {
   unpark_.notify_all();
   if (thread_.joinable()) thread_.join();
   std::lock_guard lock(mpi_);
-  while (!sends_.empty() && retire_sends() == MPI_SUCCESS) sched_yield();
+  while (!state_->sends.empty() && state_->retire_sends() == MPI_SUCCESS) sched_yield();
+  for (MPI_Comm& comm : state_->comms) MPI_Comm_free(&comm);
+  state_->comms.clear();
 }
 
 Progress::Turn::Turn(Progress& progress) : progress_(progress), lock_(progress.mpi_) {}
@@ -78,17 +96,70 @@ Progress::Turn::~Turn() {
   progress_.unpark_.notify_one();
 }
 
-int Progress::wait(std::vector<MPI_Request>& requests) {
+int Progress::join(const int* world_ranks, int n, int& comm) {
+  MPI_Group world, members;
+  MPI_Comm made = MPI_COMM_NULL;
+  if (const int rc = MPI_Comm_group(MPI_COMM_WORLD, &world); rc != MPI_SUCCESS) return rc;
+  if (const int rc = MPI_Group_incl(world, n, world_ranks, &members); rc != MPI_SUCCESS) return rc;
+  if (const int rc = MPI_Comm_create_group(MPI_COMM_WORLD, members, 0, &made); rc != MPI_SUCCESS) return rc;
+  MPI_Comm_set_errhandler(made, MPI_ERRORS_RETURN);
+  MPI_Group_free(&members);
+  MPI_Group_free(&world);
+  comm = static_cast<int>(state_->comms.size());
+  state_->comms.push_back(made);
+  return MPI_SUCCESS;
+}
+
+int Progress::begin_send(int comm, const void* data, size_t bytes, int to, int tag) {
+  return post_send(state_->comms[static_cast<size_t>(comm)], data, bytes, to, tag, state_->requests);
+}
+
+int Progress::begin_recv(int comm, void* data, size_t bytes, int from, int tag) {
+  auto& requests = state_->requests;
+  return in_pieces(bytes, [&](size_t begin, int n) {
+    requests.emplace_back();
+    return MPI_Irecv(static_cast<char*>(data) + begin, n, MPI_BYTE, from, tag, state_->comms[static_cast<size_t>(comm)],
+                     &requests.back());
+  });
+}
+
+int Progress::wait() {
+  const int rc = state_->wait(state_->requests, spin_);
+  sending_ = !state_->sends.empty();
+  return rc;
+}
+
+int Progress::send(int comm, const void* data, size_t bytes, int to, int tag) {
+  auto& sends = state_->sends;
+  if (sends.size() >= kMaxSends) {
+    if (const int rc = state_->wait(sends.front().requests, spin_); rc != MPI_SUCCESS) return rc;
+  }
+  if (const int rc = state_->retire_sends(); rc != MPI_SUCCESS) return rc;
+  State::Send send;
+  if (!state_->unused.empty()) {
+    send = std::move(state_->unused.back());
+    state_->unused.pop_back();
+  }
+  const char* from = static_cast<const char*>(data);
+  send.bytes.assign(from, from + bytes);
+  sends.push_back(std::move(send));
+  int rc = post_send(state_->comms[static_cast<size_t>(comm)], sends.back().bytes.data(), bytes, to, tag,
+                     sends.back().requests);
+  if (rc == MPI_SUCCESS) rc = state_->retire_sends();  // a short message is gone at once
+  sending_ = !sends.empty();
+  return rc;
+}
+
+int Progress::State::wait(std::vector<MPI_Request>& waited_for, bool spin) {
   int done = 0;
   Clock::time_point start;
   microseconds sleep = kFirstSleep;
   for (int round = 0;; ++round) {
-    const int rc = MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE);
-    if (rc != MPI_SUCCESS) return rc;
+    if (const int rc = test_all(waited_for, done); rc != MPI_SUCCESS) return rc;
     if (done) break;
     if (round == 0) start = Clock::now();
     const auto waited = Clock::now() - start;
-    if (spin_ && waited < kSpin) continue;
+    if (spin && waited < kSpin) continue;
     if (waited < kYield) {
       sched_yield();
       continue;
@@ -96,43 +167,22 @@ int Progress::wait(std::vector<MPI_Request>& requests) {
     std::this_thread::sleep_for(sleep);
     sleep = std::min(sleep * 3 / 2, kLongestSleep);
   }
-  requests.clear();
-  return sends_.empty() ? MPI_SUCCESS : retire_sends();
+  waited_for.clear();
+  return sends.empty() ? MPI_SUCCESS : retire_sends();
 }
 
-int Progress::send(MPI_Comm comm, const void* data, size_t bytes, int to, int tag) {
-  if (sends_.size() >= kMaxSends) {
-    if (const int rc = wait(sends_.front().requests); rc != MPI_SUCCESS) return rc;
-  }
-  if (const int rc = retire_sends(); rc != MPI_SUCCESS) return rc;
-  Send send;
-  if (!unused_.empty()) {
-    send = std::move(unused_.back());
-    unused_.pop_back();
-  }
-  const char* from = static_cast<const char*>(data);
-  send.bytes.assign(from, from + bytes);
-  sends_.push_back(std::move(send));
-  sending_ = true;
-  const int rc = post_send(comm, sends_.back().bytes.data(), bytes, to, tag, sends_.back().requests);
-  return rc == MPI_SUCCESS ? retire_sends() : rc;  // a short message is gone at once
-}
-
-int Progress::retire_sends() {
-  for (size_t i = 0; i < sends_.size();) {
+int Progress::State::retire_sends() {
+  for (size_t i = 0; i < sends.size();) {
     int done = 0;
-    auto& requests = sends_[i].requests;
-    const int rc = MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE);
-    if (rc != MPI_SUCCESS) return rc;
+    if (const int rc = test_all(sends[i].requests, done); rc != MPI_SUCCESS) return rc;
     if (!done) {
       ++i;
       continue;
     }
-    requests.clear();
-    unused_.push_back(std::move(sends_[i]));
-    sends_.erase(sends_.begin() + static_cast<std::ptrdiff_t>(i));
+    sends[i].requests.clear();
+    unused.push_back(std::move(sends[i]));
+    sends.erase(sends.begin() + static_cast<std::ptrdiff_t>(i));
   }
-  sending_ = !sends_.empty();
   return MPI_SUCCESS;
 }
 
@@ -158,8 +208,9 @@ void Progress::look_after() {
     if (!turn) continue;  // the owner is inside MPI and moves everything on
     // Errors show again, with a name, at the owner's next call.
     int flag = 0;
-    retire_sends();
-    MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, world_, &flag, MPI_STATUS_IGNORE);
+    state_->retire_sends();
+    sending_ = !state_->sends.empty();
+    MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, MPI_COMM_WORLD, &flag, MPI_STATUS_IGNORE);
   }
 }
 
