@@ -20,6 +20,7 @@ mapped() {
   done
 }
 
+: >"$work/serve.log"
 MODEL_ID=$folder/model bash "$copy/slurm/serve.sh" >"$work/serve.log" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server"; rm -rf "$work"' EXIT
