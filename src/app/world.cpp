@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cluster/endpoint.h"
+#include "comm/mpi.h"
 
 namespace sluice {
 namespace {
@@ -23,14 +24,24 @@ class RankExecutor : public Executor {
     const ExecutorOptions options = size(*backend_, model->info());
     inner_ = make_model_executor(std::move(model), *backend_, groups_, options);
   }
+  // Ranks that all ended by the same last step leave MPI together; after a loss MPI_Finalize would wait for the dead.
+  ~RankExecutor() override {
+    inner_.reset();
+    groups_ = {};
+    if (ended_) finish_mpi();
+  }
   const ExecutorInfo& info() const override { return inner_->info(); }
-  void run(const Step& step, StepResult& result) override { inner_->run(step, result); }
+  void run(const Step& step, StepResult& result) override {
+    inner_->run(step, result);
+    ended_ = step.shutdown;
+  }
   bool collect(StepResult& result) override { return inner_->collect(result); }
 
  private:
   std::unique_ptr<Backend> backend_;
   Groups groups_;
   std::unique_ptr<Executor> inner_;
+  bool ended_ = false;
 };
 
 std::optional<int> optional_count(const Settings& settings, const char* name) {
