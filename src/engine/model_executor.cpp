@@ -73,6 +73,8 @@ void ModelExecutor::size(const ExecutorOptions& options_in) {
   if (options.max_context == 0) options.max_context = info_.model.max_positions;
   check(options.max_seqs > 0 && options.max_rows > 0 && options.max_context > 0 && options.block_size > 0,
         "the executor needs positive sizes");
+  if (options.block_size % 16 != 0)
+    throw Error(fmt::format("the cache block size is {} tokens, expected a multiple of 16", options.block_size));
   info_.slots = options.max_seqs * info_.stages;
   RunLimits& limits = info_.limits;
   limits.block_size = options.block_size;

@@ -294,4 +294,17 @@ TEST_CASE("tensor and pipeline ranks give the same tokens") {
   }
 }
 
+TEST_CASE("a block size or a cache that cannot work is refused with the numbers") {
+  const Golden golden = read_golden("llama2_gqa");
+  ExecutorOptions options;
+  options.max_seqs = 4;
+  options.max_rows = 16;
+  options.max_context = 256;
+  options.block_size = 24;
+  CHECK_THROWS_WITH_AS(Rank(golden, solo_groups(), options), doctest::Contains("24 tokens"), Error);
+  options.block_size = 16;
+  options.cache_bytes = 100;
+  CHECK_THROWS_WITH_AS(Rank(golden, solo_groups(), options), doctest::Contains("not one block"), Error);
+}
+
 }  // namespace sluice
