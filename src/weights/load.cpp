@@ -69,6 +69,7 @@ StagingItem& WeightLoader::item(std::span<const std::string> names) {
     StagingPart part;
     part.source_cols = shape.size() == 2 ? shape[1] : 1;
     part.rows = partition_.of(spec->second.rows, shape[0]);
+    part.rows.begin += spec->second.stored.first;
     part.cols = shape.size() == 2 ? partition_.of(spec->second.cols, shape[1]) : Range{0, 1, 1};
     part.to_row = out.rows;
     check(out.parts.empty() || out.cols == part.cols.padded, "stacked tensors have equally many columns");
@@ -76,7 +77,10 @@ StagingItem& WeightLoader::item(std::span<const std::string> names) {
     out.rows += part.rows.padded;
     DType dtype = dtype_;
     if (checkpoint_ != nullptr) {
-      part.tensor = &checkpoint_->at(name, shape);
+      const std::vector<int64_t> stored_shape = spec->second.stored_shape();
+      part.tensor = &checkpoint_->at(spec->second.stored_name(), stored_shape);
+      part.transposed = spec->second.stored.transposed;
+      if (part.transposed) part.source_cols = stored_shape[1];
       dtype = part.tensor->dtype();
     } else {
       part.seed = name_seed(name);
@@ -126,7 +130,7 @@ std::vector<std::string> unused_tensors(const Checkpoint& checkpoint, const std:
                                         std::span<const std::string> ignored) {
   std::unordered_set<const CheckpointTensor*> used;
   for (const TensorSpec& spec : table) {
-    if (const CheckpointTensor* tensor = checkpoint.find(spec.name)) used.insert(tensor);
+    if (const CheckpointTensor* tensor = checkpoint.find(spec.stored_name())) used.insert(tensor);
   }
   std::vector<std::string> out;
   for (const CheckpointTensor& tensor : checkpoint.tensors()) {

@@ -25,6 +25,13 @@ int64_t TensorSpec::elements() const {
   return n;
 }
 
+std::vector<int64_t> TensorSpec::stored_shape() const {
+  std::vector<int64_t> out = shape;
+  if (stored.outputs > 0) out[0] = stored.outputs;
+  if (stored.transposed) std::swap(out.at(0), out.at(1));
+  return out;
+}
+
 Partition::Partition(const SplitSizes& sizes, int tp_rank, int tp_size)
     : d_ff(even(sizes.d_ff, tp_rank, tp_size)), vocab(even(sizes.vocab, tp_rank, tp_size)), head_dim(sizes.head_dim) {
   check(tp_rank >= 0 && tp_rank < tp_size, "tp rank out of range");

@@ -17,16 +17,27 @@ enum class Place : uint8_t { kEmbedding, kLayer, kHead };
 
 enum class Init : uint8_t { kUniform, kOne };  // random weights: uniform with variance 1 / columns, or ones
 
+// How a checkpoint holds a tensor where it does not hold it alone and as [out, in]. Loading undoes it.
+struct Stored {
+  bool transposed = false;  // the file's matrix is [in, out]
+  std::string name{};       // of the tensor that holds this one among others; empty: the tensor's own
+  int64_t first = 0;        // output feature of that tensor with which this one begins
+  int64_t outputs = 0;      // output features of that tensor; 0: no others
+};
+
 struct TensorSpec {
-  std::string name;            // in the checkpoint
+  std::string name;            // in the checkpoint; unique in the table
   std::vector<int64_t> shape;  // [out, in], or [n]
   Split rows = Split::kWhole;  // of shape[0]
   Split cols = Split::kWhole;  // of shape[1]
   Place place = Place::kLayer;
   int64_t layer = -1;  // for kLayer
   Init init = Init::kUniform;
+  Stored stored{};  // in the checkpoint, where that differs
 
   int64_t elements() const;
+  const std::string& stored_name() const { return stored.name.empty() ? name : stored.name; }
+  std::vector<int64_t> stored_shape() const;  // of that tensor
 };
 
 // The part of one dimension that a rank holds: [begin, begin + count) of the whole, then zeros up to `padded`. `padded`

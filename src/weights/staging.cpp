@@ -41,10 +41,10 @@ Memory allocate_memory(size_t bytes) {
   return Memory(data);
 }
 
-// One job of a thread: whole rows of a part, or a stretch of bytes of it.
+// One job of a thread: whole rows of a part as the file has them, or a stretch of bytes of it.
 struct Piece {
   size_t item = 0, part = 0;
-  int64_t row = 0, rows = 0;     // of the part, local
+  int64_t row = 0, rows = 0;     // of the part, local; its columns where it is transposed
   uint64_t skip = 0, bytes = 0;  // nonzero bytes: a stretch that starts `skip` bytes into the part's contiguous range
 };
 
@@ -56,8 +56,8 @@ struct ItemState {
 };
 
 bool contiguous(const StagingItem& item, const StagingPart& part) {
-  return part.tensor != nullptr && part.cols.count == part.source_cols && part.cols.count == item.cols &&
-         part.tensor->dtype() == item.dtype;
+  return part.tensor != nullptr && !part.transposed && part.cols.count == part.source_cols &&
+         part.cols.count == item.cols && part.tensor->dtype() == item.dtype;
 }
 
 bool padded(const StagingItem& item) {
@@ -123,8 +123,9 @@ class Stager {
       } else {
         const uint64_t stride = static_cast<uint64_t>(part.source_cols) * element;
         const int64_t rows = std::max<int64_t>(1, static_cast<int64_t>(options_.read_bytes / stride));
-        for (int64_t row = 0; row < part.rows.count; row += rows)
-          pieces_.push_back({index, p, row, std::min(rows, part.rows.count - row), 0, 0});
+        const int64_t stored = part.transposed ? part.cols.count : part.rows.count;
+        for (int64_t row = 0; row < stored; row += rows)
+          pieces_.push_back({index, p, row, std::min(rows, stored - row), 0, 0});
       }
     }
     if (pieces_.size() == before) pieces_.push_back({index, 0, 0, 0, 0, 0});  // padding only
@@ -213,6 +214,7 @@ class Stager {
       return;
     }
     if (piece.rows == 0) return;
+    if (part.transposed) return fill_transposed(file, item, part, piece, bounce);
     const uint64_t first = part.tensor->offset + static_cast<uint64_t>(part.rows.begin + piece.row) * stride +
                            static_cast<uint64_t>(part.cols.begin) * source;
     const bool through = stride - slice < kReadThrough;
@@ -224,6 +226,47 @@ class Stager {
       if (!through) file.read_at(first + at, bounce.data(), static_cast<size_t>(slice));
       convert_elements(to + static_cast<size_t>(r) * row_bytes, item.dtype, bounce.data() + (through ? at : 0), dtype,
                        part.cols.count);
+    }
+  }
+
+  // Stored rows are columns of the item: they are read whole, converted, and turned tile by tile.
+  void fill_transposed(const File& file, const StagingItem& item, const StagingPart& part, const Piece& piece,
+                       std::vector<char>& bounce) {
+    const DType dtype = part.tensor->dtype();
+    const size_t source = dtype_bytes(dtype), element = dtype_bytes(item.dtype);
+    const size_t stride = static_cast<size_t>(part.source_cols) * source;
+    const size_t slice = static_cast<size_t>(part.rows.count) * source;
+    const size_t turned = static_cast<size_t>(part.rows.count) * element;
+    const size_t span = static_cast<size_t>(piece.rows - 1) * stride + slice;
+    const bool through = stride - slice < kReadThrough;
+    const size_t raw = (through ? span : slice + 63) / 64 * 64 + 64;
+    bounce.resize(std::max(bounce.size(), raw + static_cast<size_t>(piece.rows) * turned));
+    const uint64_t first = part.tensor->offset + static_cast<uint64_t>(part.cols.begin + piece.row) * stride +
+                           static_cast<uint64_t>(part.rows.begin) * source;
+    if (through) file.read_at(first, bounce.data(), span);
+    for (int64_t c = 0; c < piece.rows; ++c) {
+      const size_t at = static_cast<size_t>(c) * stride;
+      if (!through) file.read_at(first + at, bounce.data(), slice);
+      convert_elements(bounce.data() + raw + static_cast<size_t>(c) * turned, item.dtype,
+                       bounce.data() + (through ? at : 0), dtype, part.rows.count);
+    }
+    char* to = states_[piece.item].memory.get() + static_cast<size_t>(part.to_row * item.cols + piece.row) * element;
+    const auto turn = [&]<class T>(T* rows) {
+      constexpr int64_t kTile = 32;
+      const T* from = reinterpret_cast<const T*>(bounce.data() + raw);
+      for (int64_t r = 0; r < part.rows.count; r += kTile) {
+        for (int64_t c = 0; c < piece.rows; c += kTile) {
+          for (int64_t i = r; i < std::min(part.rows.count, r + kTile); ++i) {
+            for (int64_t j = c; j < std::min(piece.rows, c + kTile); ++j)
+              rows[i * item.cols + j] = from[j * part.rows.count + i];
+          }
+        }
+      }
+    };
+    if (element == 4) {
+      turn(reinterpret_cast<uint32_t*>(to));
+    } else {
+      turn(reinterpret_cast<uint16_t*>(to));
     }
   }
 

@@ -17,7 +17,8 @@ namespace sluice {
 // one column.
 struct StagingPart {
   const CheckpointTensor* tensor = nullptr;  // null: random
-  int64_t source_cols = 1;                   // of the whole tensor
+  int64_t source_cols = 1;                   // of the whole tensor as stored
+  bool transposed = false;                   // the file holds columns as rows
   Range rows, cols;                          // in elements of the tensor
   int64_t to_row = 0;
   uint64_t seed = 0;   // random: an element depends on seed, its row and its column alone

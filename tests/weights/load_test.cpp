@@ -136,6 +136,71 @@ TEST_CASE("Each rank gets its slices, padded with zeros, in any mix of stored ty
   }
 }
 
+TEST_CASE("Transposed and fused matrices are turned and taken apart, padded with zeros") {
+  // The file holds qkv [in, 24 + 12 + 12], its bias in the same order, and o as [in, out].
+  constexpr int64_t kOutputs = 48;
+  const std::vector<TensorSpec> table = {
+      {"q", {24, kWidth}, Split::kQueryHeads, Split::kWhole, {}, 0, {}, {true, "qkv", 0, kOutputs}},
+      {"k", {12, kWidth}, Split::kKvHeads, Split::kWhole, {}, 0, {}, {true, "qkv", 24, kOutputs}},
+      {"v", {12, kWidth}, Split::kKvHeads, Split::kWhole, {}, 0, {}, {true, "qkv", 36, kOutputs}},
+      {"k.bias", {12}, Split::kKvHeads, Split::kWhole, {}, 0, {}, {false, "qkv.bias", 24, kOutputs}},
+      {"o", {kWidth, 24}, Split::kWhole, Split::kQueryHeads, {}, 0, {}, {true}},
+  };
+  std::vector<float> qkv, bias, o;
+  for (int64_t in = 0; in < kWidth; ++in) {
+    for (int64_t out = 0; out < kOutputs; ++out) qkv.push_back(value(0, out, in));
+  }
+  for (int64_t out = 0; out < kOutputs; ++out) bias.push_back(value(1, out, 0));
+  for (int64_t in = 0; in < 24; ++in) {
+    for (int64_t out = 0; out < kWidth; ++out) o.push_back(value(2, out, in));
+  }
+  for (const std::string dtype : {"F32", "BF16", "F64"}) {
+    test::TemporaryFolder folder;
+    folder.write("model.safetensors", test::safetensors_bytes({{"qkv", dtype, {kWidth, kOutputs}, raw(dtype, qkv)},
+                                                               {"qkv.bias", dtype, {kOutputs}, raw(dtype, bias)},
+                                                               {"o", dtype, {24, kWidth}, raw(dtype, o)}}));
+    const Checkpoint checkpoint = Checkpoint::open(folder.path(), "");
+    CHECK(unused_tensors(checkpoint, table, {}).empty());
+    for (const int tp : {1, 2, 3, 4, 8}) {
+      for (int rank = 0; rank < tp; ++rank) {
+        const Partition p(kSizes, rank, tp);
+        for (const size_t read : {size_t{64}, size_t{500}, size_t{1} << 20}) {
+          test::StoringBackend backend;
+          WeightLoader loader(backend, &checkpoint, table, p, DType::kF32);
+          std::unique_ptr<Weight> all, part_o;
+          Buffer k_bias;
+          const std::string names[] = {"q", "k", "v"}, o_name[] = {"o"}, bias_name[] = {"k.bias"};
+          loader.matrix(names, all);
+          loader.matrix(o_name, part_o);
+          loader.vector(bias_name, k_bias);
+          loader.run({2, 10000, read, true});
+          const std::vector<float> loaded = floats(all), loaded_o = floats(part_o), loaded_bias = floats(k_bias);
+          int64_t at = 0;
+          for (size_t t = 0; t < 3; ++t) {
+            const Range rows = p.of(table[t].rows, table[t].shape[0]);
+            for (int64_t r = 0; r < rows.padded; ++r, ++at) {
+              for (int64_t c = 0; c < kWidth; ++c) {
+                const float expected = r < rows.count ? value(0, table[t].stored.first + rows.begin + r, c) : 0.0f;
+                REQUIRE(loaded[static_cast<size_t>(at * kWidth + c)] == expected);
+              }
+            }
+          }
+          REQUIRE(all->rows() == at);
+          const Range kv = p.of(Split::kKvHeads, 12), q = p.of(Split::kQueryHeads, 24);
+          for (int64_t r = 0; r < kv.padded; ++r)
+            REQUIRE(loaded_bias[static_cast<size_t>(r)] == (r < kv.count ? value(1, 24 + kv.begin + r, 0) : 0.0f));
+          for (int64_t r = 0; r < kWidth; ++r) {
+            for (int64_t c = 0; c < q.padded; ++c) {
+              const float expected = c < q.count ? value(2, r, q.begin + c) : 0.0f;
+              REQUIRE(loaded_o[static_cast<size_t>(r * q.padded + c)] == expected);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("Weight bytes count everything that is held") {
   const Loaded w = load(nullptr, Partition(kSizes, 0, 1), DType::kBF16, 1 << 20, 1 << 20);
   CHECK(w.bytes == 2 * (48 * 24 + 24 * 24 + 24 * 10 + 13 * 24) + 2 * 13 * 24 + 4 * (12 + 24));
