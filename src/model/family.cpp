@@ -65,6 +65,15 @@ void warn_unused(const LoadContext& context, const std::vector<TensorSpec>& tabl
                           context.checkpoint->folder().string(), unused.size(), unused.front()));
 }
 
+void count_parameters(const std::vector<TensorSpec>& table, ModelInfo& info) {
+  info.parameters = 0;
+  info.linear_parameters = info.vocab * info.d_model;  // the head, tied or not
+  for (const TensorSpec& spec : table) {
+    info.parameters += spec.elements();
+    if (spec.place == Place::kLayer && spec.shape.size() == 2) info.linear_parameters += spec.elements();
+  }
+}
+
 std::vector<std::string> model_families() {
   std::vector<std::string> out;
   for (const Family& family : registry())

@@ -36,6 +36,9 @@ TiedNames resolve_tie(const LoadContext& context, const std::string& embed, cons
 void warn_unused(const LoadContext& context, const std::vector<TensorSpec>& table,
                  const std::vector<std::string>& ignored);
 
+// Fills parameters and linear_parameters from the table.
+void count_parameters(const std::vector<TensorSpec>& table, ModelInfo& info);
+
 struct Family {
   std::string name;                        // "llama"
   std::vector<std::string> architectures;  // of config.json

@@ -28,6 +28,12 @@ CacheLayout plan_cache(const std::vector<int64_t>& windows, const LayerRange& lo
   return out;
 }
 
+void require_context(const RunLimits& limits, int64_t max_positions) {
+  if (limits.max_context <= max_positions) return;
+  throw Error(
+      fmt::format("a context of {} tokens was asked for, the model supports {}", limits.max_context, max_positions));
+}
+
 size_t require_cache_memory(const Backend& backend, const std::vector<CacheGroupSpec>& groups, const RunLimits& limits,
                             size_t scratch, size_t tables) {
   check(limits.blocks.size() == groups.size(), "limits name the blocks of every cache group");

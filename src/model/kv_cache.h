@@ -21,6 +21,9 @@ struct CacheLayout {
 // `windows` of all layers, 0 where all keys are seen; `layer_bytes` are those of one token in one layer.
 CacheLayout plan_cache(const std::vector<int64_t>& windows, const LayerRange& local, size_t layer_bytes);
 
+// Throws Error where a sequence may be longer than the model's positions.
+void require_context(const RunLimits& limits, int64_t max_positions);
+
 // Bytes of all groups. Throws Error, with the numbers, when they, `scratch` and `tables` do not fit into free memory.
 size_t require_cache_memory(const Backend& backend, const std::vector<CacheGroupSpec>& groups, const RunLimits& limits,
                             size_t scratch, size_t tables);

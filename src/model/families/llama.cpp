@@ -130,12 +130,7 @@ void describe_llama(const Config& config, ModelInfo& info) {
   const LlamaConfig c = read_llama(config);
   info.vocab = c.vocab, info.max_positions = c.max_positions, info.n_layers = c.n_layers, info.d_model = c.d_model;
   info.n_heads = c.n_heads, info.n_kv_heads = c.n_kv_heads, info.head_dim = c.head_dim, info.d_ff = c.d_ff;
-  info.parameters = 0;
-  info.linear_parameters = c.vocab * c.d_model;
-  for (const TensorSpec& spec : llama_tensors(c)) {
-    info.parameters += spec.elements();
-    if (spec.place == Place::kLayer && spec.shape.size() == 2) info.linear_parameters += spec.elements();
-  }
+  count_parameters(llama_tensors(c), info);
 }
 
 class Llama final : public Model {
@@ -273,10 +268,7 @@ Llama::Activations Llama::take(Arena& arena, int64_t rows, int64_t logits) const
 }
 
 void Llama::allocate(const RunLimits& limits) {
-  if (limits.max_context > c_.max_positions) {
-    throw Error(fmt::format("a context of {} tokens was asked for, the model supports {}", limits.max_context,
-                            c_.max_positions));
-  }
+  require_context(limits, c_.max_positions);
   Arena dry;
   take(dry, limits.max_rows, limits.max_logits);
   if (groups_.last_stage()) head_.measure(groups_, dry, limits.max_logits);
