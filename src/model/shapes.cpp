@@ -41,6 +41,10 @@ constexpr Shape kShapes[] = {
     {"mistral-7b", R"({"architectures": ["MistralForCausalLM"], "torch_dtype": "bfloat16", "vocab_size": 32000,
       "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
       "num_key_value_heads": 8, "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "sliding_window": 4096})"},
+    {"gpt2", R"({"architectures": ["GPT2LMHeadModel"], "torch_dtype": "float32", "vocab_size": 50257, "n_embd": 768,
+      "n_layer": 12, "n_head": 12, "n_positions": 1024})"},
+    {"gpt2-xl", R"({"architectures": ["GPT2LMHeadModel"], "torch_dtype": "float32", "vocab_size": 50257, "n_embd": 1600,
+      "n_layer": 48, "n_head": 25, "n_positions": 1024})"},
 };
 }  // namespace
 

@@ -46,7 +46,8 @@ TEST_CASE("Named shapes have the parameters of the published models") {
   const std::pair<const char*, int64_t> published[] = {{"llama-3.2-1b", 1235814400}, {"llama-3.2-3b", 3212749824},
                                                        {"llama-3-8b", 8030261248},   {"llama-3-70b", 70553706496},
                                                        {"llama-2-7b", 6738415616},   {"tinyllama-1.1b", 1100048384},
-                                                       {"qwen2-0.5b", 494032768},    {"mistral-7b", 7241732096}};
+                                                       {"qwen2-0.5b", 494032768},    {"mistral-7b", 7241732096},
+                                                       {"gpt2", 124439808},          {"gpt2-xl", 1557611200}};
   CHECK(random_shapes().size() == std::size(published));
   for (const auto& shape : published) {
     const std::string name = shape.first;
@@ -70,7 +71,8 @@ TEST_CASE("Linear parameters are the products of the layers and the head") {
 
 TEST_CASE("An unknown architecture is refused with the list of known ones") {
   CHECK(contains(refusal(Folder("", "MambaForCausalLM").source),
-                 "the architecture MambaForCausalLM is not supported, expected one of LlamaForCausalLM, LlamaModel, "
+                 "the architecture MambaForCausalLM is not supported, expected one of GPT2LMHeadModel, GPT2Model, "
+                 "LlamaForCausalLM, LlamaModel, "
                  "MistralForCausalLM, "
                  "MistralModel, Qwen2ForCausalLM, Qwen2Model"));
   Folder none("");
@@ -106,6 +108,28 @@ TEST_CASE("What would change the computation is refused by name") {
               "Qwen2ForCausalLM")
               .source),
       "full_attention or sliding_attention"));
+}
+
+TEST_CASE("GPT-2 goes by its own names or the common ones and refuses what it does not compute") {
+  const std::string gpt2 = "GPT2LMHeadModel";
+  const ModelInfo own =
+      read_model_info(Folder(R"(, "n_embd": 48, "n_head": 12, "n_layer": 3, "n_positions": 64)", gpt2).source);
+  CHECK(own.d_model == 48);
+  CHECK(own.n_heads == 12);
+  CHECK(own.n_layers == 3);
+  CHECK(own.max_positions == 64);
+  CHECK(own.d_ff == 192);
+  const ModelInfo common = read_model_info(Folder("", gpt2).source);
+  CHECK(common.d_model == 32);
+  CHECK(common.n_heads == 4);
+  CHECK(common.n_layers == 2);
+  CHECK(common.max_positions == 1024);
+  CHECK(read_model_info(Folder(R"(, "n_inner": 40)", gpt2).source).d_ff == 40);
+  CHECK(contains(refusal(Folder(R"(, "n_head": 5)", gpt2).source),
+                 "hidden_size is 32, expected a multiple of the 5 heads"));
+  CHECK(contains(refusal(Folder(R"(, "add_cross_attention": true)", gpt2).source), "add_cross_attention is true"));
+  CHECK(contains(refusal(Folder(R"(, "activation_function": "quick_gelu")", gpt2).source),
+                 "activation_function is \"quick_gelu\""));
 }
 
 TEST_CASE("A dtype that weights cannot have is refused and the folder must hold a config") {

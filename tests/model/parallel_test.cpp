@@ -43,7 +43,7 @@ TEST_CASE("Split over tp and pp ranks the logits are the reference's and greedy 
 }
 
 TEST_CASE("A pipeline gives the same bits as one rank") {
-  for (const std::string name : {"llama2_gqa", "mistral_window", "bf16"}) {
+  for (const std::string name : {"llama2_gqa", "mistral_window", "bf16", "gpt2/inverse_layer"}) {
     const Golden golden = test::read_golden(name);
     const Outcome one = run_parallel(golden, 1, 1, "auto")[0];
     CHECK(run_parallel(golden, 1, 2, "auto")[1].logits == one.logits);
@@ -61,8 +61,27 @@ TEST_CASE("More ranks than heads or than divide anything still give the referenc
   }
 }
 
+TEST_CASE("Twelve heads over eight ranks and two stages give the reference's logits and tokens on every rank") {
+  const Golden golden = test::read_golden("gpt2/twelve_heads");
+  for (const auto& pair : {std::pair{8, 1}, std::pair{8, 2}}) {
+    const int tp = pair.first, pp = pair.second;
+    CAPTURE(pp);
+    const auto outcomes = run_parallel(golden, tp, pp, "float32");
+    REQUIRE(outcomes.size() == static_cast<size_t>(tp * pp));
+    for (size_t rank = 0; rank < outcomes.size(); ++rank) {
+      if (rank < static_cast<size_t>(tp * (pp - 1))) {
+        CHECK(outcomes[rank].logits.empty());
+        continue;
+      }
+      CHECK(test::max_difference(outcomes[rank].logits, golden.logits) <= 1e-4);
+      CHECK(outcomes[rank].greedy == golden.greedy);
+      CHECK(outcomes[rank].logits == outcomes.back().logits);
+    }
+  }
+}
+
 TEST_CASE("Half precision split over ranks stays within the reference's own rounding") {
-  for (const std::string name : {"bf16", "f16", "bf16_qwen2"}) {
+  for (const std::string name : {"bf16", "f16", "bf16_qwen2", "gpt2/bf16"}) {
     const Golden golden = test::read_golden(name);
     const double tolerance = test::max_difference(golden.native_logits, golden.logits);
     for (const auto& pair : {std::pair{2, 1}, std::pair{4, 1}, std::pair{2, 2}}) {

@@ -33,6 +33,22 @@ class PlainBackend : public StoringBackend {
         static_cast<float*>(out.row(t))[i] = from[i] * scale * weight.as<float>()[i];
     }
   }
+  void layer_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias,
+                  float eps) override {
+    if (residual) add(residual, x);
+    const Tensor& in = residual ? residual : x;
+    const double n = static_cast<double>(in.dim(1));
+    for (int64_t t = 0; t < out.dim(0); ++t) {
+      const float* from = static_cast<const float*>(in.row(t));
+      double sum = 0.0, squares = 0.0;
+      for (int64_t i = 0; i < in.dim(1); ++i) sum += from[i];
+      for (int64_t i = 0; i < in.dim(1); ++i) squares += (from[i] - sum / n) * (from[i] - sum / n);
+      const double scale = 1.0 / std::sqrt(squares / n + eps);
+      for (int64_t i = 0; i < in.dim(1); ++i)
+        static_cast<float*>(out.row(t))[i] =
+            static_cast<float>((from[i] - sum / n) * scale) * weight.as<float>()[i] + bias.as<float>()[i];
+    }
+  }
   void linear(const Tensor& out, const Tensor& x, const Weight& weight, const Epilogue& epilogue) override {
     check(out.dim(1) == weight.rows() && x.dim(1) == weight.cols(), "shapes of a product fit");
     const std::vector<float>& w = static_cast<const PlainWeight&>(weight).values;
@@ -100,6 +116,17 @@ class PlainBackend : public StoringBackend {
       const float* in = static_cast<const float*>(gate_up.row(t));
       for (int64_t i = 0; i < n; ++i)
         static_cast<float*>(out.row(t))[i] = in[i] / (1.0f + std::exp(-in[i])) * in[n + i];
+    }
+  }
+  void activation(const Tensor& inout, Activation activation) override {
+    check(activation == Activation::kGeluTanh || activation == Activation::kGeluErf, "the goldens use gelu");
+    for (int64_t t = 0; t < inout.dim(0); ++t) {
+      for (int64_t i = 0; i < inout.dim(1); ++i) {
+        float& x = static_cast<float*>(inout.row(t))[i];
+        const double v = x, cube = std::sqrt(2.0 / M_PI) * (v + 0.044715 * v * v * v);
+        x = static_cast<float>(0.5 * v *
+                               (1.0 + (activation == Activation::kGeluErf ? std::erf(v / M_SQRT2) : std::tanh(cube))));
+      }
     }
   }
   void add(const Tensor& inout, const Tensor& other) override {

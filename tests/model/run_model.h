@@ -124,25 +124,29 @@ class ModelRunner {
   std::vector<Buffer> buffers_;
 };
 
-// Reference values of one case, as tests/golden/make_llama.py wrote them.
+// Reference values of one case, as tests/golden/make_<family>.py wrote them.
 struct Golden {
   std::filesystem::path folder;
   std::vector<int32_t> prompt, greedy, native_greedy;
   std::vector<float> logits, margins, native_logits, native_margins;  // native: computed in half precision
 };
 
+// Names of cases: "llama1" of the Llama family, "gpt2/masks" of another.
 inline std::vector<std::string> golden_cases() {
   std::vector<std::string> out;
-  for (const auto& item :
-       std::filesystem::directory_iterator(std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden/llama"))
-    out.push_back(item.path().filename().string());
+  for (const std::string family : {"llama", "gpt2"}) {
+    for (const auto& item :
+         std::filesystem::directory_iterator(std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden" / family))
+      out.push_back((family == "llama" ? "" : family + "/") + item.path().filename().string());
+  }
   std::sort(out.begin(), out.end());
   return out;
 }
 
 inline Golden read_golden(const std::string& name) {
   Golden out;
-  out.folder = std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden/llama" / name;
+  const bool llama = name.find('/') == std::string::npos;
+  out.folder = std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden" / (llama ? "llama/" + name : name);
   const File file = File::open_read(out.folder / "golden.safetensors");
   for (const SafetensorsEntry& entry : read_safetensors(file).tensors) {
     const size_t bytes = static_cast<size_t>(entry.end - entry.begin);
