@@ -1,116 +1,71 @@
 // SPDX-License-Identifier: Apache-2.0
-// Paged attention with a running softmax over cache blocks in order. A row sees keys 0 .. position in blocks that start
-// at multiples of the block size, whatever chunk it came in and whatever else is in the batch: its result is always the
-// same.
+#include "backend/cpu/attention.h"
+
 #include <algorithm>
 #include <cstring>
 
-#include "backend/cpu/cpu_backend.h"
-#include "backend/cpu/simd.h"
 #include "base/error.h"
 
 namespace sluice {
 namespace {
-constexpr int32_t kTileRows = 16;  // rows that share one widened cache block
-constexpr float kNone = -3.0e38f;
+constexpr int64_t kWorthThreads = 1024;  // products: below, waking the others costs more than it saves
+constexpr int64_t kTileQueries = 64;     // rows by heads: what a piece of widened keys is used for
 }  // namespace
 
-void CpuBackend::attention(const Tensor& out, const Tensor& q, const BatchView& batch, int group,
-                           const AttentionShape& shape, const CacheLayer& cache) {
-  const int64_t block = cache.k.dim(2);
-  check(block % 16 == 0, "the cache block size is a multiple of 16 on the CPU");
-  check(shape.n_heads % shape.n_kv_heads == 0, "query heads divide evenly over key-value heads");
-  const auto* first_row = batch.first_row.as<int32_t>();
-  const auto* context = batch.context.as<int32_t>();
-  pieces_.clear();
-  int64_t work = 0;
-  for (int32_t s = 0; s < batch.seqs; ++s) {
-    const int32_t rows = first_row[s + 1] - first_row[s];
-    work += static_cast<int64_t>(rows) * context[s] * shape.n_heads * shape.head_dim;
-    for (int32_t r = 0; r < rows; r += kTileRows)
-      pieces_.push_back({s, first_row[s] + r, std::min(kTileRows, rows - r)});
+AttentionOp::AttentionOp(int64_t vector_targets, Pool& pool)
+    : kernel_(attention_kernel(vector_targets)), pool_(pool), scratch_(static_cast<size_t>(pool.threads())) {}
+
+void AttentionOp::run(const Tensor& out, const Tensor& q, const BatchView& batch, const CacheIndex& index,
+                      const AttentionShape& shape, const CacheLayer& cache) {
+  const int64_t group = shape.n_heads / shape.n_kv_heads, tile_rows = std::max<int64_t>(1, kTileQueries / group);
+  const int32_t* first_row = batch.first_row.as<int32_t>();
+  const int32_t* context = batch.context.as<int32_t>();
+  tasks_.clear();
+  int64_t work = 0;  // products of a query and a key
+  for (int32_t seq = 0; seq < batch.seqs; ++seq) {
+    const int32_t rows = first_row[seq + 1] - first_row[seq];
+    check(rows == 0 || (rows > 0 && context[seq] >= rows), "a sequence has fewer keys than rows");
+    work += int64_t{rows} * context[seq] * shape.n_heads;
+    // Late tiles see the most keys: they come first, so that threads finish together.
+    const int32_t step = static_cast<int32_t>(tile_rows);
+    for (int32_t row = (rows - 1) / step * step; rows > 0 && row >= 0; row -= step)
+      tasks_.push_back({seq, row, std::min(step, rows - row)});
   }
-  const auto n = static_cast<int64_t>(pieces_.size()) * shape.n_kv_heads;
-  constexpr int64_t kWorthThreads = 65536;
-  pool_.split(n, work < kWorthThreads ? std::max<int64_t>(n, 1) : 1, [&](int64_t begin, int64_t end, int thread) {
-    // The last pieces of a long prompt have the most keys: they go first.
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t at = n - 1 - i;
-      attend_piece(pieces_[static_cast<size_t>(at / shape.n_kv_heads)], at % shape.n_kv_heads, out, q, batch, group,
-                   shape, cache, attention_[static_cast<size_t>(thread)]);
-    }
+  const int64_t block_size = cache.k.dim(2), head_elements = block_size * shape.head_dim;
+  const size_t element = dtype_bytes(cache.k.dtype);
+  const size_t bytes = kernel_.scratch_bytes(tile_rows * group, shape.head_dim);
+  const int64_t n_tasks = static_cast<int64_t>(tasks_.size()) * shape.n_kv_heads;
+  const auto attend = [&](int64_t i, int thread) {
+    const Task& task = tasks_[static_cast<size_t>(i / shape.n_kv_heads)];
+    const int64_t kv_head = i % shape.n_kv_heads, row = first_row[task.seq] + task.row;
+    const int64_t rows_of_seq = first_row[task.seq + 1] - first_row[task.seq];
+    const int64_t column = kv_head * group * shape.head_dim;
+    AttentionTile tile;
+    tile.rows = task.rows;
+    tile.group = group;
+    tile.head_dim = shape.head_dim;
+    tile.first_position = context[task.seq] - rows_of_seq + task.row;
+    tile.scale = shape.scale;
+    tile.window = shape.window;
+    if (shape.alibi_slopes) tile.slopes = shape.alibi_slopes.as<float>() + kv_head * group;
+    tile.q = static_cast<const float*>(q.row(row)) + column;
+    tile.q_stride = q.row_stride;
+    tile.out = static_cast<float*>(out.row(row)) + column;
+    tile.out_stride = out.row_stride;
+    tile.blocks = static_cast<const int32_t*>(index.block_table.row(task.seq));
+    tile.k = static_cast<const char*>(cache.k.data) + static_cast<size_t>(kv_head * head_elements) * element;
+    tile.v = static_cast<const char*>(cache.v.data) + static_cast<size_t>(kv_head * head_elements) * element;
+    tile.block_size = block_size;
+    tile.block_stride = cache.k.row_stride;
+    tile.dtype = cache.k.dtype;
+    kernel_.run(tile, scratch_[static_cast<size_t>(thread)].reserve(bytes));
+  };
+  pool_.split(n_tasks, work < kWorthThreads ? n_tasks : 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t i = begin; i < end; ++i) attend(i, thread);
   });
-}
-
-void CpuBackend::attend_piece(const AttentionPiece& piece, int64_t kv_head, const Tensor& out, const Tensor& q,
-                              const BatchView& batch, int group, const AttentionShape& shape, const CacheLayer& cache,
-                              AttentionScratch& scratch) const {
-  const int64_t dim = shape.head_dim, block = cache.k.dim(2), heads = shape.n_heads / shape.n_kv_heads;
-  const size_t size = static_cast<size_t>(dim * block);
-  const size_t n_states = static_cast<size_t>(piece.rows * heads);
-  if (scratch.keys.size() < size) {
-    scratch.keys.resize(size);
-    scratch.values.resize(size);
-    scratch.scores.resize(static_cast<size_t>(2 * block));
-  }
-  if (scratch.query.size() < n_states * static_cast<size_t>(dim))
-    scratch.query.resize(n_states * static_cast<size_t>(dim));
-  if (scratch.state.size() < 2 * n_states) scratch.state.resize(2 * n_states);
-  float *maxima = scratch.state.data(), *sums = maxima + n_states;
-
-  const int64_t s = piece.sequence;
-  const int64_t last_row = batch.first_row.as<int32_t>()[s + 1] - 1;
-  const int64_t last_position = batch.context.as<int32_t>()[s] - 1;
-  const auto position = [&](int64_t row) { return last_position - (last_row - row); };
-  for (int64_t r = 0; r < piece.rows; ++r) {
-    for (int64_t h = 0; h < heads; ++h) {
-      const size_t i = static_cast<size_t>(r * heads + h);
-      const int64_t column = (kv_head * heads + h) * dim;
-      float* query = scratch.query.data() + i * static_cast<size_t>(dim);
-      std::memcpy(query, static_cast<const float*>(q.row(piece.first_row + r)) + column,
-                  static_cast<size_t>(dim) * sizeof(float));
-      simd::scale(query, shape.scale, dim);
-      std::memset(static_cast<float*>(out.row(piece.first_row + r)) + column, 0,
-                  static_cast<size_t>(dim) * sizeof(float));
-      maxima[i] = kNone;
-      sums[i] = 0;
-    }
-  }
-
-  const auto* table = static_cast<const int32_t*>(batch.cache[group].block_table.row(s));
-  const size_t width = dtype_bytes(cache.k.dtype);
-  const int64_t first_key = shape.window > 0 ? std::max<int64_t>(0, position(piece.first_row) - shape.window + 1) : 0;
-  const int64_t last_key = position(piece.first_row + piece.rows - 1);
-  for (int64_t b = first_key / block; b <= last_key / block; ++b) {
-    const size_t at = static_cast<size_t>((table[b] * shape.n_kv_heads + kv_head) * block * dim) * width;
-    simd::widen(scratch.keys.data(), static_cast<const uint8_t*>(cache.k.data) + at, cache.k.dtype, dim * block);
-    simd::widen(scratch.values.data(), static_cast<const uint8_t*>(cache.v.data) + at, cache.v.dtype, dim * block);
-    for (int64_t r = 0; r < piece.rows; ++r) {
-      const int64_t here = position(piece.first_row + r);
-      const int64_t oldest = shape.window > 0 ? std::max<int64_t>(0, here - shape.window + 1) : 0;
-      const int64_t first = std::max<int64_t>(oldest - b * block, 0), last = std::min(here + 1 - b * block, block);
-      if (first >= last) continue;
-      for (int64_t h = 0; h < heads; ++h) {
-        const size_t i = static_cast<size_t>(r * heads + h);
-        const int64_t head = kv_head * heads + h;
-        float* bias = nullptr;
-        if (shape.alibi_slopes) {
-          bias = scratch.scores.data() + block;
-          for (int64_t j = 0; j < block; ++j)
-            bias[j] = shape.alibi_slopes.as<float>()[head] * static_cast<float>(b * block + j);
-        }
-        simd::attend({scratch.keys.data(), scratch.values.data(), dim, block,
-                      scratch.query.data() + i * static_cast<size_t>(dim), first, last, bias,
-                      static_cast<float*>(out.row(piece.first_row + r)) + head * dim, maxima + i, sums + i,
-                      scratch.scores.data()});
-      }
-    }
-  }
-  for (int64_t r = 0; r < piece.rows; ++r) {
-    for (int64_t h = 0; h < heads; ++h)
-      simd::scale(static_cast<float*>(out.row(piece.first_row + r)) + (kv_head * heads + h) * dim,
-                  1.0f / sums[r * heads + h], dim);
-  }
+  // Padding rows belong to no sequence; what is left in them must not be noise.
+  for (int64_t row = first_row[batch.seqs]; row < out.dim(0); ++row)
+    std::memset(out.row(row), 0, static_cast<size_t>(out.dim(1)) * sizeof(float));
 }
 
 }  // namespace sluice

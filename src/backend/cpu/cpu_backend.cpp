@@ -6,11 +6,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
-#include "backend/cpu/simd.h"
 #include "base/clock.h"
 #include "base/error.h"
 
@@ -30,44 +28,52 @@ int thread_count(const CpuOptions& options) {
   return std::max(1, cpus_of_mask() / std::max(1, options.local_ranks));
 }
 
-CpuOptions resolve(CpuOptions options) {
-  if (const char* isa = std::getenv("SLUICE_CPU_ISA"); options.isa == "auto" && isa != nullptr && *isa != '\0')
-    options.isa = isa;
-  if (options.isa != "auto" && options.isa != "avx2")
-    throw Error(fmt::format("cpu-isa: expected auto or avx2, found '{}'", options.isa));
-  if (options.isa == "avx2") simd::cap_to_avx2();
-  return options;
+std::string_view isa_name(const CpuOptions& options) {
+  const char* variable = std::getenv("SLUICE_CPU_ISA");
+  return options.isa == "auto" && variable != nullptr && *variable != '\0' ? variable : std::string_view(options.isa);
 }
 
 DType stored(Scheme scheme) {
   return scheme == Scheme::kBF16 ? DType::kBF16 : scheme == Scheme::kF16 ? DType::kF16 : DType::kF32;
 }
 
-float activate(float x, Activation activation) {
-  constexpr float kRootTwoOverPi = 0.7978845608028654f;
-  switch (activation) {
-    case Activation::kSilu:
-      return x / (1.0f + std::exp(-x));
-    case Activation::kGeluErf:
-      return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f));
-    case Activation::kGeluTanh:
-      return 0.5f * x * (1.0f + std::tanh(kRootTwoOverPi * (x + 0.044715f * x * x * x)));
-    case Activation::kRelu:
-      return std::max(x, 0.0f);
-  }
-  return x;
+float* at(const Tensor& t, int64_t row) { return static_cast<float*>(t.row(row)); }
+
+bool is_matrix(const Tensor& t, DType dtype, int64_t rows, int64_t cols) {
+  return t.rank == 2 && t.dtype == dtype && t.dim(0) == rows && t.dim(1) == cols;
+}
+bool is_vector(const Tensor& t, DType dtype, int64_t n) {
+  return t.rank == 1 && t.dtype == dtype && t.dim(0) == n && t.contiguous();
+}
+bool is_float(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
+
+void check_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight) {
+  const int64_t n = out.dim(0), width = out.dim(1);
+  check(is_matrix(out, DType::kF32, n, width) && is_matrix(x, DType::kF32, n, width) &&
+            (!residual || is_matrix(residual, DType::kF32, n, width)) && is_vector(weight, DType::kF32, width),
+        "norm: shapes do not fit");
 }
 
-float* at(const Tensor& t, int64_t row) { return static_cast<float*>(t.row(row)); }
+// K and V of the shape's heads, [blocks, n_kv_heads, block_size, head_dim] each.
+void check_cache(const CacheLayer& cache, const AttentionShape& shape) {
+  const Tensor &k = cache.k, &v = cache.v;
+  check(k.rank == 4 && v.rank == 4 && k.shape == v.shape && k.row_stride == v.row_stride && k.dtype == v.dtype &&
+            is_float(k.dtype) && k.dim(1) == shape.n_kv_heads && k.dim(3) == shape.head_dim &&
+            shape.n_heads % shape.n_kv_heads == 0,
+        "the cache's layout does not fit the attention's");
+}
 
 }  // namespace
 
 CpuBackend::CpuBackend(const CpuOptions& options)
-    : pool_(thread_count(options), thread_count(options) * std::max(1, options.local_ranks) <= cpus_of_mask()),
-      attention_(static_cast<size_t>(pool_.threads())) {}
+    : isa_(detect_isa(isa_name(options))),
+      pool_(thread_count(options), thread_count(options) * std::max(1, options.local_ranks) <= cpus_of_mask()),
+      rows_(row_ops(isa_.vector_targets)),
+      products_(isa_, pool_, rows_),
+      attention_(isa_.vector_targets, pool_) {}
 
 std::string CpuBackend::describe() const {
-  return fmt::format("cpu, {} thread{}, {}", pool_.threads(), pool_.threads() == 1 ? "" : "s", simd::target_name());
+  return fmt::format("cpu, {} thread{}, {}", pool_.threads(), pool_.threads() == 1 ? "" : "s", isa_.name);
 }
 
 DType CpuBackend::cache_dtype(Scheme scheme) const { return stored(scheme); }
@@ -83,7 +89,9 @@ void CpuBackend::copy_out(void* host, const Tensor& device) {
 }
 
 std::unique_ptr<Weight> CpuBackend::pack(const HostMatrix& source, Scheme scheme) {
-  return PanelWeight::pack(source, stored(scheme), pool_);
+  check(source.rows > 0 && source.cols > 0 && source.row_stride >= source.cols && is_float(source.dtype),
+        "a matrix to pack is not a float matrix");
+  return products_.pack(source, scheme);
 }
 
 template <class Body>
@@ -96,118 +104,142 @@ void CpuBackend::rows(int64_t n, int64_t work, const Body& body) {
 
 void CpuBackend::embed(const Tensor& out, const Tensor& table, const Tensor& ids, int64_t first_id) {
   const int64_t width = table.dim(1);
-  check(out.dim(1) == width && out.dim(0) == ids.dim(0), "embed: shapes do not fit");
+  check(table.rank == 2 && is_float(table.dtype) && is_matrix(out, DType::kF32, out.dim(0), width) &&
+            is_vector(ids, DType::kI32, out.dim(0)),
+        "embed: shapes do not fit");
   rows(out.dim(0), out.elements(), [&](int64_t t) {
     const int64_t id = ids.as<int32_t>()[t] - first_id;
     if (id < 0 || id >= table.dim(0)) {
       std::memset(out.row(t), 0, static_cast<size_t>(width) * sizeof(float));
     } else {
-      simd::widen(at(out, t), table.row(id), table.dtype, width);
+      rows_.widen(at(out, t), table.row(id), table.dtype, width);
     }
   });
 }
 
 void CpuBackend::rms_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight, float eps) {
-  check(out.dim(1) == weight.dim(0) && x.dim(1) == weight.dim(0), "rms_norm: shapes do not fit");
+  check_norm(out, x, residual, weight);
   rows(x.dim(0), x.elements(), [&](int64_t t) {
-    simd::rms_norm(at(out, t), at(x, t), residual ? at(residual, t) : nullptr, weight.as<float>(), x.dim(1), eps);
+    rows_.rms_norm(at(out, t), at(x, t), residual ? at(residual, t) : nullptr, weight.as<float>(), x.dim(1), eps);
   });
 }
 
 void CpuBackend::layer_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight,
                             const Tensor& bias, float eps) {
-  check(out.dim(1) == weight.dim(0) && x.dim(1) == weight.dim(0), "layer_norm: shapes do not fit");
+  check_norm(out, x, residual, weight);
+  check(!bias || is_vector(bias, DType::kF32, x.dim(1)), "layer_norm: the bias does not fit");
   rows(x.dim(0), x.elements(), [&](int64_t t) {
-    simd::layer_norm(at(out, t), at(x, t), residual ? at(residual, t) : nullptr, weight.as<float>(), bias.as<float>(),
+    rows_.layer_norm(at(out, t), at(x, t), residual ? at(residual, t) : nullptr, weight.as<float>(), bias.as<float>(),
                      x.dim(1), eps);
   });
 }
 
 void CpuBackend::linear(const Tensor& out, const Tensor& x, const Weight& weight, const Epilogue& epilogue) {
-  static_cast<const PanelWeight&>(weight).product(out, x, epilogue, pool_, products_);
+  check(is_matrix(x, DType::kF32, out.dim(0), weight.cols()) &&
+            is_matrix(out, DType::kF32, out.dim(0), weight.rows()) &&
+            (!epilogue.bias || is_vector(epilogue.bias, DType::kF32, weight.rows())) &&
+            (!epilogue.residual || is_matrix(epilogue.residual, DType::kF32, out.dim(0), weight.rows())),
+        "linear: shapes do not fit");
+  if (out.dim(0) > 0) products_.run(out, x, static_cast<const PanelWeight&>(weight), epilogue);
 }
 
 void CpuBackend::rope_and_cache(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& table,
                                 const BatchView& batch, int group, const AttentionShape& shape,
                                 const CacheLayer& cache) {
-  const int64_t dim = shape.head_dim, block = cache.k.dim(2), half = table ? table.dim(1) / 2 : 0;
+  const int64_t n = batch.rows, dim = shape.head_dim, block = cache.k.dim(2), half = table ? table.dim(1) / 2 : 0;
+  const Tensor& slots = batch.cache[group].slots;
+  check_cache(cache, shape);
+  check(is_matrix(q, DType::kF32, n, shape.n_heads * dim) && is_matrix(k, DType::kF32, n, shape.n_kv_heads * dim) &&
+            is_matrix(v, DType::kF32, n, shape.n_kv_heads * dim) && is_vector(slots, DType::kI32, n) &&
+            is_vector(batch.positions, DType::kI32, n) &&
+            (!table || (table.dtype == DType::kF32 && table.dim(1) % 2 == 0 && table.dim(1) <= dim)),
+        "rope_and_cache: shapes do not fit");
   const size_t width = dtype_bytes(cache.k.dtype);
-  rows(q.dim(0), q.elements() + 2 * k.elements(), [&](int64_t t) {
+  rows(n, q.elements() + 2 * k.elements(), [&](int64_t t) {
     if (half > 0) {
-      const float* cos = at(table, batch.positions.as<int32_t>()[t]);
-      for (int64_t h = 0; h < shape.n_heads; ++h) simd::rotate(at(q, t) + h * dim, cos, cos + half, half);
-      for (int64_t h = 0; h < shape.n_kv_heads; ++h) simd::rotate(at(k, t) + h * dim, cos, cos + half, half);
+      const int32_t position = batch.positions.as<int32_t>()[t];
+      check(position >= 0 && position < table.dim(0), "a position is beyond the rotation table");
+      const float* cos = at(table, position);
+      for (int64_t h = 0; h < shape.n_heads; ++h) rows_.rotate(at(q, t) + h * dim, cos, cos + half, half);
+      for (int64_t h = 0; h < shape.n_kv_heads; ++h) rows_.rotate(at(k, t) + h * dim, cos, cos + half, half);
     }
-    const int64_t slot = batch.cache[group].slots.as<int32_t>()[t];
+    const int64_t slot = slots.as<int32_t>()[t];
     if (slot < 0) return;
-    const int64_t b = slot / block, j = slot % block;
+    check(slot < cache.k.dim(0) * block, "a cache slot is out of range");
     for (int64_t h = 0; h < shape.n_kv_heads; ++h) {
-      // Keys lie transposed inside a block, [head_dim][block], so that attention scores a vector of keys at once.
-      auto* keys =
-          static_cast<uint8_t*>(cache.k.data) + static_cast<size_t>((b * shape.n_kv_heads + h) * block * dim) * width;
-      auto* values = static_cast<uint8_t*>(cache.v.data) +
-                     static_cast<size_t>(((b * shape.n_kv_heads + h) * block + j) * dim) * width;
-      const float* key = at(k, t) + h * dim;
-      for (int64_t d = 0; d < dim; ++d) {
-        uint8_t* to = keys + static_cast<size_t>(d * block + j) * width;
-        switch (cache.k.dtype) {
-          case DType::kF32:
-            *reinterpret_cast<float*>(to) = key[d];
-            break;
-          case DType::kBF16:
-            *reinterpret_cast<uint16_t*>(to) = f32_to_bf16(key[d]);
-            break;
-          default:
-            *reinterpret_cast<uint16_t*>(to) = f32_to_f16(key[d]);
-            break;
-        }
-      }
-      simd::narrow(values, at(v, t) + h * dim, cache.v.dtype, dim);
+      const size_t place = static_cast<size_t>((h * block + slot % block) * dim) * width;
+      rows_.narrow(static_cast<char*>(cache.k.row(slot / block)) + place, cache.k.dtype, at(k, t) + h * dim, dim);
+      rows_.narrow(static_cast<char*>(cache.v.row(slot / block)) + place, cache.v.dtype, at(v, t) + h * dim, dim);
     }
   });
+}
+
+void CpuBackend::attention(const Tensor& out, const Tensor& q, const BatchView& batch, int group,
+                           const AttentionShape& shape, const CacheLayer& cache) {
+  const Tensor& table = batch.cache[group].block_table;
+  const int64_t width = shape.n_heads * shape.head_dim;
+  check_cache(cache, shape);
+  check(is_matrix(out, DType::kF32, batch.rows, width) && is_matrix(q, DType::kF32, batch.rows, width) &&
+            is_vector(batch.first_row, DType::kI32, batch.seqs + 1) &&
+            is_vector(batch.context, DType::kI32, batch.seqs) && table.rank == 2 && table.dtype == DType::kI32 &&
+            table.dim(0) >= batch.seqs &&
+            (!shape.alibi_slopes || is_vector(shape.alibi_slopes, DType::kF32, shape.n_heads)),
+        "attention: shapes do not fit");
+  attention_.run(out, q, batch, batch.cache[group], shape, cache);
 }
 
 void CpuBackend::gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) {
-  const int64_t width = out.dim(1);
-  check(gate_up.dim(1) == 2 * width, "gated_activation: expected gate and up side by side");
-  rows(out.dim(0), 4 * out.elements(), [&](int64_t t) {
-    const float *gate = at(gate_up, t), *up = gate + width;
-    if (activation == Activation::kSilu) return simd::silu_gate(at(out, t), gate, up, width);
-    for (int64_t i = 0; i < width; ++i) at(out, t)[i] = activate(gate[i], activation) * up[i];
-  });
+  const int64_t n = out.dim(0), width = out.dim(1);
+  check(is_matrix(out, DType::kF32, n, width) && is_matrix(gate_up, DType::kF32, n, 2 * width),
+        "gated_activation: expected gate and up side by side");
+  rows(n, 4 * out.elements(),
+       [&](int64_t t) { rows_.gate(at(out, t), at(gate_up, t), at(gate_up, t) + width, width, activation); });
 }
 
 void CpuBackend::activation(const Tensor& inout, Activation activation) {
-  rows(inout.dim(0), 4 * inout.elements(), [&](int64_t t) {
-    if (activation == Activation::kSilu) return simd::silu(at(inout, t), inout.dim(1));
-    for (int64_t i = 0; i < inout.dim(1); ++i) at(inout, t)[i] = activate(at(inout, t)[i], activation);
-  });
+  check(is_matrix(inout, DType::kF32, inout.dim(0), inout.dim(1)), "activation: expected an f32 matrix");
+  rows(inout.dim(0), 4 * inout.elements(), [&](int64_t t) { rows_.activate(at(inout, t), inout.dim(1), activation); });
 }
 
 void CpuBackend::add(const Tensor& inout, const Tensor& other) {
-  rows(inout.dim(0), inout.elements(), [&](int64_t t) { simd::add(at(inout, t), at(other, t), inout.dim(1)); });
+  check(is_matrix(inout, DType::kF32, inout.dim(0), inout.dim(1)) &&
+            is_matrix(other, DType::kF32, inout.dim(0), inout.dim(1)),
+        "add: shapes do not fit");
+  rows(inout.dim(0), inout.elements(), [&](int64_t t) { rows_.add(at(inout, t), at(other, t), inout.dim(1)); });
 }
 
 void CpuBackend::add_bias(const Tensor& inout, const Tensor& bias) {
-  rows(inout.dim(0), inout.elements(), [&](int64_t t) { simd::add(at(inout, t), bias.as<float>(), inout.dim(1)); });
+  check(is_matrix(inout, DType::kF32, inout.dim(0), inout.dim(1)) && is_vector(bias, DType::kF32, inout.dim(1)),
+        "add_bias: shapes do not fit");
+  rows(inout.dim(0), inout.elements(), [&](int64_t t) { rows_.add(at(inout, t), bias.as<float>(), inout.dim(1)); });
 }
 
 void CpuBackend::gather_rows(const Tensor& out, const Tensor& x, const Tensor& indices) {
+  check(out.rank == 2 && x.rank == 2 && out.dtype == x.dtype && out.dim(1) == x.dim(1) &&
+            is_vector(indices, DType::kI32, out.dim(0)),
+        "gather_rows: shapes do not fit");
   rows(out.dim(0), out.elements(), [&](int64_t t) {
-    std::memcpy(out.row(t), x.row(indices.as<int32_t>()[t]), static_cast<size_t>(x.dim(1)) * dtype_bytes(x.dtype));
+    const int32_t row = indices.as<int32_t>()[t];
+    check(row >= 0 && row < x.dim(0), "gather_rows: a row is out of range");
+    std::memcpy(out.row(t), x.row(row), static_cast<size_t>(x.dim(1)) * dtype_bytes(x.dtype));
   });
 }
 
 void CpuBackend::copy_blocks(const Tensor& cache, const Tensor& pairs) {
+  check(is_matrix(pairs, DType::kI32, pairs.dim(0), 2), "copy_blocks: expected pairs of block ids");
   const size_t bytes = static_cast<size_t>(cache.row_elements()) * dtype_bytes(cache.dtype);
-  for (int64_t i = 0; i < pairs.dim(0); ++i)
-    std::memcpy(cache.row(pairs.as<int32_t>()[2 * i + 1]), cache.row(pairs.as<int32_t>()[2 * i]), bytes);
+  for (int64_t i = 0; i < pairs.dim(0); ++i) {  // in order: a copy may be copied on
+    const auto* pair = static_cast<const int32_t*>(pairs.row(i));
+    check(std::min(pair[0], pair[1]) >= 0 && std::max(pair[0], pair[1]) < cache.dim(0),
+          "copy_blocks: a block is out of range");
+    if (pair[0] != pair[1]) std::memcpy(cache.row(pair[1]), cache.row(pair[0]), bytes);
+  }
 }
 
 double CpuBackend::probe_read_gbps(size_t bytes) {
   bytes = bytes / 4096 * 4096;
   if (probe_.bytes() < bytes) {
-    probe_ = allocate_pages(bytes);
+    probe_ = allocate_pages(bytes, pool_);
     pool_.split(static_cast<int64_t>(bytes), 1 << 20, [&](int64_t begin, int64_t end, int) {
       std::memset(static_cast<char*>(probe_.data()) + begin, 1, static_cast<size_t>(end - begin));
     });
@@ -217,7 +249,7 @@ double CpuBackend::probe_read_gbps(size_t bytes) {
   for (int pass = 0; pass < 3; ++pass) {
     const double started = monotonic_seconds();
     pool_.split(static_cast<int64_t>(bytes), 4 << 20, [&](int64_t begin, int64_t end, int) {
-      total += simd::read_all(static_cast<const char*>(probe_.data()) + begin, end - begin);
+      total += rows_.read(static_cast<const char*>(probe_.data()) + begin, static_cast<size_t>(end - begin));
     });
     best = std::max(best, static_cast<double>(bytes) / (monotonic_seconds() - started) * 1e-9);
   }
@@ -225,8 +257,6 @@ double CpuBackend::probe_read_gbps(size_t bytes) {
   return best;
 }
 
-std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
-  return std::make_unique<CpuBackend>(resolve(options));
-}
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) { return std::make_unique<CpuBackend>(options); }
 
 }  // namespace sluice

@@ -4,22 +4,16 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "backend/backend.h"
+#include "backend/cpu/attention.h"
+#include "backend/cpu/isa.h"
+#include "backend/cpu/memory.h"
 #include "backend/cpu/panel_weight.h"
 #include "backend/cpu/pool.h"
+#include "backend/cpu/row_ops.h"
 
 namespace sluice {
-
-// Working memory of attention, per thread.
-struct AttentionScratch {
-  std::vector<float> keys, values, scores, query, state;
-};
-// One piece of attention: a tile of rows of one sequence.
-struct AttentionPiece {
-  int32_t sequence, first_row, rows;
-};
 
 class CpuBackend : public Backend {
  public:
@@ -29,7 +23,7 @@ class CpuBackend : public Backend {
   std::string describe() const override;
   DType activation_dtype(Scheme) const override { return DType::kF32; }
   DType cache_dtype(Scheme scheme) const override;
-  Buffer allocate(size_t bytes) override { return allocate_pages(bytes); }
+  Buffer allocate(size_t bytes) override { return allocate_pages(bytes, pool_); }
   size_t free_bytes() const override { return available_memory(); }
   void copy_in(const Tensor& device, const void* host) override;
   void copy_out(void* host, const Tensor& device) override;
@@ -63,15 +57,13 @@ class CpuBackend : public Backend {
   // body(row) for each row, on all threads where there is enough to do: `work` elements in all.
   template <class Body>
   void rows(int64_t n, int64_t work, const Body& body);
-  void attend_piece(const AttentionPiece& piece, int64_t kv_head, const Tensor& out, const Tensor& q,
-                    const BatchView& batch, int group, const AttentionShape& shape, const CacheLayer& cache,
-                    AttentionScratch& scratch) const;
 
+  CpuIsa isa_;
   Pool pool_;
-  ProductScratch products_;
-  std::vector<AttentionScratch> attention_;
-  std::vector<AttentionPiece> pieces_;
-  Buffer probe_;
+  const RowOps& rows_;
+  Products products_;
+  AttentionOp attention_;
+  Buffer probe_;  // kept between probes, which come in series
 };
 
 }  // namespace sluice

@@ -1,145 +1,150 @@
 // SPDX-License-Identifier: Apache-2.0
+// A product runs in two rounds: activations are packed, then tasks (some rows by some panels) are dealt to the threads.
+// One packed copy of the weights serves one row and many. With few rows a task streams its weights once; with many, k
+// is cut so that a panel's piece stays in the first-level cache while all rows of the task pass over it.
 #include "backend/cpu/panel_weight.h"
 
 #include <algorithm>
 #include <cstring>
 
-#include "backend/cpu/simd.h"
 #include "base/error.h"
 
 namespace sluice {
 namespace {
+constexpr int64_t kTaskPanels = 4;
+constexpr int64_t kTaskRows = 240;                // a multiple of every kernel's full block
+constexpr size_t kPieceBytes = 32 << 10;          // of one panel
+constexpr size_t kStreamBytes = size_t{1} << 20;  // of weights per task when rows are few
 
-constexpr int64_t kInputBlock = 256;  // inputs of one pass: the packed rows of a block stay in the second-level cache
-constexpr int64_t kPanel = simd::kPanel;
-
-float element(const HostMatrix& m, int64_t row, int64_t col) {
-  const int64_t at = row * m.row_stride + col;
-  switch (m.dtype) {
-    case DType::kF32:
-      return static_cast<const float*>(m.data)[at];
-    case DType::kBF16:
-      return bf16_to_f32(static_cast<const uint16_t*>(m.data)[at]);
-    case DType::kF16:
-      return f16_to_f32(static_cast<const uint16_t*>(m.data)[at]);
-    default:
-      fatal("weights are packed from f32, bf16 or f16");
-  }
-}
-
-// Where feature n of a panel lies.
-int64_t place(DType dtype, int64_t n) { return dtype == DType::kBF16 ? (n < 16 ? 2 * n : 2 * (n - 16) + 1) : n; }
-
-// Rows split into tiles of nearly equal size.
-struct Tiles {
-  int64_t rows, count;
-  Tiles(int64_t rows, int64_t most) : rows(rows), count((rows + most - 1) / most) {}
-  int64_t begin(int64_t tile) const { return tile * rows / count; }
-};
-
+size_t index_of(Scheme scheme) { return static_cast<size_t>(scheme); }
 }  // namespace
 
-PanelWeight::PanelWeight(int64_t rows, int64_t cols, DType dtype)
-    : Weight(rows, cols, static_cast<size_t>((rows + kPanel - 1) / kPanel * kPanel * cols) * dtype_bytes(dtype)),
-      panels_((rows + kPanel - 1) / kPanel),
-      dtype_(dtype),
-      data_(allocate_pages(bytes_)) {}
+PanelWeight::PanelWeight(int64_t rows, int64_t cols, Scheme scheme, Buffer data)
+    : Weight(rows, cols, static_cast<size_t>(rows * cols) * element_bytes(scheme)),
+      scheme_(scheme),
+      data_(std::move(data)) {}
 
-std::unique_ptr<Weight> PanelWeight::pack(const HostMatrix& source, DType dtype, Pool& pool) {
-  std::unique_ptr<PanelWeight> made(new PanelWeight(source.rows, source.cols, dtype));
-  const size_t width = dtype_bytes(dtype);
-  const bool copies = dtype == source.dtype;
-  pool.split(made->panels_, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t p = begin; p < end; ++p) {
-      auto* panel = static_cast<uint8_t*>(made->data_.data()) + static_cast<size_t>(p * source.cols * kPanel) * width;
-      const int64_t features = std::min(kPanel, source.rows - p * kPanel);
-      for (int64_t n = 0; n < features; ++n) {
-        const int64_t row = p * kPanel + n, at = place(dtype, n);
-        if (copies && width == 2) {
-          const auto* from = static_cast<const uint16_t*>(source.data) + row * source.row_stride;
-          auto* to = reinterpret_cast<uint16_t*>(panel) + at;
-          for (int64_t k = 0; k < source.cols; ++k) to[k * kPanel] = from[k];
-        } else {
-          for (int64_t k = 0; k < source.cols; ++k) {
-            const float value = element(source, row, k);
-            if (dtype == DType::kF32) {
-              reinterpret_cast<float*>(panel)[k * kPanel + at] = value;
-            } else {
-              reinterpret_cast<uint16_t*>(panel)[k * kPanel + at] =
-                  dtype == DType::kBF16 ? f32_to_bf16(value) : f32_to_f16(value);
-            }
-          }
-        }
-      }
-    }
-  });
-  return made;
+Products::Products(const CpuIsa& isa, Pool& pool, const RowOps& rows) : pool_(pool), rows_(rows) {
+  for (const Scheme scheme : {Scheme::kF32, Scheme::kBF16, Scheme::kF16})
+    kernels_[index_of(scheme)] = &vector_product(scheme, isa.vector_targets);
+  const ProductKernel*& bf16 = kernels_[index_of(Scheme::kBF16)];
+  if (isa.avx512_bf16 && pair_product() != nullptr) bf16 = pair_product();
+  if (isa.amx_bf16 && tile_product() != nullptr) bf16 = tile_product();
+  for (const ProductKernel* kernel : kernels_)
+    check(kTaskRows % kernel->max_height == 0, "a task holds whole blocks of rows");
+  sums_.resize(static_cast<size_t>(pool.threads()));
 }
 
-void PanelWeight::product(const Tensor& out, const Tensor& x, const Epilogue& epilogue, Pool& pool,
-                          ProductScratch& scratch) const {
-  const int64_t rows = x.dim(0), inputs = cols_;
-  if (rows == 0) return;
-  check(x.dtype == DType::kF32 && out.dtype == DType::kF32 && x.dim(1) == inputs && out.dim(0) == rows &&
-            out.dim(1) == rows_,
-        "a product's shapes do not fit its weight");
-  check(!epilogue.residual || epilogue.residual.data != out.data, "the residual of a product is its output");
-  const Tiles tiles(rows, simd::tile_rows());
-  if (scratch.x.size() < static_cast<size_t>(rows * inputs)) scratch.x.resize(static_cast<size_t>(rows * inputs));
-  if (scratch.edges.size() < static_cast<size_t>(pool.threads()))
-    scratch.edges.resize(static_cast<size_t>(pool.threads()));
-  float* packed = scratch.x.data();
+const ProductKernel& Products::kernel(Scheme scheme) const { return *kernels_[index_of(scheme)]; }
 
-  const int64_t pieces = rows * inputs > 65536 ? tiles.count : tiles.count + 1;  // small ones on this thread
-  pool.split(tiles.count, std::max<int64_t>(1, pieces > tiles.count ? tiles.count : 1),
-             [&](int64_t begin, int64_t end, int) {
-               for (int64_t t = begin; t < end; ++t) {
-                 const int64_t first = tiles.begin(t), n = tiles.begin(t + 1) - first;
-                 float* to = packed + first * inputs;
-                 for (int64_t r = 0; r < n; ++r) {
-                   const auto* from = static_cast<const float*>(x.row(first + r));
-                   for (int64_t k = 0; k < inputs; ++k) to[k * n + r] = from[k];
-                 }
-               }
-             });
-
-  const size_t width = dtype_bytes(dtype_);
-  const int64_t block = tiles.count > 2 ? kInputBlock : inputs;
-  const int64_t chunk = std::clamp<int64_t>(panels_ / (4 * pool.threads()), 1, 8);
-  pool.split(panels_, chunk, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t k = 0; k < inputs; k += block) {
-      const int64_t n_inputs = std::min(block, inputs - k);
-      for (int64_t p = begin; p < end; ++p) {
-        const int64_t feature = p * kPanel;
-        const bool whole = feature + kPanel <= rows_;
-        float* edge = nullptr;
-        if (!whole) {
-          std::vector<float>& memory = scratch.edges[static_cast<size_t>(thread)];
-          if (memory.size() < static_cast<size_t>(rows * kPanel)) memory.resize(static_cast<size_t>(rows * kPanel));
-          edge = memory.data();
-        }
-        const auto* panel =
-            static_cast<const uint8_t*>(data_.data()) + static_cast<size_t>((p * inputs + k) * kPanel) * width;
-        for (int64_t t = 0; t < tiles.count; ++t) {
-          const int64_t first = tiles.begin(t), n = tiles.begin(t + 1) - first;
-          float* to = whole ? static_cast<float*>(out.row(first)) + feature : edge + first * kPanel;
-          simd::panel_tile({panel, dtype_, n_inputs, packed + first * inputs + k * n, static_cast<int>(n), to,
-                            whole ? out.row_stride : kPanel, k > 0});
-        }
+std::unique_ptr<Weight> Products::pack(const HostMatrix& source, Scheme scheme) {
+  const int64_t rows = source.rows, cols = source.cols, depth = PanelWeight::padded_depth(cols);
+  const int64_t panels = (rows + kPanel - 1) / kPanel;
+  const size_t element = PanelWeight::element_bytes(scheme);
+  Buffer data = allocate_pages(static_cast<size_t>(panels * depth * kPanel) * element, pool_);
+  const size_t source_element = dtype_bytes(source.dtype);
+  pool_.split(panels, 4, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> wide(static_cast<size_t>(cols));
+    std::vector<uint16_t> narrow(static_cast<size_t>(cols));
+    for (int64_t row = begin * kPanel; row < std::min(end * kPanel, rows); ++row) {
+      const char* from =
+          static_cast<const char*>(source.data) + static_cast<size_t>(row * source.row_stride) * source_element;
+      char* panel = static_cast<char*>(data.data()) + static_cast<size_t>(row / kPanel * depth * kPanel) * element;
+      const int64_t column = row % kPanel;
+      rows_.widen(wide.data(), from, source.dtype, cols);
+      if (scheme == Scheme::kF32) {
+        float* to = reinterpret_cast<float*>(panel) + column;
+        for (int64_t k = 0; k < cols; ++k) to[k * kPanel] = wide[static_cast<size_t>(k)];
+        continue;
       }
-    }
-    for (int64_t p = begin; p < end; ++p) {
-      const int64_t feature = p * kPanel, n = std::min(kPanel, rows_ - feature);
-      for (int64_t r = 0; r < rows; ++r) {
-        float* to = static_cast<float*>(out.row(r)) + feature;
-        if (n < kPanel)
-          std::memcpy(to, scratch.edges[static_cast<size_t>(thread)].data() + r * kPanel,
-                      static_cast<size_t>(n) * sizeof(float));
-        if (epilogue.bias) simd::add(to, epilogue.bias.as<float>() + feature, n);
-        if (epilogue.residual) simd::add(to, static_cast<const float*>(epilogue.residual.row(r)) + feature, n);
+      const bool pairs = scheme == Scheme::kBF16;
+      rows_.narrow(narrow.data(), pairs ? DType::kBF16 : DType::kF16, wide.data(), cols);
+      uint16_t* to = reinterpret_cast<uint16_t*>(panel);
+      for (int64_t k = 0; k < cols; ++k) {
+        const int64_t at = pairs ? (k / 2 * kPanel + column) * 2 + k % 2 : k * kPanel + column;
+        to[at] = narrow[static_cast<size_t>(k)];
       }
     }
   });
+  return std::make_unique<PanelWeight>(rows, cols, scheme, std::move(data));
+}
+
+struct Products::Job {
+  const Tensor& out;
+  const PanelWeight& w;
+  const Epilogue& epilogue;
+  const ProductKernel& kernel;
+  const char* x;  // packed
+  int64_t height, blocks;
+  size_t block_bytes;
+  int64_t task_panels, row_groups;
+};
+
+void Products::run(const Tensor& out, const Tensor& x, const PanelWeight& w, const Epilogue& epilogue) {
+  const int64_t rows = out.dim(0), cols = w.cols(), depth = w.depth();
+  const ProductKernel& kernel = this->kernel(w.scheme());
+  const int64_t height = kernel.block_height(rows), blocks = (rows + height - 1) / height;
+  const size_t block_bytes = static_cast<size_t>(height * depth) * kernel.x_bytes;
+  char* packed = static_cast<char*>(packed_.reserve(static_cast<size_t>(blocks) * block_bytes));
+  // Packing little is quicker than waking the threads.
+  const int64_t pack_grain = std::max<int64_t>(1, (32 << 10) / (height * depth));
+  pool_.split(blocks, pack_grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t b = begin; b < end; ++b) {
+      kernel.pack_rows(packed + static_cast<size_t>(b) * block_bytes, static_cast<const float*>(x.row(b * height)),
+                       x.row_stride, std::min(height, rows - b * height), height, cols, depth);
+    }
+  });
+  int64_t task_panels = kTaskPanels;
+  if (blocks == 1) {
+    const int64_t streamed = static_cast<int64_t>(kStreamBytes / w.panel_bytes());
+    const int64_t share = w.panels() / (4 * pool_.threads());  // at least four tasks for each thread
+    task_panels = std::max<int64_t>(2, std::min(streamed, share) / 2 * 2);
+  }
+  const Job job{out,    w,      epilogue,    kernel,      packed,
+                height, blocks, block_bytes, task_panels, (rows + kTaskRows - 1) / kTaskRows};
+  const int64_t groups = (w.panels() + task_panels - 1) / task_panels;
+  pool_.split(groups * job.row_groups, 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t task = begin; task < end; ++task) run_task(job, task, thread);
+  });
+}
+
+void Products::run_task(const Job& job, int64_t task, int thread) {
+  const int64_t row_begin = task % job.row_groups * kTaskRows, panel_begin = task / job.row_groups * job.task_panels;
+  const int64_t rows = std::min(kTaskRows, job.out.dim(0) - row_begin);
+  const int64_t panels = std::min(job.task_panels, job.w.panels() - panel_begin);
+  const int64_t first_block = row_begin / job.height, blocks = (rows + job.height - 1) / job.height;
+  const int64_t depth = job.w.depth();
+  const size_t element = PanelWeight::element_bytes(job.w.scheme());
+
+  ProductCall call;
+  // A few lines more than the columns, so that rows do not fall on the same cache sets.
+  call.c_stride = panels * kPanel + 16;
+  call.c = static_cast<float*>(
+      sums_[static_cast<size_t>(thread)].reserve(static_cast<size_t>(blocks * job.height * call.c_stride) * 4));
+  call.x_block_bytes = job.block_bytes;
+  call.blocks = blocks;
+  call.height = job.height;
+  call.w_panel_bytes = job.w.panel_bytes();
+  const int64_t piece = job.blocks == 1 ? depth : static_cast<int64_t>(kPieceBytes / element) / kPanel;
+  for (int64_t k = 0; k < depth; k += piece) {
+    call.depth = std::min(piece, depth - k);
+    call.continued = k > 0;
+    call.x = job.x + static_cast<size_t>(first_block) * job.block_bytes +
+             static_cast<size_t>(k * job.height) * job.kernel.x_bytes;
+    call.w = job.w.data() + static_cast<size_t>(panel_begin) * job.w.panel_bytes() +
+             static_cast<size_t>(k * kPanel) * element;
+    call.panels = panels;
+    job.kernel.multiply(call);
+  }
+
+  const int64_t column = panel_begin * kPanel, columns = std::min(panels * kPanel, job.w.rows() - column);
+  for (int64_t r = 0; r < rows; ++r) {
+    float* sums = call.c + r * call.c_stride;
+    if (job.epilogue.bias) rows_.add(sums, job.epilogue.bias.as<float>() + column, columns);
+    if (job.epilogue.residual)
+      rows_.add(sums, static_cast<const float*>(job.epilogue.residual.row(row_begin + r)) + column, columns);
+    std::memcpy(static_cast<float*>(job.out.row(row_begin + r)) + column, sums, static_cast<size_t>(columns) * 4);
+  }
 }
 
 }  // namespace sluice

@@ -1,37 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
-// Own matrix products: weights packed in panels (cpu/simd.h), one copy for decode and prefill. An output is one chain
-// of fused multiply-adds over the inputs in order, so it depends neither on the other rows nor on threads or blocking.
+// Packed weights of the CPU backend and their product with rows of activations.
 #pragma once
 
-#include <memory>
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cpu/isa.h"
+#include "backend/cpu/memory.h"
 #include "backend/cpu/pool.h"
+#include "backend/cpu/product.h"
+#include "backend/cpu/row_ops.h"
 
 namespace sluice {
 
-// Working memory of products, shared by all weights of a backend; grows to the largest product and is then reused.
-struct ProductScratch {
-  std::vector<float> x;                   // packed rows, tile by tile: [tile][input][row]
-  std::vector<std::vector<float>> edges;  // per thread: the last panel's columns where they are not whole
-};
-
+// Panels as product.h lays them out.
 class PanelWeight : public Weight {
  public:
-  static std::unique_ptr<Weight> pack(const HostMatrix& source, DType dtype, Pool& pool);
-  void product(const Tensor& out, const Tensor& x, const Epilogue& epilogue, Pool& pool, ProductScratch& scratch) const;
+  PanelWeight(int64_t rows, int64_t cols, Scheme scheme, Buffer data);
+  Scheme scheme() const { return scheme_; }
+  const char* data() const { return static_cast<const char*>(data_.data()); }
+  int64_t panels() const { return (rows_ + kPanel - 1) / kPanel; }
+  int64_t depth() const { return padded_depth(cols_); }
+  size_t panel_bytes() const { return static_cast<size_t>(depth() * kPanel) * element_bytes(scheme_); }
+
+  static int64_t padded_depth(int64_t cols) { return (cols + kDepth - 1) / kDepth * kDepth; }
+  static size_t element_bytes(Scheme scheme) { return scheme == Scheme::kF32 ? 4 : 2; }
 
  private:
-  PanelWeight(int64_t rows, int64_t cols, DType dtype);
-  int64_t panels_;
-  DType dtype_;
-  Buffer data_;  // [panels][cols][32]
+  Scheme scheme_;
+  Buffer data_;
 };
 
-// Memory of a backend: pages of 2 MiB where the system grants them. Throws Error when it does not fit.
-Buffer allocate_pages(size_t bytes);
-// What this process may still use: the machine's or the control group's, whichever is less.
-size_t available_memory();
+class Products {
+ public:
+  Products(const CpuIsa& isa, Pool& pool, const RowOps& rows);
+  std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme);
+  // Shapes are checked by the caller: out [T, w.rows()], x [T, w.cols()], f32 with any row strides.
+  void run(const Tensor& out, const Tensor& x, const PanelWeight& w, const Epilogue& epilogue);
+  const ProductKernel& kernel(Scheme scheme) const;
+
+ private:
+  struct Job;
+  void run_task(const Job& job, int64_t task, int thread);
+
+  const ProductKernel* kernels_[3];  // by Scheme
+  Pool& pool_;
+  const RowOps& rows_;
+  Scratch packed_;             // activations of one product
+  std::vector<Scratch> sums_;  // of one task, per thread
+};
 
 }  // namespace sluice

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Paged attention on the CPU: tiles of queries of one sequence that share a key head pass over its keys.
+//
+// A query sums over blocks of kKeys keys that begin at multiples of kKeys positions, in ascending order, with a running
+// maximum (online softmax). Keys outside its own range add exact zeros. So a query's result depends neither on which
+// other queries share its tile nor on how the prompt was cut into steps.
+#pragma once
+
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu/memory.h"
+#include "backend/cpu/pool.h"
+
+namespace sluice {
+
+inline constexpr int64_t kKeys = 64;
+
+// Queries of one sequence and one key head: `rows` successive positions by `group` query heads.
+struct AttentionTile {
+  int64_t rows = 0, group = 0, head_dim = 0;
+  int64_t first_position = 0;     // of the first row
+  float scale = 1.0f;             // of the dot products
+  int64_t window = 0;             // 0: all keys up to the row itself
+  const float* slopes = nullptr;  // [group] ALiBi, or null
+  const float* q = nullptr;       // row r, head h at r * q_stride + h * head_dim
+  int64_t q_stride = 0;
+  float* out = nullptr;  // as q
+  int64_t out_stride = 0;
+  const int32_t* blocks = nullptr;        // block ids of the sequence
+  const void *k = nullptr, *v = nullptr;  // this key head in block 0: [block_size, head_dim]
+  int64_t block_size = 0;
+  int64_t block_stride = 0;  // elements from one block to the next
+  DType dtype = DType::kF32;
+};
+
+struct AttentionKernel {
+  size_t (*scratch_bytes)(int64_t queries, int64_t head_dim);
+  void (*run)(const AttentionTile& tile, void* scratch);
+};
+const AttentionKernel& attention_kernel(int64_t vector_targets);
+
+class AttentionOp {
+ public:
+  AttentionOp(int64_t vector_targets, Pool& pool);
+  // Shapes are checked by the caller.
+  void run(const Tensor& out, const Tensor& q, const BatchView& batch, const CacheIndex& index,
+           const AttentionShape& shape, const CacheLayer& cache);
+
+ private:
+  struct Task {
+    int32_t seq, row, rows;  // rows counted from the sequence's first in this step
+  };
+  const AttentionKernel& kernel_;
+  Pool& pool_;
+  std::vector<Task> tasks_;       // grows to the largest step
+  std::vector<Scratch> scratch_;  // per thread
+};
+
+}  // namespace sluice

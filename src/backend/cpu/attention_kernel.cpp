@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// One tile: for each block of keys, scores = Q K^T, softmax weights against the running maximum, sums += weights V.
+// Keys are widened and transposed, values widened, once for all queries of the tile.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "backend/cpu/attention.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/attention_kernel.cpp"
+#define HWY_DISABLED_TARGETS (HWY_SSE4 | HWY_AVX3_DL)
+// First, because it includes this file once per target.
+#include <hwy/foreach_target.h>
+
+#include <hwy/highway.h>
+//
+#include <hwy/contrib/math/math-inl.h>
+
+#include "backend/cpu/convert-inl.h"
+#include "backend/cpu/dispatch.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sluice {
+namespace HWY_NAMESPACE {
+
+constexpr int64_t kLanes = static_cast<int64_t>(hn::MaxLanes(F32()));
+constexpr int kWide = HWY_TARGET <= HWY_AVX3 ? 4 : 2;  // vectors of columns held at once
+constexpr int kHigh = 6;                               // rows held at once
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+
+int64_t padded_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+
+// Working memory of a tile: R queries, D = padded_dim(head_dim).
+struct Work {
+  float *q, *sums;         // [R][D]
+  float* scores;           // [R][kKeys], then the softmax weights
+  float* keys;             // [D][kKeys], transposed
+  float* values;           // [kKeys][D]
+  float *maxima, *totals;  // [R]
+};
+
+size_t scratch_bytes(int64_t queries, int64_t head_dim) {
+  const int64_t d = padded_dim(head_dim), padded = (queries + 15) / 16 * 16;
+  return static_cast<size_t>(2 * padded * d + padded * kKeys + 2 * kKeys * d + 2 * padded) * sizeof(float);
+}
+
+Work split(void* scratch, int64_t queries, int64_t head_dim) {
+  const int64_t d = padded_dim(head_dim), padded = (queries + 15) / 16 * 16;
+  Work work;
+  work.q = static_cast<float*>(scratch);
+  work.sums = work.q + padded * d;
+  work.scores = work.sums + padded * d;
+  work.keys = work.scores + padded * kKeys;
+  work.values = work.keys + kKeys * d;
+  work.maxima = work.values + kKeys * d;
+  work.totals = work.maxima + padded;
+  return work;
+}
+
+// c [R rows][N vectors] (+)= a [R][depth] * b [depth][...]; one chain per element, in ascending depth.
+template <int R, int N>
+HWY_INLINE void patch(float* HWY_RESTRICT c, int64_t c_stride, const float* HWY_RESTRICT a, int64_t a_stride,
+                      const float* HWY_RESTRICT b, int64_t b_stride, int64_t depth, bool continued) {
+  const F32 d;
+  VF sum[R][N];
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < N; ++v) sum[r][v] = continued ? hn::LoadU(d, c + r * c_stride + v * kLanes) : hn::Zero(d);
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    VF column[N];
+    for (int v = 0; v < N; ++v) column[v] = hn::LoadU(d, b + k * b_stride + v * kLanes);
+    for (int r = 0; r < R; ++r) {
+      const VF row = hn::Set(d, a[r * a_stride + k]);
+      for (int v = 0; v < N; ++v) sum[r][v] = hn::MulAdd(row, column[v], sum[r][v]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < N; ++v) hn::StoreU(sum[r][v], d, c + r * c_stride + v * kLanes);
+  }
+}
+
+template <int R>
+HWY_INLINE void strip(float* c, const float* a, int64_t a_stride, const float* b, int64_t width, int64_t depth,
+                      bool continued) {
+  int64_t column = 0;
+  for (; column + kWide * kLanes <= width; column += kWide * kLanes)
+    patch<R, kWide>(c + column, width, a, a_stride, b + column, width, depth, continued);
+  for (; column < width; column += kLanes)
+    patch<R, 1>(c + column, width, a, a_stride, b + column, width, depth, continued);
+}
+
+// c [rows][width] (+)= a [rows][a_stride] * b [depth][width]; width is a multiple of 16.
+void product(float* c, const float* a, int64_t a_stride, const float* b, int64_t rows, int64_t width, int64_t depth,
+             bool continued) {
+  int64_t r = 0;
+  for (; r + kHigh <= rows; r += kHigh)
+    strip<kHigh>(c + r * width, a + r * a_stride, a_stride, b, width, depth, continued);
+  for (; r + 2 <= rows; r += 2) strip<2>(c + r * width, a + r * a_stride, a_stride, b, width, depth, continued);
+  for (; r < rows; ++r) strip<1>(c + r * width, a + r * a_stride, a_stride, b, width, depth, continued);
+}
+
+// 4 rows of `from` become 4 columns of `to`, four elements at a time; n is a multiple of 4.
+HWY_INLINE void transpose_four(const float* from, int64_t from_stride, float* to, int64_t to_stride, int64_t n) {
+  const hn::FixedTag<float, 4> d;
+  const hn::Repartition<double, decltype(d)> dd;
+  for (int64_t i = 0; i < n; i += 4) {
+    const auto a = hn::LoadU(d, from + i), b = hn::LoadU(d, from + from_stride + i);
+    const auto c = hn::LoadU(d, from + 2 * from_stride + i), e = hn::LoadU(d, from + 3 * from_stride + i);
+    const auto ab = hn::BitCast(dd, hn::InterleaveLower(d, a, b)), AB = hn::BitCast(dd, hn::InterleaveUpper(d, a, b));
+    const auto ce = hn::BitCast(dd, hn::InterleaveLower(d, c, e)), CE = hn::BitCast(dd, hn::InterleaveUpper(d, c, e));
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dd, ab, ce)), d, to + i * to_stride);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dd, ab, ce)), d, to + (i + 1) * to_stride);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dd, AB, CE)), d, to + (i + 2) * to_stride);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dd, AB, CE)), d, to + (i + 3) * to_stride);
+  }
+}
+
+// Keys [begin, begin + kKeys) into work.keys and work.values; those at `end` and beyond become zeros.
+template <class Stored>
+void gather(const AttentionTile& tile, const Work& work, int64_t begin, int64_t end) {
+  using Element = typename Stored::Element;
+  const int64_t dim = tile.head_dim, d = padded_dim(dim);
+  const int64_t n = std::min(kKeys, end - begin);
+  const auto place = [&](int64_t j) {
+    const int64_t block = tile.blocks[(begin + j) / tile.block_size];
+    return block * tile.block_stride + (begin + j) % tile.block_size * dim;
+  };
+  const auto widen = [&](const Element* from, float* to) HWY_ATTR {
+    int64_t i = 0;
+    for (; i + kLanes <= dim; i += kLanes) hn::StoreU(Stored::load(from + i), F32(), to + i);
+    for (; i < dim; ++i) to[i] = Stored::load_one(from + i);
+    for (; i < d; ++i) to[i] = 0;
+  };
+  // Keys pass through `values` on their way to the transposed form.
+  for (int64_t j = 0; j < n; ++j) widen(static_cast<const Element*>(tile.k) + place(j), work.values + j * d);
+  std::fill(work.values + n * d, work.values + kKeys * d, 0.0f);
+  for (int64_t j = 0; j < kKeys; j += 4) transpose_four(work.values + j * d, d, work.keys + j, kKeys, d);
+  for (int64_t j = 0; j < n; ++j) widen(static_cast<const Element*>(tile.v) + place(j), work.values + j * d);
+}
+
+// Scores of one query over keys [begin, begin + kKeys), of which [low, high) count, become weights; sums and total are
+// rescaled when the maximum rises.
+HWY_INLINE void weigh(float* scores, float scale, float slope, int64_t position, int64_t begin, int64_t low,
+                      int64_t high, float* sums, int64_t d, float& maximum, float& total) {
+  const F32 df;
+  const VF scales = hn::Set(df, scale), slopes = hn::Set(df, slope), never = hn::Set(df, kNever);
+  const VF lows = hn::Set(df, static_cast<float>(low)), highs = hn::Set(df, static_cast<float>(high));
+  const VF here = hn::Set(df, static_cast<float>(begin - position));  // distance of key 0; exact below 2^24
+  VF best = never;
+  for (int64_t j = 0; j < kKeys; j += kLanes) {
+    const VF key = hn::Iota(df, static_cast<float>(j));
+    VF s = hn::Mul(hn::Load(df, scores + j), scales);
+    if (slope != 0) s = hn::MulAdd(slopes, hn::Add(here, key), s);
+    s = hn::IfThenElse(hn::And(hn::Ge(key, lows), hn::Lt(key, highs)), s, never);
+    hn::Store(s, df, scores + j);
+    best = hn::Max(best, s);
+  }
+  const float top = std::max(maximum, hn::GetLane(hn::MaxOfLanes(df, best)));
+  if (top == kNever) {
+    for (int64_t j = 0; j < kKeys; j += kLanes) hn::Store(hn::Zero(df), df, scores + j);
+    return;
+  }
+  VF weights = hn::Zero(df);
+  const VF tops = hn::Set(df, top);
+  for (int64_t j = 0; j < kKeys; j += kLanes) {
+    const VF w = hn::Exp(df, hn::Sub(hn::Load(df, scores + j), tops));
+    hn::Store(w, df, scores + j);
+    weights = hn::Add(weights, w);
+  }
+  if (top != maximum) {
+    const float shrink = std::exp(maximum - top);
+    const VF shrinks = hn::Set(df, shrink);
+    for (int64_t i = 0; i < d; i += kLanes) hn::Store(hn::Mul(hn::Load(df, sums + i), shrinks), df, sums + i);
+    total *= shrink;
+    maximum = top;
+  }
+  total += hn::GetLane(hn::SumOfLanes(df, weights));
+}
+
+void run(const AttentionTile& tile, void* scratch) {
+  const int64_t dim = tile.head_dim, d = padded_dim(dim), queries = tile.rows * tile.group;
+  const Work work = split(scratch, queries, dim);
+  for (int64_t i = 0; i < queries; ++i) {
+    const float* from = tile.q + i / tile.group * tile.q_stride + i % tile.group * dim;
+    std::copy(from, from + dim, work.q + i * d);
+    std::fill(work.q + i * d + dim, work.q + (i + 1) * d, 0.0f);
+    std::fill(work.sums + i * d, work.sums + (i + 1) * d, 0.0f);
+    work.maxima[i] = kNever;
+    work.totals[i] = 0;
+  }
+  const int64_t end = tile.first_position + tile.rows;  // one past the last row's own key
+  const int64_t first_key = tile.window > 0 ? std::max<int64_t>(0, tile.first_position - tile.window + 1) : 0;
+  for (int64_t begin = first_key / kKeys * kKeys; begin < end; begin += kKeys) {
+    with_stored(tile.dtype, [&]<class S>(S) HWY_ATTR { gather<S>(tile, work, begin, end); });
+    product(work.scores, work.q, d, work.keys, queries, kKeys, d, false);
+    for (int64_t i = 0; i < queries; ++i) {
+      const int64_t position = tile.first_position + i / tile.group;
+      const int64_t low = tile.window > 0 ? position - tile.window + 1 - begin : -begin;
+      const float slope = tile.slopes != nullptr ? tile.slopes[i % tile.group] : 0.0f;
+      weigh(work.scores + i * kKeys, tile.scale, slope, position, begin, low, position + 1 - begin, work.sums + i * d,
+            d, work.maxima[i], work.totals[i]);
+    }
+    product(work.sums, work.scores, kKeys, work.values, queries, d, kKeys, true);
+  }
+  for (int64_t i = 0; i < queries; ++i) {
+    float* to = tile.out + i / tile.group * tile.out_stride + i % tile.group * dim;
+    const float inverse = 1.0f / work.totals[i];
+    for (int64_t j = 0; j < dim; ++j) to[j] = work.sums[i * d + j] * inverse;
+  }
+}
+
+const AttentionKernel* get_attention_kernel() {
+  static constexpr AttentionKernel kKernel{scratch_bytes, run};
+  return &kKernel;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace sluice
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace sluice {
+HWY_EXPORT(get_attention_kernel);
+const AttentionKernel& attention_kernel(int64_t vector_targets) {
+  return *SLUICE_DISPATCH(get_attention_kernel, vector_targets)();
+}
+}  // namespace sluice
+#endif

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of the packed matrix product. Each computes, for some rows of activations and some panels of weights,
+//   c[row][column] (+)= sum over k of x[row][k] * w[column][k]
+// in f32, one chain of additions per element in ascending k. So an element depends neither on how many rows or panels
+// go with it nor on how k is cut into pieces: the chain is stored and taken up again exactly.
+//
+// Weights: panels of kPanel output features, zero-padded, one after the other. Within a panel
+//   f32, f16: [k][kPanel];  bf16: [k / 2][kPanel][2], k padded to kDepth with zeros
+// which serves vector registers, pair dot products and tile registers alike. Activations are packed once per product
+// in blocks of rows, in the order the kernel reads them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "backend/backend.h"
+
+namespace sluice {
+
+inline constexpr int64_t kPanel = 32;  // columns (output features) of a panel
+inline constexpr int64_t kDepth = 32;  // k is padded to a multiple of this
+
+// One call of multiply().
+struct ProductCall {
+  float* c = nullptr;  // [blocks * height][c_stride], columns of panel p at p * kPanel
+  int64_t c_stride = 0;
+  const void* x = nullptr;  // first packed block of rows, at the first k of this call
+  size_t x_block_bytes = 0;
+  int64_t blocks = 0;
+  int64_t height = 0;       // rows of a block
+  const void* w = nullptr;  // first panel, at the first k of this call
+  size_t w_panel_bytes = 0;
+  int64_t panels = 0;
+  int64_t depth = 0;       // k of this call, a multiple of kDepth
+  bool continued = false;  // c holds the sum over earlier k
+};
+
+struct ProductKernel {
+  std::string_view name;
+  int64_t max_height = 0;  // rows of a full block
+  size_t x_bytes = 0;      // of one packed activation
+  // Height of the blocks into which `rows` (at most max_height: one block) are packed.
+  int64_t (*block_height)(int64_t rows);
+  // Packs `rows` <= height rows of x [rows][x_stride], padded with zeros to [height, depth].
+  void (*pack_rows)(void* to, const float* x, int64_t x_stride, int64_t rows, int64_t height, int64_t cols,
+                    int64_t depth);
+  void (*multiply)(const ProductCall& call);
+};
+
+// Fused multiply-add over f32 lanes, for every scheme and machine; the scheme decides how weights are widened, and
+// activations are rounded to bf16 where the weights are bf16.
+const ProductKernel& vector_product(Scheme scheme, int64_t vector_targets);
+// bf16 pairs on AVX512-BF16 and on AMX tiles; null where this build has none.
+const ProductKernel* pair_product();
+const ProductKernel* tile_product();
+
+}  // namespace sluice
