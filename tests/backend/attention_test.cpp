@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <optional>
+
+#include "backend/arrays.h"
+
+namespace sluice {
+namespace {
+using test::Matrix;
+
+struct Setting {
+  int64_t n_heads = 4, n_kv_heads = 2, head_dim = 16, block_size = 8, window = 0;
+  DType dtype = DType::kF32;
+  bool alibi = false;
+};
+
+// A sequence's queries, keys and values at every position, before rotation (no table is used).
+struct Sequence {
+  Matrix q, k, v;
+  Sequence(const Setting& s, int64_t length, std::mt19937& random)
+      : q(length, s.n_heads * s.head_dim), k(length, s.n_kv_heads * s.head_dim), v(length, s.n_kv_heads * s.head_dim) {
+    q.fill(random);
+    k.fill(random, 1.0f, s.dtype);
+    v.fill(random, 1.0f, s.dtype);
+  }
+};
+
+// A backend with a paged cache; blocks are dealt in a scattered order, and hold noise before they are written.
+class Paged {
+ public:
+  Paged(const Setting& setting, int64_t blocks, int64_t max_seqs, int threads = 2)
+      : setting_(setting), backend_(test::make_backend(threads)), max_blocks_(blocks) {
+    const size_t element = dtype_bytes(setting.dtype);
+    const size_t n = static_cast<size_t>(blocks * setting.n_kv_heads * setting.block_size * setting.head_dim);
+    k_.assign(n * element, 0x7f);  // NaN in every type
+    v_.assign(n * element, 0x7f);
+    tables_.assign(static_cast<size_t>(max_seqs * blocks), 0);
+    for (int32_t b = 0; b < blocks; ++b) free_.push_back(b);
+    std::shuffle(free_.begin(), free_.end(), std::mt19937(17));
+    shape_ = {setting.n_heads, setting.n_kv_heads, setting.head_dim, 0.3f, setting.window, {}};
+    for (int64_t h = 0; h < setting.n_heads; ++h) slopes_.push_back(std::pow(0.5f, static_cast<float>(h + 1)));
+    if (setting.alibi) shape_.alibi_slopes = test::floats(slopes_);
+  }
+
+  struct Part {
+    int64_t id;  // names the sequence's blocks
+    Sequence* sequence;
+    int64_t begin, rows;  // positions of this step
+  };
+
+  // One step; returns the outputs of its rows in order of the parts, padding rows at the end.
+  Matrix step(const std::vector<Part>& parts, int64_t padding = 0) {
+    std::vector<int32_t> slots, positions, first_row{0}, context;
+    int64_t rows = 0;
+    for (const Part& part : parts) {
+      std::vector<int32_t>& blocks = blocks_[part.id];
+      while (static_cast<int64_t>(blocks.size()) * setting_.block_size < part.begin + part.rows) {
+        blocks.push_back(free_.back());
+        free_.pop_back();
+      }
+      int32_t* table = &tables_[static_cast<size_t>(static_cast<int64_t>(context.size()) * max_blocks_)];
+      std::copy(blocks.begin(), blocks.end(), table);
+      for (int64_t p = part.begin; p < part.begin + part.rows; ++p) {
+        slots.push_back(static_cast<int32_t>(
+            blocks[static_cast<size_t>(p / setting_.block_size)] * setting_.block_size + p % setting_.block_size));
+        positions.push_back(static_cast<int32_t>(p));
+      }
+      rows += part.rows;
+      first_row.push_back(static_cast<int32_t>(rows));
+      context.push_back(static_cast<int32_t>(part.begin + part.rows));
+    }
+    const int64_t kv_width = setting_.n_kv_heads * setting_.head_dim, width = setting_.n_heads * setting_.head_dim;
+    Matrix q(rows + padding, width, 3), k(rows + padding, kv_width, 1), v(rows + padding, kv_width),
+        out(rows + padding, width, 5);
+    int64_t row = 0;
+    for (const Part& part : parts) {
+      for (int64_t p = part.begin; p < part.begin + part.rows; ++p, ++row) {
+        for (int64_t i = 0; i < width; ++i) q.at(row, i) = part.sequence->q.at(p, i);
+        for (int64_t i = 0; i < kv_width; ++i) k.at(row, i) = part.sequence->k.at(p, i);
+        for (int64_t i = 0; i < kv_width; ++i) v.at(row, i) = part.sequence->v.at(p, i);
+      }
+    }
+    for (int64_t i = 0; i < padding; ++i) {
+      slots.push_back(-1);
+      positions.push_back(0);
+    }
+    BatchView batch;
+    batch.rows = rows + padding;
+    batch.seqs = static_cast<int64_t>(parts.size());
+    batch.positions = test::ints(positions);
+    batch.first_row = test::ints(first_row);
+    batch.context = test::ints(context);
+    batch.cache[1].slots = test::ints(slots);
+    batch.cache[1].block_table =
+        Tensor(tables_.data(), DType::kI32, {static_cast<int64_t>(tables_.size()) / max_blocks_, max_blocks_});
+    backend_->rope_and_cache(q.tensor(), k.tensor(), v.tensor(), Tensor(), batch, 1, shape_, layer());
+    backend_->attention(out.tensor(), q.tensor(), batch, 1, shape_, layer());
+    CHECK(out.gap_untouched());
+    return out;
+  }
+
+  const AttentionShape& shape() const { return shape_; }
+
+ private:
+  CacheLayer layer() {
+    const int64_t n = max_blocks_;
+    return {Tensor(k_.data(), setting_.dtype, {n, setting_.n_kv_heads, setting_.block_size, setting_.head_dim}),
+            Tensor(v_.data(), setting_.dtype, {n, setting_.n_kv_heads, setting_.block_size, setting_.head_dim})};
+  }
+  Setting setting_;
+  std::unique_ptr<Backend> backend_;
+  int64_t max_blocks_;
+  std::vector<unsigned char> k_, v_;
+  std::vector<int32_t> tables_, free_;
+  std::map<int64_t, std::vector<int32_t>> blocks_;
+  std::vector<float> slopes_;
+  AttentionShape shape_;
+};
+
+// The oracle: plain softmax attention of one row in double.
+double expected(const Setting& s, const AttentionShape& shape, const Sequence& seq, int64_t p, int64_t h, int64_t i) {
+  const int64_t g = h / (s.n_heads / s.n_kv_heads), d = s.head_dim;
+  const int64_t low = s.window > 0 ? std::max<int64_t>(0, p - s.window + 1) : 0;
+  std::vector<double> scores;
+  for (int64_t j = low; j <= p; ++j) {
+    double dot = 0;
+    for (int64_t e = 0; e < d; ++e)
+      dot += static_cast<double>(seq.q.at(p, h * d + e)) * static_cast<double>(seq.k.at(j, g * d + e));
+    dot *= static_cast<double>(shape.scale);
+    if (s.alibi) dot += static_cast<double>(shape.alibi_slopes.as<float>()[h]) * static_cast<double>(j - p);
+    scores.push_back(dot);
+  }
+  const double top = *std::max_element(scores.begin(), scores.end());
+  double total = 0, sum = 0;
+  for (size_t j = 0; j < scores.size(); ++j) {
+    const double w = std::exp(scores[j] - top);
+    total += w;
+    sum += w * static_cast<double>(seq.v.at(low + static_cast<int64_t>(j), g * d + i));
+  }
+  return sum / total;
+}
+
+// Scores err by some 2^-24 of their magnitude (tens), weights by as much relatively.
+void check_row(const Setting& s, const Paged& paged, const Sequence& seq, int64_t p, const Matrix& out, int64_t row) {
+  double worst = 0;
+  for (int64_t h = 0; h < s.n_heads; ++h) {
+    for (int64_t i = 0; i < s.head_dim; ++i) {
+      const double got = static_cast<double>(out.at(row, h * s.head_dim + i));
+      const double error = std::abs(got - expected(s, paged.shape(), seq, p, h, i));
+      worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : std::max(worst, error);
+    }
+  }
+  CAPTURE(p);
+  CHECK(worst < 2e-5);
+}
+
+TEST_CASE("attention equals plain softmax for every head layout, cache type, window and ALiBi") {
+  std::mt19937 random(11);
+  std::vector<Setting> settings;
+  for (const int64_t dim : {8, 16, 24, 40, 64, 72, 128, 256})
+    settings.push_back({4, 2, dim, 16, 0, DType::kF32, false});
+  for (const DType dtype : {DType::kBF16, DType::kF16}) settings.push_back({8, 2, 64, 16, 0, dtype, false});
+  settings.push_back({5, 1, 8, 4, 0, DType::kF32, false});
+  settings.push_back({3, 3, 16, 32, 0, DType::kF32, true});
+  settings.push_back({71, 1, 8, 16, 0, DType::kBF16, true});
+  for (const int64_t window : {1, 5, 64, 100}) settings.push_back({4, 4, 16, 16, window, DType::kF32, false});
+  settings.push_back({4, 2, 16, 1, 30, DType::kF16, true});
+  for (const Setting& s : settings) {
+    CAPTURE(s.head_dim);
+    CAPTURE(s.n_heads);
+    CAPTURE(s.window);
+    CAPTURE(dtype_name(s.dtype));
+    const int64_t length = 150;
+    Sequence seq(s, length, random);
+    Paged paged(s, length / s.block_size + 3, 1);
+    const Matrix out = paged.step({{0, &seq, 0, length - 2}});
+    for (const int64_t p : {0, 1, 4, 5, 62, 63, 64, 65, 127, 128, 129, 147}) check_row(s, paged, seq, p, out, p);
+    for (const int64_t p : {length - 2, length - 1}) check_row(s, paged, seq, p, paged.step({{0, &seq, p, 1}}), 0);
+  }
+}
+
+TEST_CASE("a row of attention does not depend on how the prompt was cut") {
+  std::mt19937 random(12);
+  for (const Setting& s : {Setting{8, 2, 64, 16, 0, DType::kBF16, false}, Setting{6, 3, 40, 8, 37, DType::kF32, false},
+                           Setting{4, 1, 16, 16, 0, DType::kF16, true}}) {
+    const int64_t length = 201;
+    Sequence seq(s, length, random);
+    Paged whole(s, 60, 1);
+    const Matrix reference = whole.step({{0, &seq, 0, length}});
+    for (const std::vector<int64_t>& cuts :
+         {std::vector<int64_t>{1, 200}, {64, 64, 73}, {63, 65, 1, 72}, {17, 100, 83, 1}, {5, 5, 5, 5, 181}}) {
+      Paged paged(s, 60, 1);
+      int64_t begin = 0;
+      bool same = true;
+      for (const int64_t rows : cuts) {
+        const Matrix out = paged.step({{0, &seq, begin, rows}});
+        for (int64_t r = 0; r < rows; ++r) same = same && out.row_equals(r, reference, begin + r);
+        begin += rows;
+      }
+      CHECK(begin == length);
+      CHECK(same);
+    }
+    Paged one_by_one(s, 60, 1);
+    bool same = true;
+    for (int64_t p = 0; p < length; ++p) same = same && one_by_one.step({{0, &seq, p, 1}}).row_equals(0, reference, p);
+    CHECK(same);
+  }
+}
+
+TEST_CASE("a row of attention depends neither on the batch nor on the threads, and padding rows are zero") {
+  std::mt19937 random(13);
+  const Setting s{8, 2, 64, 16, 0, DType::kBF16, false};
+  Sequence a(s, 90, random), b(s, 130, random), c(s, 40, random);
+  Paged alone_a(s, 40, 1), alone_b(s, 40, 1), alone_c(s, 40, 1);
+  alone_a.step({{0, &a, 0, 89}});
+  const Matrix want_a = alone_a.step({{0, &a, 89, 1}});
+  alone_b.step({{0, &b, 0, 50}});
+  const Matrix want_b = alone_b.step({{0, &b, 50, 80}});
+  const Matrix want_c = alone_c.step({{0, &c, 0, 40}});
+  for (const int threads : {1, 2, 5}) {
+    Paged together(s, 60, 4, threads);
+    together.step({{1, &b, 0, 50}, {0, &a, 0, 89}});
+    const Matrix out = together.step({{0, &a, 89, 1}, {2, &c, 0, 0}, {1, &b, 50, 80}, {2, &c, 0, 40}}, 3);
+    CHECK(out.row_equals(0, want_a, 0));
+    bool same = true;
+    for (int64_t r = 0; r < 80; ++r) same = same && out.row_equals(1 + r, want_b, r);
+    for (int64_t r = 0; r < 40; ++r) same = same && out.row_equals(81 + r, want_c, r);
+    CHECK(same);
+    for (int64_t r = 121; r < 124; ++r) {
+      for (int64_t i = 0; i < out.cols(); ++i) CHECK(out.at(r, i) == 0.0f);
+    }
+  }
+}
+
+TEST_CASE("attention with large scores does not overflow") {
+  std::mt19937 random(14);
+  const Setting s{2, 2, 16, 16, 0, DType::kF32, false};
+  Sequence seq(s, 100, random);
+  for (int64_t p = 0; p < 100; ++p) {
+    for (int64_t i = 0; i < 32; ++i) seq.q.at(p, i) *= 500.0f;
+  }
+  Paged paged(s, 10, 1);
+  const Matrix out = paged.step({{0, &seq, 0, 100}});
+  for (int64_t p = 0; p < 100; ++p) {
+    for (int64_t h = 0; h < 2; ++h) {
+      CHECK(std::abs(static_cast<double>(out.at(p, h * 16)) - expected(s, paged.shape(), seq, p, h, 0)) < 2e-3);
+    }
+  }
+}
+
+TEST_CASE("rope_and_cache rotates half-split pairs, passes the rest and writes the cache") {
+  const auto backend = test::make_backend();
+  std::mt19937 random(15);
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const int64_t rotary : {0, 8, 24}) {
+      const int64_t dim = 24, nh = 3, nkv = 1, block_size = 4, rows = 5;
+      Matrix q(rows, nh * dim, 1), k(rows, nkv * dim, 2), v(rows, nkv * dim), table(10, std::max<int64_t>(rotary, 1));
+      q.fill(random);
+      k.fill(random);
+      v.fill(random);
+      for (int64_t p = 0; p < 10; ++p) {
+        for (int64_t i = 0; i < rotary / 2; ++i) {
+          const float angle = static_cast<float>(p) * std::pow(10.0f, -static_cast<float>(i) * 0.3f);
+          table.at(p, i) = std::cos(angle);
+          table.at(p, rotary / 2 + i) = std::sin(angle);
+        }
+      }
+      const Matrix q0 = q, k0 = k;
+      std::vector<int32_t> positions{3, 4, 9, 0, 0}, slots{7, 8, 2, 0, -1};
+      std::vector<unsigned char> kc(3 * 4 * 24 * dtype_bytes(dtype)), vc = kc;
+      const CacheLayer cache{Tensor(kc.data(), dtype, {3, nkv, block_size, dim}),
+                             Tensor(vc.data(), dtype, {3, nkv, block_size, dim})};
+      BatchView batch;
+      batch.rows = rows;
+      batch.positions = test::ints(positions);
+      batch.cache[0].slots = test::ints(slots);
+      backend->rope_and_cache(q.tensor(), k.tensor(), v.tensor(), rotary > 0 ? table.tensor() : Tensor(), batch, 0,
+                              {nh, nkv, dim, 1.0f, 0, {}}, cache);
+      const auto want = [&](const Matrix& x, int64_t r, int64_t c) {
+        const int64_t i = c % dim, half = rotary / 2, p = positions[static_cast<size_t>(r)];
+        const auto at = [&](int64_t e) { return static_cast<double>(x.at(r, c - i + e)); };
+        const auto cs = [&](int64_t e) { return static_cast<double>(table.at(p, e)); };
+        if (i >= rotary) return at(i);
+        if (i < half) return at(i) * cs(i) - at(i + half) * cs(half + i);
+        return at(i) * cs(i - half) + at(i - half) * cs(i);
+      };
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < nh * dim; ++c) CHECK(std::abs(static_cast<double>(q.at(r, c)) - want(q0, r, c)) < 1e-6);
+        for (int64_t c = 0; c < nkv * dim; ++c)
+          CHECK(std::abs(static_cast<double>(k.at(r, c)) - want(k0, r, c)) < 1e-6);
+      }
+      CHECK(q.gap_untouched());
+      const auto cached = [&](const Tensor& t, int64_t slot, int64_t i) {
+        const int64_t e = slot * dim + i;
+        if (dtype == DType::kF32) return t.as<float>()[e];
+        const uint16_t bits = t.as<uint16_t>()[e];
+        return dtype == DType::kBF16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+      };
+      for (int64_t slot = 0; slot < 12; ++slot) {
+        const auto row = std::find(slots.begin(), slots.end(), slot) - slots.begin();
+        for (int64_t i = 0; i < dim; ++i) {
+          const bool written = row < static_cast<int64_t>(slots.size());
+          CHECK(cached(cache.k, slot, i) == (written ? test::rounded(k.at(row, i), dtype) : 0.0f));
+          CHECK(cached(cache.v, slot, i) == (written ? test::rounded(v.at(row, i), dtype) : 0.0f));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sluice
