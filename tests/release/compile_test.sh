@@ -25,7 +25,7 @@ printf '#!/bin/sh\n' >"$work/bin/c++"
 chmod +x "$work/bin"/*
 export VERIFY=$repository/scripts/verify-release.sh PATH=$work/bin:$PATH SITE_SCRATCH=$work/scratch
 unset SLURM_JOB_ID SLURM_SUBMIT_DIR SLUICE_SITE SLUICE_DEPS DEPS_MIRROR RELEASE_DIR SLURM_CPUS_PER_TASK
-compile() { (cd "$work" && env "$@" bash "$work/tree/slurm/compile.sh"); }
+compile() { (cd "$work" && env "$@" bash "${script:-$work/tree/slurm/compile.sh}"); }
 nothing_left() {
   [[ -z $(ls -A "$work/scratch") ]] || fail "left in scratch: $(ls "$work/scratch")"
   compgen -G "$work/release.new*" >/dev/null && fail "an unfinished release was left"
@@ -60,11 +60,18 @@ runs 2 compile RELEASE=6 SLUICE_DEPS=none RELEASE_DIR="$work/release"
 says "expected system or bundled, found none"
 runs 0 compile RELEASE=6 SLUICE_DEPS=bundled DEPS_MIRROR="$work/bin" RELEASE_DIR="$work/release"
 says "-DDEPS_MIRROR=$work/bin"
+# A job runs a copy of the script from a spool folder.
+mkdir "$work/spool"
+cp "$repository/slurm/compile.sh" "$work/spool/slurm_script"
+script=$work/spool/slurm_script
 job=(SLURM_JOB_ID=7 SLURM_SUBMIT_DIR="$work/tree" SLURM_CPUS_PER_TASK=3)
 runs 2 compile RELEASE=7 SLUICE_DEPS=bundled SITE_NODE_INTERNET=no "${job[@]}" RELEASE_DIR="$work/release"
 says "--fetch --mirror DIR"
 runs 0 compile RELEASE=7 SLUICE_DEPS=bundled SITE_NODE_INTERNET=no DEPS_MIRROR="$work/bin" "${job[@]}" RELEASE_DIR="$work/release"
 says "-j 3"
+runs 2 compile RELEASE=7 SLURM_JOB_ID=7 SLURM_SUBMIT_DIR="$work/scratch" RELEASE_DIR="$work/release"
+says "submit from the source tree"
+script=""
 nothing_left
 ok "libraries come from the system, else from deps.lock, else the refusal says how to fetch them"
 
