@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Libraries from the system or from deps.lock, each wrapped as one imported target named dep::X.
 find_package(Threads REQUIRED)
+find_package(PkgConfig)
 if(SLUICE_OPENMP)
   find_package(OpenMP REQUIRED)
 endif()
@@ -75,9 +76,17 @@ else()
   target_compile_definitions(dep::httplib INTERFACE CPPHTTPLIB_USE_POLL)
 endif()
 
-find_package(hwy REQUIRED)
 add_library(dep::hwy INTERFACE IMPORTED)
-target_link_libraries(dep::hwy INTERFACE hwy::hwy)
+find_package(hwy QUIET)
+if(hwy_FOUND)
+  target_link_libraries(dep::hwy INTERFACE hwy::hwy)
+else()
+  # The installation of upstream's release has no CMake package.
+  find_path(SLUICE_HWY_INCLUDE hwy/highway.h REQUIRED)
+  find_library(SLUICE_HWY hwy REQUIRED)
+  target_include_directories(dep::hwy INTERFACE ${SLUICE_HWY_INCLUDE})
+  target_link_libraries(dep::hwy INTERFACE ${SLUICE_HWY})
+endif()
 find_package(prometheus-cpp REQUIRED)
 
 if(SLUICE_ONEDNN)
