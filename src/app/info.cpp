@@ -6,8 +6,8 @@
 #include <cstdio>
 
 #include "app/options.h"
+#include "app/served_model.h"
 #include "app/verbs.h"
-#include "app/world.h"
 
 namespace sluice {
 namespace {
@@ -20,6 +20,7 @@ struct InfoOptions {
 
 void print_model(const Settings& settings) {
   const ServedModel served = read_served_model(settings);
+  if (served.null) return fmt::print("{:<20} null: fixed tokens, no compute\n", "model");
   const ModelInfo& m = served.info;
   const auto row = [](const char* name, const std::string& value) { fmt::print("{:<20} {}\n", name, value); };
   row("model", served.name);
@@ -27,8 +28,9 @@ void print_model(const Settings& settings) {
   row("shape", fmt::format("{} layers, width {}, {} heads, {} key-value heads of {}, MLP {}, vocabulary {}", m.n_layers,
                            m.d_model, m.n_heads, m.n_kv_heads, m.head_dim, m.d_ff, m.vocab));
   row("parameters", fmt::format("{:.3g} million", static_cast<double>(m.parameters) * 1e-6));
-  row("weights", fmt::format("{:.3f} GB as {}", static_cast<double>(m.weight_bytes) * 1e-9, m.dtype));
-  row("cache", fmt::format("{} bytes per token", m.kv_bytes_per_token));
+  const auto width = static_cast<int64_t>(dtype_bytes(parse_dtype(m.dtype)));
+  row("weights", fmt::format("{:.3f} GB as {}", static_cast<double>(m.parameters * width) * 1e-9, m.dtype));
+  row("cache", fmt::format("{} bytes per token", 2 * m.n_layers * m.n_kv_heads * m.head_dim * width));
   row("context", fmt::format("{} tokens", m.max_positions));
   std::string eos;
   for (const int32_t id : m.eos)

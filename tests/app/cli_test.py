@@ -16,6 +16,8 @@ class CommandLine(harness.Case):
         out = self.run_sluice("info", DEMO).stdout
         self.assertIn("llama", out)
         self.assertIn("6 layers, width 256, 8 heads, 4 key-value heads of 32", out)
+        self.assertIn("0.008 GB as bfloat16", out)
+        self.assertIn("3072 bytes per token", out)
 
     def refused(self, *arguments, says, environment=None):
         done = self.run_sluice(*arguments, environment=environment)

@@ -76,7 +76,7 @@ class Generate(harness.Case):
 
     def test_random_weights_answer_through_byte_tokens(self):
         prompts = self.write_lines("in.jsonl", [{"prompt": "hello", "max_tokens": 3}])
-        done = self.run_sluice("generate", "--random-init", "tiny", "--prompts", prompts, "--output", self.folder / "o")
+        done = self.run_sluice("generate", "--random-init", "llama-tiny", "--prompts", prompts, "--output", self.folder / "o")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(self.read_lines("o")[0]["prompt_tokens"], 6)
 

@@ -54,7 +54,8 @@ class Server:
     def __init__(self, case, command, environment):
         self.log_path = case.folder / f"log-{time.monotonic_ns()}"
         self.log = open(self.log_path, "wb")
-        self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log, start_new_session=True)
+        self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log, start_new_session=True,
+                                        cwd=ROOT)
         deadline = time.monotonic() + 90
         self.start = None
         while self.start is None:

@@ -91,7 +91,7 @@ class Serve(harness.Case):
 
     def running(self, server):
         text = server.request("GET", "/metrics")[1]
-        rows = [line.split() for line in text.splitlines() if line.startswith("sluice_requests_running")]
+        rows = [line.split() for line in text.splitlines() if line.startswith("vllm:num_requests_running")]
         return int(float(rows[0][-1])) if rows else 0
 
     def test_an_idle_server_uses_under_2_percent_of_a_core(self):
