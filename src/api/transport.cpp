@@ -359,10 +359,9 @@ struct Transport::Impl : httplib::Server {
       if (strcasecmp(name.c_str(), "content-type") != 0) out.set_header(name, value);
     if (exchange.must_close) out.set_header("Connection", "close");
     std::string type(reply.headers.get("content-type"));
-    if (!type.empty()) out.set_header("Content-Type", type);
     if (!reply.stream) {
-      out.body = std::move(reply.body);
-      out.set_header("Content-Length", std::to_string(out.body.size()));
+      if (!type.empty()) out.set_header("Content-Type", type);
+      out.body = std::move(reply.body);  // the library adds its length
       return;
     }
     bool chunked = in.version != "HTTP/1.0";

@@ -89,6 +89,19 @@ std::string difference(const ordered_json& want, const ordered_json& got, const 
   return at + ": expected " + want.dump() + ", found " + got.dump();
 }
 
+// The first header that is there twice: strict clients refuse the reply.
+std::string repeated_header(const std::string& head) {
+  std::vector<std::string> names;
+  for (size_t at = head.find("\r\n") + 2; at < head.size(); at = head.find("\r\n", at) + 2) {
+    std::string name = head.substr(at, std::min(head.find(':', at), head.size()) - at);
+    for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    if (name.empty() || name[0] == '\r') break;
+    if (std::find(names.begin(), names.end(), name) != names.end()) return name;
+    names.push_back(name);
+  }
+  return "";
+}
+
 ordered_json events_of(const std::string& body) {
   ordered_json events = ordered_json::array();
   for (size_t at = 0; at < body.size();) {
@@ -133,6 +146,7 @@ TEST_CASE("golden exchanges") {
     WireReply reply = ask(server.port(), text + "\r\n" + http.body);
 
     CHECK(reply.status == c.response["status"].get<int>());
+    CHECK(repeated_header(reply.head) == "");
     if (c.response.contains("headers"))
       for (const auto& [name, value] : c.response["headers"].items()) {
         INFO(name);
