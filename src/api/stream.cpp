@@ -152,7 +152,9 @@ Generation::Next Generation::next(std::vector<Event>& events, double seconds) {
     shared_->waiting = false;
   }
   if (shared_->gone) return Next::kGone;
-  if (shared_->failed) throw RequestError(RequestError::Kind::kGeneration, shared_->failure);
+  // What came before a failure is still told, where it can be.
+  if (shared_->failed && (shared_->mode == Mode::kWhole || shared_->queue.empty()))
+    throw RequestError(RequestError::Kind::kGeneration, shared_->failure);
   if (!shared_->queue.empty() && (shared_->mode == Mode::kStream || shared_->open == 0)) {
     events.swap(shared_->queue);
     return Next::kEvents;
