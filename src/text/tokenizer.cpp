@@ -13,6 +13,7 @@
 #include "text/byte_level.h"
 #include "text/decoder.h"
 #include "text/detokenizer.h"
+#include "text/import.h"
 #include "text/model_files.h"
 #include "text/normalizer.h"
 #include "text/post_processor.h"
@@ -215,8 +216,12 @@ std::unique_ptr<Tokenizer> Tokenizer::from_json(std::string_view tokenizer_json,
 std::unique_ptr<Tokenizer> Tokenizer::load(const std::filesystem::path& model_dir) {
   const std::filesystem::path file = model_dir / "tokenizer.json";
   if (!std::filesystem::exists(file)) {
+    if (const auto imported = import_tokenizer(model_dir, read_tokenizer_config(model_dir)))
+      return std::unique_ptr<Tokenizer>(
+          new Tokenizer(std::make_unique<Impl>(imported->json, imported->config, imported->origin)));
     throw Error(
-        fmt::format("{} has no tokenizer.json. Convert the model's tokenizer once with transformers "
+        fmt::format("{} has no tokenizer.json, vocab.json with merges.txt, or tokenizer.model. Convert the model's "
+                    "tokenizer once with transformers "
                     "(AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)) or pass --tokenizer DIR.",
                     model_dir.string()));
   }

@@ -20,7 +20,8 @@ struct DecodeTable;
 
 class Tokenizer {
  public:
-  // Reads tokenizer.json, and tokenizer_config.json and special_tokens_map.json where present. Throws Error.
+  // Reads tokenizer.json, or what text/import.h knows in its place, and tokenizer_config.json and
+  // special_tokens_map.json where present. Throws Error.
   static std::unique_ptr<Tokenizer> load(const std::filesystem::path& model_dir);
   // The same from text; `config_json` may be empty, `origin` names the file in errors.
   static std::unique_ptr<Tokenizer> from_json(std::string_view tokenizer_json, std::string_view config_json,
