@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kTaskPanels = 4;
 constexpr int64_t kTaskRows = 240;                // a multiple of every kernel's full block
 constexpr size_t kPieceBytes = 32 << 10;          // of one panel
+constexpr int64_t kStreamedRows = 64;             // up to here products are bound by reading weights
 constexpr size_t kStreamBytes = size_t{1} << 20;  // of weights per task when rows are few
 
 size_t index_of(Scheme scheme) { return static_cast<size_t>(scheme); }
@@ -95,9 +96,9 @@ void Products::run(const Tensor& out, const Tensor& x, const PanelWeight& w, con
     }
   });
   int64_t task_panels = kTaskPanels;
-  if (blocks == 1) {
+  if (rows <= kStreamedRows) {
     const int64_t streamed = static_cast<int64_t>(kStreamBytes / w.panel_bytes());
-    const int64_t share = w.panels() / (4 * pool_.threads());  // at least four tasks for each thread
+    const int64_t share = w.panels() / (8 * pool_.threads());  // at least eight tasks for each thread
     task_panels = std::max<int64_t>(2, std::min(streamed, share) / 2 * 2);
   }
   const Job job{out,    w,      epilogue,    kernel,      packed,
@@ -125,7 +126,7 @@ void Products::run_task(const Job& job, int64_t task, int thread) {
   call.blocks = blocks;
   call.height = job.height;
   call.w_panel_bytes = job.w.panel_bytes();
-  const int64_t piece = job.blocks == 1 ? depth : static_cast<int64_t>(kPieceBytes / element) / kPanel;
+  const int64_t piece = job.out.dim(0) <= kStreamedRows ? depth : static_cast<int64_t>(kPieceBytes / element) / kPanel;
   for (int64_t k = 0; k < depth; k += piece) {
     call.depth = std::min(piece, depth - k);
     call.continued = k > 0;

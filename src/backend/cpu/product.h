@@ -36,11 +36,18 @@ struct ProductCall {
   bool continued = false;  // c holds the sum over earlier k
 };
 
+// Height of blocks for kernels that have 1 to 4 and even heights: many rows fill whole blocks, few are split evenly.
+inline int64_t even_height(int64_t rows, int64_t most) {
+  if (rows > 8 * most) return most;
+  const int64_t blocks = (rows + most - 1) / most, height = (rows + blocks - 1) / blocks;
+  return height <= 4 ? height : (height + 1) / 2 * 2;
+}
+
 struct ProductKernel {
   std::string_view name;
   int64_t max_height = 0;  // rows of a full block
   size_t x_bytes = 0;      // of one packed activation
-  // Height of the blocks into which `rows` (at most max_height: one block) are packed.
+  // Height of the blocks into which `rows` are packed; max_height where there are more than 8 blocks.
   int64_t (*block_height)(int64_t rows);
   // Packs `rows` <= height rows of x [rows][x_stride], padded with zeros to [height, depth].
   void (*pack_rows)(void* to, const float* x, int64_t x_stride, int64_t rows, int64_t height, int64_t cols,
@@ -51,6 +58,10 @@ struct ProductKernel {
 // Fused multiply-add over f32 lanes, for every scheme and machine; the scheme decides how weights are widened, and
 // activations are rounded to bf16 where the weights are bf16.
 const ProductKernel& vector_product(Scheme scheme, int64_t vector_targets);
+// Weights are called into the second-level cache this many bytes before their use: the processor's own prefetcher stops
+// at each page. Beyond the last panel that reads what another thread needs, or nothing; a prefetch cannot fault.
+inline constexpr int64_t kAhead = 8192;
+
 // bf16 pairs on AVX512-BF16 and on AMX tiles; null where this build has none.
 const ProductKernel* pair_product();
 const ProductKernel* tile_product();

@@ -11,7 +11,8 @@ namespace sluice {
 namespace {
 constexpr int64_t kMaxHeight = 12;
 
-template <int H>
+// c [H][32] over one block of rows and one panel. kFirst: the panel is not in a cache yet.
+template <int H, bool kFirst>
 inline __attribute__((always_inline)) void block_product(float* c, int64_t c_stride, const uint32_t* x,
                                                          const uint32_t* w, int64_t depth, bool continued) {
   __m512 sum[H][2];
@@ -20,6 +21,10 @@ inline __attribute__((always_inline)) void block_product(float* c, int64_t c_str
       sum[r][v] = continued ? _mm512_loadu_ps(c + r * c_stride + v * 16) : _mm512_setzero_ps();
   }
   for (int64_t k = 0; k < depth; k += 2) {
+    if (kFirst) {
+      _mm_prefetch(reinterpret_cast<const char*>(w) + kAhead, _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(w) + kAhead + 64, _MM_HINT_T1);
+    }
     const __m512bh left = (__m512bh)_mm512_load_si512(w), right = (__m512bh)_mm512_load_si512(w + 16);
     for (int r = 0; r < H; ++r) {
       const __m512bh row = (__m512bh)_mm512_set1_epi32(static_cast<int>(x[r]));
@@ -34,31 +39,6 @@ inline __attribute__((always_inline)) void block_product(float* c, int64_t c_str
   }
 }
 
-// Few rows: two panels side by side keep more sums in flight.
-template <int H>
-inline __attribute__((always_inline)) void two_panels(float* c, int64_t c_stride, const uint32_t* x, const uint32_t* w,
-                                                      const uint32_t* w2, int64_t depth, bool continued) {
-  __m512 sum[H][4];
-  for (int r = 0; r < H; ++r) {
-    for (int v = 0; v < 4; ++v)
-      sum[r][v] = continued ? _mm512_loadu_ps(c + r * c_stride + v * 16) : _mm512_setzero_ps();
-  }
-  for (int64_t k = 0; k < depth; k += 2) {
-    const __m512bh columns[4] = {(__m512bh)_mm512_load_si512(w), (__m512bh)_mm512_load_si512(w + 16),
-                                 (__m512bh)_mm512_load_si512(w2), (__m512bh)_mm512_load_si512(w2 + 16)};
-    for (int r = 0; r < H; ++r) {
-      const __m512bh row = (__m512bh)_mm512_set1_epi32(static_cast<int>(x[r]));
-      for (int v = 0; v < 4; ++v) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], row, columns[v]);
-    }
-    x += H;
-    w += kPanel;
-    w2 += kPanel;
-  }
-  for (int r = 0; r < H; ++r) {
-    for (int v = 0; v < 4; ++v) _mm512_storeu_ps(c + r * c_stride + v * 16, sum[r][v]);
-  }
-}
-
 template <int H>
 void multiply_blocks(const ProductCall& call) {
   const auto panel = [&](int64_t p) {
@@ -69,27 +49,15 @@ void multiply_blocks(const ProductCall& call) {
     return reinterpret_cast<const uint32_t*>(static_cast<const char*>(call.x) +
                                              static_cast<size_t>(b) * call.x_block_bytes);
   };
-  int64_t p = 0;
-  if constexpr (H <= 6) {
-    for (; p + 2 <= call.panels; p += 2) {
-      for (int64_t b = 0; b < call.blocks; ++b) {
-        two_panels<H>(call.c + b * H * call.c_stride + p * kPanel, call.c_stride, block(b), panel(p), panel(p + 1),
-                      call.depth, call.continued);
-      }
-    }
-  }
-  for (; p < call.panels; ++p) {
-    for (int64_t b = 0; b < call.blocks; ++b) {
-      block_product<H>(call.c + b * H * call.c_stride + p * kPanel, call.c_stride, block(b), panel(p), call.depth,
-                       call.continued);
-    }
+  for (int64_t p = 0; p < call.panels; ++p) {
+    float* c = call.c + p * kPanel;
+    block_product<H, true>(c, call.c_stride, block(0), panel(p), call.depth, call.continued);
+    for (int64_t b = 1; b < call.blocks; ++b)
+      block_product<H, false>(c + b * H * call.c_stride, call.c_stride, block(b), panel(p), call.depth, call.continued);
   }
 }
 
-int64_t block_height(int64_t rows) {
-  if (rows >= kMaxHeight) return kMaxHeight;
-  return rows <= 4 ? rows : (rows + 1) / 2 * 2;
-}
+int64_t block_height(int64_t rows) { return even_height(rows, kMaxHeight); }
 
 void multiply(const ProductCall& call) {
   switch (call.height) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The bf16 product on AMX: a tile register holds 16 rows of 64 bytes, and one instruction adds the product of a
-// [16, 32] and a [32, 16] tile to a [16, 16] tile of sums. Four tiles of sums are kept in flight: two blocks of rows by
-// one panel, or one block by two panels.
+// [16, 32] and a [32, 16] tile to a [16, 16] tile of sums. Two blocks of rows by one panel keep four tiles of sums in
+// flight. With one block the product waits for memory anyway; what counts is that weights stream in without a gap.
 #include "backend/cpu/product.h"
 
 #if defined(__x86_64__)
@@ -55,7 +55,13 @@ struct Place {
   else                                      \
     _tile_zero(tile)
 
-// Two blocks of rows by one panel.
+// The weights of one step, kAhead bytes on.
+inline void call_ahead(const char* w) {
+  for (size_t i = 0; i < kStep / 2 * kPanelRow; i += 64) _mm_prefetch(w + kAhead + i, _MM_HINT_T1);
+}
+
+// Two blocks of rows by one panel. kFirst: the panel is not in a cache yet.
+template <bool kFirst>
 inline void two_by_one(const ProductCall& call, const char* x0, const char* x1, const char* w, float* c0, float* c1) {
   const int64_t c_row_bytes = call.c_stride * 4, x_tile = call.height * 64;
   SLUICE_TILE_BEGIN(0, c0);
@@ -63,6 +69,7 @@ inline void two_by_one(const ProductCall& call, const char* x0, const char* x1, 
   SLUICE_TILE_BEGIN(2, c1);
   SLUICE_TILE_BEGIN(3, c1 + 16);
   for (int64_t k = 0; k < call.depth; k += kStep) {
+    if (kFirst) call_ahead(w);
     _tile_loadd(6, w, kPanelRow);
     _tile_loadd(4, x0, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -81,38 +88,13 @@ inline void two_by_one(const ProductCall& call, const char* x0, const char* x1, 
   _tile_stored(3, c1 + 16, c_row_bytes);
 }
 
-// One block of rows by two panels.
-inline void one_by_two(const ProductCall& call, const char* x, const char* w0, const char* w1, float* c) {
-  const int64_t c_row_bytes = call.c_stride * 4, x_tile = call.height * 64;
-  SLUICE_TILE_BEGIN(0, c);
-  SLUICE_TILE_BEGIN(1, c + 16);
-  SLUICE_TILE_BEGIN(2, c + 32);
-  SLUICE_TILE_BEGIN(3, c + 48);
-  for (int64_t k = 0; k < call.depth; k += kStep) {
-    _tile_loadd(4, x, 64);
-    _tile_loadd(6, w0, kPanelRow);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, w0 + 64, kPanelRow);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(6, w1, kPanelRow);
-    _tile_dpbf16ps(2, 4, 6);
-    _tile_loadd(7, w1 + 64, kPanelRow);
-    _tile_dpbf16ps(3, 4, 7);
-    x += x_tile;
-    w0 += kStep / 2 * kPanelRow;
-    w1 += kStep / 2 * kPanelRow;
-  }
-  _tile_stored(0, c, c_row_bytes);
-  _tile_stored(1, c + 16, c_row_bytes);
-  _tile_stored(2, c + 32, c_row_bytes);
-  _tile_stored(3, c + 48, c_row_bytes);
-}
-
+template <bool kFirst>
 inline void one_by_one(const ProductCall& call, const char* x, const char* w, float* c) {
   const int64_t c_row_bytes = call.c_stride * 4, x_tile = call.height * 64;
   SLUICE_TILE_BEGIN(0, c);
   SLUICE_TILE_BEGIN(1, c + 16);
   for (int64_t k = 0; k < call.depth; k += kStep) {
+    if (kFirst) call_ahead(w);
     _tile_loadd(4, x, 64);
     _tile_loadd(6, w, kPanelRow);
     _tile_dpbf16ps(0, 4, 6);
@@ -129,16 +111,16 @@ inline void one_by_one(const ProductCall& call, const char* x, const char* w, fl
 void multiply(const ProductCall& call) {
   const Tiles tiles(call.height);
   const Place at{call};
-  if (call.blocks == 1) {
-    int64_t p = 0;
-    for (; p + 2 <= call.panels; p += 2) one_by_two(call, at.x(0), at.w(p), at.w(p + 1), at.c(0, p));
-    for (; p < call.panels; ++p) one_by_one(call, at.x(0), at.w(p), at.c(0, p));
-    return;
-  }
   for (int64_t p = 0; p < call.panels; ++p) {
-    int64_t b = 0;
-    for (; b + 2 <= call.blocks; b += 2) two_by_one(call, at.x(b), at.x(b + 1), at.w(p), at.c(b, p), at.c(b + 1, p));
-    for (; b < call.blocks; ++b) one_by_one(call, at.x(b), at.w(p), at.c(b, p));
+    if (call.blocks == 1) {
+      one_by_one<true>(call, at.x(0), at.w(p), at.c(0, p));
+      continue;
+    }
+    two_by_one<true>(call, at.x(0), at.x(1), at.w(p), at.c(0, p), at.c(1, p));
+    int64_t b = 2;
+    for (; b + 2 <= call.blocks; b += 2)
+      two_by_one<false>(call, at.x(b), at.x(b + 1), at.w(p), at.c(b, p), at.c(b + 1, p));
+    if (b < call.blocks) one_by_one<false>(call, at.x(b), at.w(p), at.c(b, p));
   }
 }
 

@@ -55,8 +55,9 @@ struct WideBF16 {
   }
 };
 
-// c [H][N vectors] over one block of rows; x [depth][H], w at the first of the columns.
-template <class Wide, int H, int N>
+// c [H][N vectors] over one block of rows; x [depth][H], w at the first of the columns. kFirst: the panel is not in a
+// cache yet.
+template <class Wide, int H, int N, bool kFirst>
 HWY_INLINE void block_product(float* HWY_RESTRICT c, int64_t c_stride, const float* HWY_RESTRICT x,
                               const typename Wide::Element* HWY_RESTRICT w, int64_t depth, bool continued) {
   const F32 d;
@@ -65,6 +66,10 @@ HWY_INLINE void block_product(float* HWY_RESTRICT c, int64_t c_stride, const flo
     for (int v = 0; v < N; ++v) sum[r][v] = continued ? hn::LoadU(d, c + r * c_stride + v * kLanes) : hn::Zero(d);
   }
   for (int64_t k = 0; k < depth; k += Wide::kStep) {
+    if (kFirst) {
+      for (size_t i = 0; i < kPanel * Wide::kStep * sizeof(*w); i += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(w) + kAhead + i, 0, 2);
+    }
     VF wide[N][Wide::kStep];
     Wide::template load<N>(w, wide);
     for (int s = 0; s < Wide::kStep; ++s) {
@@ -93,17 +98,17 @@ void multiply_blocks(const ProductCall& call) {
                                                      static_cast<size_t>(b) * call.x_block_bytes);
       float* c = call.c + b * H * call.c_stride + p * kPanel;
       for (int64_t column = 0; column < kPanel; column += kColumns) {
-        block_product<Wide, H, kVectors>(c + column, call.c_stride, x, panel + column * Wide::kStep, call.depth,
-                                         call.continued);
+        const auto* w = panel + column * Wide::kStep;
+        if (b == 0 && column == 0)
+          block_product<Wide, H, kVectors, true>(c, call.c_stride, x, w, call.depth, call.continued);
+        else
+          block_product<Wide, H, kVectors, false>(c + column, call.c_stride, x, w, call.depth, call.continued);
       }
     }
   }
 }
 
-int64_t block_height(int64_t rows) {
-  if (rows >= kMaxHeight) return kMaxHeight;
-  return rows <= 4 ? rows : (rows + 1) / 2 * 2;
-}
+int64_t block_height(int64_t rows) { return even_height(rows, kMaxHeight); }
 
 template <class Wide>
 void multiply(const ProductCall& call) {
