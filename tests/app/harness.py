@@ -15,6 +15,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ["SLUICE_BINARY"]
 DEMO = str(ROOT / "tests/models/demo")
+TWELVE_HEADS = str(ROOT / "tests/golden/gpt2/twelve_heads")
 GOLDEN = json.loads((ROOT / "tests/models/demo_golden.json").read_text())
 
 

@@ -43,6 +43,24 @@ class Ranks(harness.Case):
             expected = expected or texts
             self.assertEqual(texts, expected, f"tp {tp} pp {pp}")
 
+    def test_gpt2_over_eight_tp_ranks_and_two_stages_gives_the_answers_of_one_rank(self):
+        """Twelve heads do not divide by eight: ranks hold padding. The launches are those that users type."""
+        prompts = self.write_lines("in.jsonl", [{"prompt": "the ##ing and 1999"}, {"prompt": "é", "temperature": 0.8}, {"prompt": "on a train " * 5}])
+        expected = None
+        # Slots are the machine's cores otherwise.
+        environment = {**self.environment, "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+        as_root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+        launches = ([], []), (["mpirun", "-n", "8"], []), (["mpirun", "-n", "16", "--oversubscribe"], ["--tp", "8", "--pp", "2"])
+        for launcher, layout in launches:
+            output = self.folder / f"out-{len(launcher)}.jsonl"
+            done = subprocess.run([*launcher, *(as_root if launcher else []), BINARY, "generate", "--model", harness.TWELVE_HEADS, *layout, "--prompts", prompts,
+                                   "--output", output, "--max-new-tokens", "32"], env=environment, capture_output=True, text=True, timeout=120)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            answers = self.read_lines(output.name)
+            self.assertEqual([a["generated_tokens"] for a in answers], [32] * 3)
+            expected = expected or answers
+            self.assertEqual(answers, expected, f"{launcher} {layout}")
+
     def test_a_wrong_task_count_is_refused_with_the_numbers_that_work(self):
         done = subprocess.run([*mpirun(3), BINARY, "serve", "--model", DEMO, "--tp", "2"], env=self.environment, capture_output=True, text=True, timeout=60)
         self.assertNotEqual(done.returncode, 0)
