@@ -65,6 +65,13 @@ class Record {
 
 Limits request_limits(const Settings& settings, const ExecutorInfo& executor) {
   Limits limits;
+  if (settings.has("max-total-tokens") &&
+      settings.integer("max-total-tokens", 2, INT64_MAX) > executor.limits.max_context) {
+    throw Error(fmt::format(
+        "max-total-tokens (from {}): {} tokens were asked for and the cache holds {}; lower it, or raise "
+        "--max-batch-total-tokens, or ask for more memory",
+        settings.origin("max-total-tokens"), settings.text("max-total-tokens"), executor.limits.max_context));
+  }
   limits.max_concurrent_requests = settings.integer("max-concurrent-requests", 1, 1 << 20);
   limits.max_best_of = settings.integer("max-best-of", 1, 1024);
   limits.max_stop_sequences = settings.integer("max-stop-sequences", 0, 1024);

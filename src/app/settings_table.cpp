@@ -25,7 +25,7 @@ const std::vector<SettingRow>& settings_table() {
       {Topic::kRun, {"max-batch-prefill-tokens", {"SLUICE_MAX_BATCH_PREFILL_TOKENS", "MAX_BATCH_PREFILL_TOKENS"}, "512", "Token budget of one step, prefill and decode together."}},
       {Topic::kRun, {"max-batch-total-tokens", {"SLUICE_MAX_BATCH_TOTAL_TOKENS", "MAX_BATCH_TOTAL_TOKENS"}, "", "Tokens that the cache holds; default: what --max-batch-size full contexts need, at most a share of free memory."}},
       {Topic::kRun, {"max-total-tokens", {"SLUICE_MAX_TOTAL_TOKENS", "MAX_TOTAL_TOKENS"}, "", "Prompt plus answer of one request; default: the model's context."}},
-      {Topic::kRun, {"block-size", {"SLUICE_BLOCK_SIZE"}, "16", "Tokens of one cache block."}},
+      {Topic::kRun, {"block-size", {"SLUICE_BLOCK_SIZE"}, "16", "Tokens of one cache block, a multiple of 16."}},
       {Topic::kRun, {"prefix-cache", {"SLUICE_PREFIX_CACHE"}, "true", "Reuse the cache of prompts that begin alike."}},
       {Topic::kRun, {"seed", {"SLUICE_SEED", "SEED"}, "", "What seeds of requests without one derive from; default: random, and 0 offline."}},
       {Topic::kRun, {"log-level", {"SLUICE_LOG_LEVEL", "LOG_LEVEL"}, "info", "debug, info, warning, error or off."}},

@@ -97,6 +97,10 @@ std::unique_ptr<Executor> World::make_executor() {
   options.max_seqs = settings_.integer("max-batch-size", 1, 1 << 16);
   options.max_rows = std::max(settings_.integer("max-batch-prefill-tokens", 1, 1 << 20), options.max_seqs);
   options.block_size = settings_.integer("block-size", 1, 1024);
+  if (options.block_size % 16 != 0) {
+    throw Error(fmt::format("block-size (from {}): expected a multiple of 16, found {}", settings_.origin("block-size"),
+                            options.block_size));
+  }
   options.max_context = model_.info.max_positions;
   if (settings_.has("max-total-tokens"))
     options.max_context = settings_.integer("max-total-tokens", 2, model_.info.max_positions);
