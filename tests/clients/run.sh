@@ -43,6 +43,7 @@ done
   exit 1
 }
 if ! timeout 240 "$python" "$here/$script" "$record"; then
+  kill -0 "$server" 2>/dev/null || echo "the server ended before the clients did"
   tail -20 "$work/log"
   exit 1
 fi
