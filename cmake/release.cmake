@@ -40,9 +40,6 @@ install(PROGRAMS scripts/verify-release.sh DESTINATION scripts)
 install(FILES LICENSE README.md DESTINATION .)
 file(WRITE ${CMAKE_BINARY_DIR}/VERSION "${PROJECT_VERSION}\n")
 install(FILES ${CMAKE_BINARY_DIR}/VERSION DESTINATION .)
-if(SLUICE_DEPS STREQUAL "bundled")
-  install(DIRECTORY ${SLUICE_DEPS_PREFIX}/share/licenses/ DESTINATION licenses)
-endif()
 
 # Last: licences of what was bundled, no debug information (it names the places of the compiler), and the list of everything.
 install(SCRIPT ${CMAKE_SOURCE_DIR}/cmake/finish_release.cmake)

@@ -34,7 +34,7 @@ On a cluster, load modules that provide them (compiler, cmake, openmpi, ...) and
 # shellcheck disable=SC2034  # used by the scripts that source this file
 SLUICE_BUILD_PACKAGES=(
   g++ cmake ninja-build pkg-config ccache mold
-  libdnnl-dev libhwy-dev libonig-dev libutf8proc-dev libspdlog-dev libfmt-dev libcpp-httplib-dev
+  libhwy-dev libonig-dev libutf8proc-dev libspdlog-dev libfmt-dev libcpp-httplib-dev
   nlohmann-json3-dev libcli11-dev libssl-dev libopenmpi-dev openmpi-bin prometheus-cpp-dev curl
 )
 # What the tests need besides.

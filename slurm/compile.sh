@@ -4,8 +4,6 @@
 # or without Slurm: RELEASE_DIR=... bash slurm/compile.sh. Settings are environment variables:
 #   RELEASE_DIR   where the release goes; one that is there becomes RELEASE_DIR.previous when the new one is complete
 #   SLUICE_SITE   env/<site>.sh: compiler and MPI modules, scratch folder
-#   SLUICE_DEPS   system or bundled; unset: the system's libraries where they suffice, else those of deps.lock
-#   DEPS_MIRROR   folder of archives for bundled libraries, where there is no internet
 #SBATCH --job-name=sluice-compile
 #SBATCH --open-mode=append
 #SBATCH --requeue
@@ -34,8 +32,6 @@ RELEASE_DIR=${RELEASE_DIR%/}
 if [[ -e $RELEASE_DIR && ! -f $RELEASE_DIR/MANIFEST && -n $(ls -A "$RELEASE_DIR" 2>&1) ]]; then
   job::err "RELEASE_DIR=$RELEASE_DIR holds something that is no release; name a new folder"
 fi
-[[ ${SLUICE_DEPS:-system} =~ ^(system|bundled)$ ]] || job::err "SLUICE_DEPS: expected system or bundled, found $SLUICE_DEPS"
-[[ -z ${DEPS_MIRROR:-} || -d $DEPS_MIRROR ]] || job::err "DEPS_MIRROR=$DEPS_MIRROR is no folder on $(hostname)"
 for program in cmake c++ "$(command -v ninja || echo make)"; do
   command -v "$program" >/dev/null || job::err "no $program on $(hostname); name its module in $root/env/${SLUICE_SITE:-generic}.sh (SITE_MODULES)"
 done
@@ -50,28 +46,9 @@ trap 'exit 143' TERM INT
 jobs=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-$(nproc)}}
 generator=()
 ! command -v ninja >/dev/null || generator=(-G Ninja)
-# configure DEPS: fills $work/build.
-configure() {
-  cmake -S "$root" -B "$work/build" "${generator[@]}" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSLUICE_TESTS=OFF \
-    "-DSLUICE_DEPS=$1" "-DDEPS_MIRROR=${DEPS_MIRROR:-}"
-}
-bundled() {
-  [[ -n ${DEPS_MIRROR:-} || ${SITE_NODE_INTERNET:-yes} == yes || -z ${SLURM_JOB_ID:-} ]] ||
-    job::err "compute nodes of this site have no internet: on the login node run '$root/scripts/build-deps.sh --fetch --mirror DIR', then submit with DEPS_MIRROR=DIR"
-  configure bundled || job::err "configuring with the libraries of deps.lock failed; the lines above say why"
-}
 job::log "compiling $root with $jobs jobs in $work for $RELEASE_DIR"
-case ${SLUICE_DEPS:-} in
-bundled) bundled ;;
-system) configure system || job::err "configuring failed; the lines above name what is missing. SLUICE_DEPS=bundled builds it" ;;
-*)
-  if ! configure system >"$work/system.log" 2>&1; then
-    job::log "the system lacks libraries, building those of deps.lock: $(grep -m1 -A2 'CMake Error' "$work/system.log" | tail -n1 | xargs)"
-    rm -rf "$work/build"
-    bundled
-  fi
-  ;;
-esac
+cmake -S "$root" -B "$work/build" "${generator[@]}" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSLUICE_TESTS=OFF ||
+  job::err "configuring failed; the lines above name what is missing: add its module to env/${SLUICE_SITE:-generic}.sh (SITE_MODULES) or set CMAKE_PREFIX_PATH"
 cmake --build "$work/build" -j "$jobs" || job::err "compiling failed; the lines above say why"
 cmake --install "$work/build" --prefix "$new" >/dev/null || job::err "installing into $new failed; is the file system full?"
 

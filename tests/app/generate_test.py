@@ -41,8 +41,10 @@ class Generate(harness.Case):
 
     def test_killed_runs_lose_nothing_and_end_with_the_same_bytes(self):
         prompts = self.write_lines("in.jsonl", [{"prompt": f"Once upon a time there was a fox number {i}", "max_tokens": 8 + i % 32,
-                                                 "temperature": 0.8} for i in range(300)])
+                                                 "temperature": 0.8} for i in range(600)])
+        started = time.monotonic()
         self.assertEqual(self.generate(prompts, "whole.jsonl").returncode, 0)
+        whole = time.monotonic() - started
         chance = random.Random(5)
         output = self.folder / "out.jsonl"
         kills = 0
@@ -51,7 +53,7 @@ class Generate(harness.Case):
                                         "--max-batch-size", str(chance.choice([1, 5, 32]))],
                                        env=self.environment, stderr=subprocess.DEVNULL)
             try:
-                process.wait(0.3 + chance.random() * 0.7 + 0.2 * kills)
+                process.wait(whole * (0.2 + chance.random() * 0.6 + 0.1 * kills))
                 self.assertEqual(process.returncode, 0)
             except subprocess.TimeoutExpired:
                 process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))

@@ -239,7 +239,7 @@ void CpuBackend::copy_blocks(const Tensor& cache, const Tensor& pairs) {
 double CpuBackend::probe_read_gbps(size_t bytes) {
   bytes = bytes / 4096 * 4096;
   if (probe_.bytes() < bytes) {
-    probe_ = allocate_pages(bytes, pool_);
+    probe_ = allocate_pages(bytes);
     pool_.split(static_cast<int64_t>(bytes), 1 << 20, [&](int64_t begin, int64_t end, int) {
       std::memset(static_cast<char*>(probe_.data()) + begin, 1, static_cast<size_t>(end - begin));
     });

@@ -23,7 +23,7 @@ class CpuBackend : public Backend {
   std::string describe() const override;
   DType activation_dtype(Scheme) const override { return DType::kF32; }
   DType cache_dtype(Scheme scheme) const override;
-  Buffer allocate(size_t bytes) override { return allocate_pages(bytes, pool_); }
+  Buffer allocate(size_t bytes) override { return allocate_pages(bytes); }
   size_t free_bytes() const override { return available_memory(); }
   void copy_in(const Tensor& device, const void* host) override;
   void copy_out(void* host, const Tensor& device) override;

@@ -81,7 +81,7 @@ size_t cgroup_available() {
 
 size_t available_memory() { return std::min(system_available(), cgroup_available()); }
 
-Buffer allocate_pages(size_t bytes, Pool& pool) {
+Buffer allocate_pages(size_t bytes) {
   if (bytes < kHugePage) return Buffer::host(bytes);
   const size_t available = available_memory();
   if (bytes > available) {
@@ -101,9 +101,6 @@ Buffer allocate_pages(size_t bytes, Pool& pool) {
   munmap(base + skip + rounded, kHugePage - skip);
   char* data = base + skip;
   madvise(data, rounded, MADV_HUGEPAGE);
-  pool.split(static_cast<int64_t>(rounded / kHugePage), 8, [&](int64_t begin, int64_t end, int) {
-    std::memset(data + static_cast<size_t>(begin) * kHugePage, 0, static_cast<size_t>(end - begin) * kHugePage);
-  });
   return Buffer(data, bytes, [](void* p, size_t n) { munmap(p, (n + kHugePage - 1) / kHugePage * kHugePage); });
 }
 

@@ -4,7 +4,6 @@
 
 #include <cstddef>
 
-#include "backend/cpu/pool.h"
 #include "tensor/tensor.h"
 
 namespace sluice {
@@ -12,8 +11,8 @@ namespace sluice {
 // What this process may still allocate: the system's available memory or the cgroup's limit, whichever is less.
 size_t available_memory();
 
-// Throws Error with the numbers when `bytes` exceed available_memory().
-Buffer allocate_pages(size_t bytes, Pool& pool);
+// Zeroed; pages come with their first use. Throws Error with the numbers when `bytes` exceed available_memory().
+Buffer allocate_pages(size_t bytes);
 
 // Working memory that only grows; its content is lost when it does.
 class Scratch {

@@ -42,7 +42,7 @@ std::unique_ptr<Weight> Products::pack(const HostMatrix& source, Scheme scheme) 
   const int64_t rows = source.rows, cols = source.cols, depth = PanelWeight::padded_depth(cols);
   const int64_t panels = (rows + kPanel - 1) / kPanel;
   const size_t element = PanelWeight::element_bytes(scheme);
-  Buffer data = allocate_pages(static_cast<size_t>(panels * depth * kPanel) * element, pool_);
+  Buffer data = allocate_pages(static_cast<size_t>(panels * depth * kPanel) * element);
   const size_t source_element = dtype_bytes(source.dtype);
   pool_.split(panels, 4, [&](int64_t begin, int64_t end, int) {
     std::vector<float> wide(static_cast<size_t>(cols));
