@@ -5,7 +5,6 @@
 #include "backend/cpu/panel_weight.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/error.h"
 
@@ -139,12 +138,12 @@ void Products::run_task(const Job& job, int64_t task, int thread) {
   }
 
   const int64_t column = panel_begin * kPanel, columns = std::min(panels * kPanel, job.w.rows() - column);
+  const float* bias = job.epilogue.bias ? job.epilogue.bias.as<float>() + column : nullptr;
   for (int64_t r = 0; r < rows; ++r) {
-    float* sums = call.c + r * call.c_stride;
-    if (job.epilogue.bias) rows_.add(sums, job.epilogue.bias.as<float>() + column, columns);
-    if (job.epilogue.residual)
-      rows_.add(sums, static_cast<const float*>(job.epilogue.residual.row(row_begin + r)) + column, columns);
-    std::memcpy(static_cast<float*>(job.out.row(row_begin + r)) + column, sums, static_cast<size_t>(columns) * 4);
+    const int64_t row = row_begin + r;
+    const float* residual =
+        job.epilogue.residual ? static_cast<const float*>(job.epilogue.residual.row(row)) + column : nullptr;
+    rows_.finish(static_cast<float*>(job.out.row(row)) + column, call.c + r * call.c_stride, bias, residual, columns);
   }
 }
 

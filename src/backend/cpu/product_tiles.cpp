@@ -9,7 +9,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")
 #include <immintrin.h>
 
-#include <cstring>
+#include <algorithm>
 
 namespace sluice {
 namespace {
@@ -128,18 +128,17 @@ int64_t block_height(int64_t rows) { return rows < kMaxHeight ? rows : kMaxHeigh
 
 // [depth / 32][height][32] bf16: tiles one after the other.
 void pack_rows(void* to, const float* x, int64_t x_stride, int64_t rows, int64_t height, int64_t cols, int64_t depth) {
-  for (int64_t r = 0; r < height; ++r) {
-    char* out = static_cast<char*>(to) + r * 64;
-    const float* row = x + r * x_stride;
-    for (int64_t k = 0; k < depth; k += kStep, out += height * 64) {
-      if (r < rows && k + kStep <= cols) {
-        const __m512bh packed = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(row + k + 16), _mm512_loadu_ps(row + k));
-        std::memcpy(out, &packed, 64);
-        continue;
-      }
-      uint16_t tail[kStep] = {};
-      for (int64_t i = 0; r < rows && k + i < cols; ++i) tail[i] = f32_to_bf16(row[k + i]);
-      std::memcpy(out, tail, 64);
+  char* out = static_cast<char*>(to);
+  for (int64_t k = 0; k < depth; k += kStep) {
+    for (int64_t r = 0; r < height; ++r, out += 64) {
+      const float* from = x + r * x_stride + k;
+      const int64_t valid = r < rows ? std::clamp<int64_t>(cols - k, 0, kStep) : 0;
+      const __mmask16 low = static_cast<__mmask16>((1u << std::min<int64_t>(valid, 16)) - 1);
+      const __mmask16 high = static_cast<__mmask16>((1u << std::max<int64_t>(valid - 16, 0)) - 1);
+      const __m512bh packed =
+          _mm512_cvtne2ps_pbh(high == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(high, from + 16),
+                              low == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(low, from));
+      _mm512_store_si512(out, (__m512i)packed);
     }
   }
 }

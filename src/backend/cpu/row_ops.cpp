@@ -55,6 +55,23 @@ void add(float* inout, const float* other, int64_t n) {
       [&](int64_t i) HWY_ATTR { inout[i] += other[i]; });
 }
 
+void finish(float* out, const float* sums, const float* bias, const float* residual, int64_t n) {
+  over(
+      n,
+      [&](int64_t i) HWY_ATTR {
+        VF v = hn::LoadU(F32(), sums + i);
+        if (bias != nullptr) v = hn::Add(v, hn::LoadU(F32(), bias + i));
+        if (residual != nullptr) v = hn::Add(v, hn::LoadU(F32(), residual + i));
+        hn::StoreU(v, F32(), out + i);
+      },
+      [&](int64_t i) HWY_ATTR {
+        float v = sums[i];
+        if (bias != nullptr) v += bias[i];
+        if (residual != nullptr) v += residual[i];
+        out[i] = v;
+      });
+}
+
 HWY_INLINE float total(VF v) { return hn::GetLane(hn::SumOfLanes(F32(), v)); }
 
 void rms_norm(float* out, const float* x, float* residual, const float* weight, int64_t n, float eps) {
@@ -218,7 +235,7 @@ uint64_t read(const void* data, size_t bytes) {
 }
 
 const RowOps* get_row_ops() {
-  static constexpr RowOps kOps{widen, narrow, add, rms_norm, layer_norm, activate, gate, rotate, read};
+  static constexpr RowOps kOps{widen, narrow, add, finish, rms_norm, layer_norm, activate, gate, rotate, read};
   return &kOps;
 }
 
