@@ -12,8 +12,10 @@ constexpr int64_t kWorthThreads = 1024;  // products: below, waking the others c
 constexpr int64_t kTileQueries = 64;     // rows by heads: what a piece of widened keys is used for
 }  // namespace
 
-AttentionOp::AttentionOp(int64_t vector_targets, Pool& pool)
-    : kernel_(attention_kernel(vector_targets)), pool_(pool), scratch_(static_cast<size_t>(pool.threads())) {}
+AttentionOp::AttentionOp(const CpuIsa& isa, Pool& pool)
+    : kernel_(attention_kernel(isa.vector_targets)), pool_(pool), scratch_(static_cast<size_t>(pool.threads())) {
+  if (isa.amx_bf16) tile_kernel_ = attention_tile_kernel();
+}
 
 void AttentionOp::run(const Tensor& out, const Tensor& q, const BatchView& batch, const CacheIndex& index,
                       const AttentionShape& shape, const CacheLayer& cache) {
@@ -33,7 +35,8 @@ void AttentionOp::run(const Tensor& out, const Tensor& q, const BatchView& batch
   }
   const int64_t block_size = cache.k.dim(2), head_elements = block_size * shape.head_dim;
   const size_t element = dtype_bytes(cache.k.dtype);
-  const size_t bytes = kernel_.scratch_bytes(tile_rows * group, shape.head_dim);
+  const AttentionKernel& kernel = cache.k.dtype == DType::kBF16 && tile_kernel_ != nullptr ? *tile_kernel_ : kernel_;
+  const size_t bytes = kernel.scratch_bytes(tile_rows * group, shape.head_dim);
   const int64_t n_tasks = static_cast<int64_t>(tasks_.size()) * shape.n_kv_heads;
   const auto attend = [&](int64_t i, int thread) {
     const Task& task = tasks_[static_cast<size_t>(i / shape.n_kv_heads)];
@@ -58,7 +61,7 @@ void AttentionOp::run(const Tensor& out, const Tensor& q, const BatchView& batch
     tile.block_size = block_size;
     tile.block_stride = cache.k.row_stride;
     tile.dtype = cache.k.dtype;
-    kernel_.run(tile, scratch_[static_cast<size_t>(thread)].reserve(bytes));
+    kernel.run(tile, scratch_[static_cast<size_t>(thread)].reserve(bytes));
   };
   pool_.split(n_tasks, work < kWorthThreads ? n_tasks : 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) attend(i, thread);

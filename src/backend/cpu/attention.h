@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cpu/isa.h"
 #include "backend/cpu/memory.h"
 #include "backend/cpu/pool.h"
 
@@ -34,15 +35,28 @@ struct AttentionTile {
   DType dtype = DType::kF32;
 };
 
+// Where keys [begin, begin + n) of the tile lie: element offsets from k and v. n <= kKeys.
+inline void place_keys(const AttentionTile& tile, int64_t begin, int64_t n, int64_t* offsets) {
+  int64_t block = begin / tile.block_size, within = begin % tile.block_size;
+  for (int64_t j = 0; j < n; ++j) {
+    offsets[j] = tile.blocks[block] * tile.block_stride + within * tile.head_dim;
+    if (++within == tile.block_size) {
+      within = 0;
+      ++block;
+    }
+  }
+}
+
 struct AttentionKernel {
   size_t (*scratch_bytes)(int64_t queries, int64_t head_dim);
   void (*run)(const AttentionTile& tile, void* scratch);
 };
-const AttentionKernel& attention_kernel(int64_t vector_targets);
+const AttentionKernel& attention_kernel(int64_t vector_targets);  // any cache type, any machine
+const AttentionKernel* attention_tile_kernel();                   // bf16 cache on AMX; null where this build has none
 
 class AttentionOp {
  public:
-  AttentionOp(int64_t vector_targets, Pool& pool);
+  AttentionOp(const CpuIsa& isa, Pool& pool);
   // Shapes are checked by the caller.
   void run(const Tensor& out, const Tensor& q, const BatchView& batch, const CacheIndex& index,
            const AttentionShape& shape, const CacheLayer& cache);
@@ -52,6 +66,7 @@ class AttentionOp {
     int32_t seq, row, rows;  // rows counted from the sequence's first in this step
   };
   const AttentionKernel& kernel_;
+  const AttentionKernel* tile_kernel_ = nullptr;  // where the machine has AMX
   Pool& pool_;
   std::vector<Task> tasks_;       // grows to the largest step
   std::vector<Scratch> scratch_;  // per thread

@@ -122,10 +122,8 @@ void gather(const AttentionTile& tile, const Work& work, int64_t begin, int64_t 
   using Element = typename Stored::Element;
   const int64_t dim = tile.head_dim, d = padded_dim(dim);
   const int64_t n = std::min(kKeys, end - begin);
-  const auto place = [&](int64_t j) {
-    const int64_t block = tile.blocks[(begin + j) / tile.block_size];
-    return block * tile.block_stride + (begin + j) % tile.block_size * dim;
-  };
+  int64_t place[kKeys];
+  place_keys(tile, begin, n, place);
   const auto widen = [&](const Element* from, float* to) HWY_ATTR {
     int64_t i = 0;
     for (; i + kLanes <= dim; i += kLanes) hn::StoreU(Stored::load(from + i), F32(), to + i);
@@ -133,10 +131,10 @@ void gather(const AttentionTile& tile, const Work& work, int64_t begin, int64_t 
     for (; i < d; ++i) to[i] = 0;
   };
   // Keys pass through `values` on their way to the transposed form.
-  for (int64_t j = 0; j < n; ++j) widen(static_cast<const Element*>(tile.k) + place(j), work.values + j * d);
+  for (int64_t j = 0; j < n; ++j) widen(static_cast<const Element*>(tile.k) + place[j], work.values + j * d);
   std::fill(work.values + n * d, work.values + kKeys * d, 0.0f);
   for (int64_t j = 0; j < kKeys; j += 4) transpose_four(work.values + j * d, d, work.keys + j, kKeys, d);
-  for (int64_t j = 0; j < n; ++j) widen(static_cast<const Element*>(tile.v) + place(j), work.values + j * d);
+  for (int64_t j = 0; j < n; ++j) widen(static_cast<const Element*>(tile.v) + place[j], work.values + j * d);
 }
 
 // Scores of one query over keys [begin, begin + kKeys), of which [low, high) count, become weights; sums and total are

@@ -70,7 +70,7 @@ CpuBackend::CpuBackend(const CpuOptions& options)
       pool_(thread_count(options), thread_count(options) * std::max(1, options.local_ranks) <= cpus_of_mask()),
       rows_(row_ops(isa_.vector_targets)),
       products_(isa_, pool_, rows_),
-      attention_(isa_.vector_targets, pool_) {}
+      attention_(isa_, pool_) {}
 
 std::string CpuBackend::describe() const {
   return fmt::format("cpu, {} thread{}, {}", pool_.threads(), pool_.threads() == 1 ? "" : "s", isa_.name);
