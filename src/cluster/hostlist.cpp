@@ -13,6 +13,8 @@ namespace sluice {
 namespace {
 
 constexpr size_t kMostNames = 256 * 1024;  // Slurm's MAX_RANGES
+constexpr size_t kMostDigits = 32;
+constexpr size_t kLongestName = 255;  // of the domain name system
 
 [[noreturn]] void refuse(std::string_view list, size_t at, std::string_view why) {
   throw Error(fmt::format("host list '{}', character {}: {}; expected the form node[1-3,7],login", list, at + 1, why));
@@ -40,9 +42,10 @@ std::vector<std::string> expand_bracket(std::string_view list, size_t begin, siz
       return value;
     };
     const uint64_t first = number(low), last = number(high);
+    if (low.size() > kMostDigits) refuse(list, at, fmt::format("a number of more than {} digits", kMostDigits));
     if (first > last) refuse(list, at, fmt::format("the range '{}' runs backwards", item));
     if (last - first >= kMostNames - numbers.size()) refuse(list, at, fmt::format("more than {} names", kMostNames));
-    for (uint64_t n = first; n <= last; ++n) numbers.push_back(fmt::format("{:0{}}", n, low.size()));
+    for (uint64_t i = 0; i <= last - first; ++i) numbers.push_back(fmt::format("{:0{}}", first + i, low.size()));
     if (stop == end) return numbers;
     at = stop + 1;
   }
@@ -61,6 +64,8 @@ std::vector<std::string> expand_hostlist(std::string_view list) {
     std::vector<std::string> partial = {""};  // names of this item so far; a bracket multiplies them
     for (; at < list.size() && !is_separator(list[at]); ++at) {
       if (list[at] == ']') refuse(list, at, "']' without '['");
+      if (partial.front().size() >= kLongestName)
+        refuse(list, at, fmt::format("a name of more than {} characters", kLongestName));
       if (list[at] != '[') {
         for (std::string& name : partial) name += list[at];
         continue;

@@ -45,6 +45,9 @@ TEST_CASE("a broken host list is refused with its place") {
   CHECK_THROWS_WITH_AS(expand_hostlist("n[]"), doctest::Contains("not a number"), Error);
   CHECK_THROWS_WITH_AS(expand_hostlist("n[1,]"), doctest::Contains("not a number"), Error);
   CHECK_THROWS_WITH_AS(expand_hostlist("n[1-2-3]"), doctest::Contains("not a number"), Error);
+  CHECK_THROWS_WITH_AS(expand_hostlist("n[" + std::string(40, '0') + "-9]"), doctest::Contains("32 digits"), Error);
+  CHECK_THROWS_WITH_AS(expand_hostlist(std::string(300, 'n')), doctest::Contains("255 characters"), Error);
+  CHECK(expand_hostlist("n[18446744073709551615]") == std::vector<std::string>{"n18446744073709551615"});
   CHECK_THROWS_WITH_AS(expand_hostlist("n[99999999999999999999]"), doctest::Contains("not a number"), Error);
 }
 
