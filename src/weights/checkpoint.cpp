@@ -73,6 +73,7 @@ Checkpoint Checkpoint::open(const fs::path& folder, std::string base_prefix) {
   out.folder_ = folder;
   out.base_prefix_ = std::move(base_prefix);
   const fs::path single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
+  std::error_code unreadable;
   if (fs::exists(single)) {
     out.add_file(single);
     return out;
@@ -83,7 +84,7 @@ Checkpoint Checkpoint::open(const fs::path& folder, std::string base_prefix) {
   std::set<std::string> shards;
   for (const auto& [name, file] : map) shards.insert(file);
   for (const std::string& shard : shards) {
-    if (!fs::exists(folder / shard)) {
+    if (!fs::exists(folder / shard, unreadable)) {
       throw Error(
           fmt::format("{} names the shard {}, which is not there; {} shards are expected, download the missing ones",
                       index.string(), shard, shards.size()));
