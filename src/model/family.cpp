@@ -66,6 +66,19 @@ void warn_unused(const LoadContext& context, const std::vector<TensorSpec>& tabl
 }
 
 void count_parameters(const std::vector<TensorSpec>& table, ModelInfo& info) {
+  // Each of the config's numbers is in its range, their products need not be.
+  constexpr double kMost = 1e15;
+  double total = static_cast<double>(info.vocab) * static_cast<double>(info.d_model);
+  for (const TensorSpec& spec : table) {
+    double elements = 1;
+    for (const int64_t dim : spec.shape) elements *= static_cast<double>(dim);
+    total += elements;
+  }
+  if (total > kMost)
+    throw Error(
+        fmt::format("config.json describes a model of {:.3g} parameters, expected at most {:.0e}; check "
+                    "hidden_size, vocab_size, the layers and the heads",
+                    total, kMost));
   info.parameters = 0;
   info.linear_parameters = info.vocab * info.d_model;  // the head, tied or not
   for (const TensorSpec& spec : table) {
