@@ -280,11 +280,12 @@ void fit(GenerateRequest& r, std::optional<int64_t> wanted, const std::string& p
   if (input == 0) invalid(part, fmt::format("{}: nothing to start from, the prompt has no tokens", part));
   if (wanted && *wanted < 1) invalid(param, fmt::format("max_tokens must be at least 1, got {}.", *wanted));
   const int64_t asked = wanted.value_or(1);
-  if (input + asked > limits.max_total_tokens)
+  if (asked > limits.max_total_tokens - input)
     invalid(part,
             fmt::format("This model's maximum context length is {} tokens. However, you requested {} tokens ({} in the "
                         "{}, {} in the completion). Please reduce the length of the {} or completion.",
-                        limits.max_total_tokens, input + asked, input, part, asked, part));
+                        limits.max_total_tokens, static_cast<uint64_t>(input) + static_cast<uint64_t>(asked), input,
+                        part, asked, part));
   if (input > limits.max_input_tokens)
     invalid(part,
             fmt::format("This server takes at most {} prompt tokens (MAX_INPUT_TOKENS). However, the {} {} {} tokens.",
