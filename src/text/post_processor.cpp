@@ -6,10 +6,16 @@
 namespace sluice {
 namespace {
 
+int32_t token_id(const ComponentJson& json, const Value& id, std::string_view of) {
+  if (!id.is_int() || id.as_int() < 0 || id.as_int() > INT32_MAX)
+    json.refuse(fmt::format("{} should be a token id from 0 to {}, found {}", of, INT32_MAX, id.dump_compact()));
+  return static_cast<int32_t>(id.as_int());
+}
+
 int32_t pair_id(const ComponentJson& json, std::string_view key) {
   const List& pair = json.list(key);
-  if (pair.size() != 2 || !pair[1].is_int()) json.refuse(fmt::format("\"{}\" should be [token, id]", key));
-  return static_cast<int32_t>(pair[1].as_int());
+  if (pair.size() != 2) json.refuse(fmt::format("\"{}\" should be [token, id]", key));
+  return token_id(json, pair[1], fmt::format("the id of \"{}\"", key));
 }
 
 void add_template(const ComponentJson& json, PostProcessor& out) {
@@ -33,8 +39,7 @@ void add_template(const ComponentJson& json, PostProcessor& out) {
     if (ids == nullptr || !ids->is_list())
       json.refuse(fmt::format("special_tokens has no ids for {}", name->as_string()));
     for (const Value& id : ids->as_list()) {
-      if (!id.is_int()) json.refuse(fmt::format("ids of {} should be integers", name->as_string()));
-      (seen_text ? after : before).push_back(static_cast<int32_t>(id.as_int()));
+      (seen_text ? after : before).push_back(token_id(json, id, fmt::format("each id of {}", name->as_string())));
     }
   }
   if (!seen_text) json.refuse("the template for one text does not hold sequence A");

@@ -102,6 +102,15 @@ Tokenizer::Impl::Impl(const Value& json, const Value& config, const std::string&
   for (size_t id = 0; id < tokens.size(); ++id) special[id] = added.is_special(tokens[id]);
   decode_table = compile_decoder(component(json, "decoder"), origin + ": decoder", tokens, special);
   rebuild_template(config, origin);
+  for (const auto* ids : {&post_processor.before, &post_processor.after}) {
+    for (const int32_t id : *ids) {
+      if (id >= 0 && static_cast<size_t>(id) < tokens.size()) continue;
+      throw Error(
+          fmt::format("{}: post_processor adds token {}, expected one of the vocabulary (0 to {}); the file is "
+                      "incomplete, copy or download it again",
+                      origin, id, static_cast<int64_t>(tokens.size()) - 1));
+    }
+  }
 }
 
 void Tokenizer::Impl::add_tokens(const Value& json, const Value& config, const std::string& origin) {
