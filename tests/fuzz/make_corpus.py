@@ -1,0 +1,281 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# Writes tests/fuzz/corpus/<target>/ from the golden files and a list of hostile ones. Run it again after the goldens
+# change; files named finding-* are inputs that once failed, kept by hand.
+import json
+import pathlib
+import struct
+
+here = pathlib.Path(__file__).resolve().parent
+golden = here.parent / "golden"
+
+
+def save(target, name, data):
+    folder = here / "corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+def tensors(header, data=b"", length=None):
+    text = header.encode() if isinstance(header, str) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+# safetensors
+save("safetensors", "three", tensors({"__metadata__": {"format": "pt"}, "a": entry("F32", [2, 2], 0, 16),
+                                       "b": entry("BF16", [3], 16, 22), "c": entry("I64", [], 22, 30)}, bytes(30)))
+save("safetensors", "half-bytes", tensors({"q": entry("F4", [4], 0, 2), "e": entry("F6_E2M3", [0, 9], 2, 2)}, bytes(2)))
+save("safetensors", "empty-object", tensors("{}"))
+save("safetensors", "length-beyond-file", tensors("{}", length=1000))
+save("safetensors", "length-beyond-limit", tensors("{}", length=2**63))
+save("safetensors", "overlap", tensors({"a": entry("U8", [4], 0, 4), "b": entry("U8", [4], 2, 6)}, bytes(6)))
+save("safetensors", "gap", tensors({"a": entry("U8", [4], 0, 4), "b": entry("U8", [4], 6, 10)}, bytes(10)))
+save("safetensors", "duplicate", tensors('{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
+                                         '"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', b"xy"))
+save("safetensors", "count-overflow", tensors({"a": entry("F64", [2**32, 2**32], 0, 8)}, bytes(8)))
+save("safetensors", "lfs-pointer", "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 132\n")
+save("safetensors", "deep", tensors("[" * 5000))
+
+# index
+both = {"metadata": {"total_size": 4}, "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+save("index", "both", json.dumps(both))
+save("index", "one", json.dumps({"weight_map": {"a": "one.safetensors"}}))
+save("index", "missing-shard", json.dumps({"weight_map": {"a": "three.safetensors"}}))
+save("index", "wrong-shard", json.dumps({"weight_map": {"a": "two.safetensors"}}))
+save("index", "outside", json.dumps({"weight_map": {"a": "../one.safetensors"}}))
+save("index", "itself", json.dumps({"weight_map": {"a": "model.safetensors.index.json"}}))
+save("index", "no-text", json.dumps({"weight_map": {"a": ["one.safetensors"], "b": None}}))
+save("index", "nul", '{"weight_map":{"a":"one.safetensors\\u0000"}}')
+
+
+# tokenizer.json cut down: the base vocabulary and a few merges, every component as it is
+def small(tokenizer, entries=40):
+    model = tokenizer["model"]
+    if isinstance(model.get("vocab"), dict):
+        if model["type"] == "BPE":
+            merges = model["merges"][:entries // 2]
+            parts = {part for merge in merges for part in (merge.split(" ") if isinstance(merge, str) else merge)}
+            parts |= {"".join(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges}
+            model["merges"] = merges
+        else:
+            parts = set()
+        keep = sorted(parts) + [t for t in model["vocab"] if t not in parts][:entries]
+        model["vocab"] = {t: model["vocab"][t] for t in keep if t in model["vocab"]}
+        if model.get("unk_token") and model["unk_token"] not in model["vocab"]:
+            model["vocab"][model["unk_token"]] = 0
+    post = tokenizer.get("post_processor") or {}
+    for part in post.get("processors", [post]):
+        for special in part.get("special_tokens", {}).values() if isinstance(part.get("special_tokens"), dict) else []:
+            special["ids"] = [0 for _ in special["ids"]]  # the added tokens got other ids
+    return tokenizer
+
+
+text = "It's 2 x 12345 words,\t\u4e16\u754c \U0001f468\u200d\U0001f469 <s>  </s><|endoftext|>\r\n e\u0301 \ufb01 '\u017f \u2581"
+for path in sorted((golden / "text").glob("*/tokenizer.json")):
+    tokenizer = small(json.loads(path.read_text()))
+    config = path.parent / "tokenizer_config.json"
+    data = json.dumps(tokenizer, ensure_ascii=False) + "\0" + text + "\0" + (config.read_text() if config.exists() else "{}")
+    save("tokenizer", path.parent.name, data)
+base = {"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None,
+        "decoder": None, "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}}
+
+
+def tokenizer(name, body="abab", **changes):
+    save("tokenizer", name, json.dumps({**base, **changes}) + "\0" + body)
+
+
+tokenizer("plain")
+tokenizer("unknown-component", normalizer={"type": "Surprise"})
+tokenizer("unknown-model", model={"type": "Oracle"})
+tokenizer("merge-of-missing", model={"type": "BPE", "vocab": {"a": 0}, "merges": ["a z"]})
+tokenizer("ids-beyond", model={"type": "BPE", "vocab": {"a": 2147483647, "b": -1}, "merges": []})
+tokenizer("ids-sparse", model={"type": "BPE", "vocab": {"a": 0, "b": 9999999}, "merges": []})
+tokenizer("backtracking", body="a" * 2000 + "!", pre_tokenizer={
+    "type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False})
+tokenizer("all-parts", body=text, normalizer={"type": "Sequence", "normalizers": [
+    {"type": "NFKC"}, {"type": "Lowercase"}, {"type": "Strip", "strip_left": True, "strip_right": True},
+    {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}, {"type": "Prepend", "prepend": "\u2581"}]},
+    pre_tokenizer={"type": "Sequence", "pre_tokenizers": [
+        {"type": "Digits", "individual_digits": True}, {"type": "Punctuation", "behavior": "Isolated"},
+        {"type": "WhitespaceSplit"}, {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True},
+        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}]},
+    decoder={"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"},
+                                              {"type": "Strip", "content": " ", "start": 1, "stop": 1}]},
+    added_tokens=[{"id": 3, "content": "<s>", "single_word": True, "lstrip": True, "rstrip": True, "normalized": False,
+                   "special": True}],
+    post_processor={"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+                                                             {"Sequence": {"id": "A", "type_id": 0}}],
+                    "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [3], "tokens": ["<s>"]}}})
+
+# importers
+for name in ("import_spm", "import_spm_gemma", "import_spm_first", "import_tiktoken"):
+    data = (golden / "text" / name / "tokenizer.model").read_bytes()
+    save("import", name, b"s" + data[:6000])
+    save("import", name + "-cut", b"s" + data[:1001])
+vocab = json.loads((golden / "text" / "import_gpt2" / "vocab.json").read_text())
+merges = (golden / "text" / "import_gpt2" / "merges.txt").read_text().splitlines()[:30]
+save("import", "gpt2", "m" + json.dumps(dict(list(vocab.items())[:330]), ensure_ascii=False) + "\0" + "\n".join(merges))
+save("import", "merge-of-missing", 'm{"a":0,"b":1}\0#version: 0.2\na b\na z\n')
+save("import", "tiktoken-ranks", "sYQ== 0\nYg== 1\nYWI= 2\n")
+save("import", "tiktoken-bad", "sYQ== 0\nYg= 1\nYWI= 99999999999\nYQ== 3\n")
+
+# templates: the engine's pins, and one of each model
+cases = json.loads((golden / "text" / "templates.json").read_text())["cases"]
+pins = [c for c in cases if c["name"].startswith("engine/")]
+for n in range(0, len(pins), 12):
+    save("chat_template", f"pins-{n // 12:02}", "\n".join(c["template"] for c in pins[n:n + 12] if not c["context"]))
+seen = set()
+for case in cases:
+    if case["template"] in seen or not case["context"] or len(case["template"]) > 8000:
+        continue
+    seen.add(case["template"])
+    if len(seen) <= 40:
+        save("chat_template", case["name"].replace("/", "-"),
+             case["template"] + "\0" + json.dumps(case["context"], ensure_ascii=False))
+for name, template in {
+        "endless-loop": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "recursion": "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
+        "deep-parse": "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+        "deep-value": "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
+        "growth": "{% set ns = namespace(x='aa') %}{% for i in range(99) %}{% set ns.x = ns.x * 99 %}{% endfor %}{{ ns.x }}",
+        "numbers": "{{ -9223372036854775808 // -1 }}{{ 9223372036854775807 + 1 }}{{ 2**64 }}{{ 1 % 0 }}{{ '9' * -1 }}"
+                   "{{ 9223372036854775807 * 9223372036854775807 }}{{ (-9223372036854775807 - 1)|abs }}",
+        "slices": "{{ 'abc'[::-1] }}{{ [1,2,3][9223372036854775807:-9223372036854775807:-9223372036854775807] }}{{ 'x'[5] }}",
+        "calls": "{% macro m(a, b=2) %}{{ a }}{{ b }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, 3, c=4) }}{{ m(a=1) }}"
+                 "{% call m(1) %}x{% endcall %}",
+        "methods": "{{ 'a,b'.split(',', 1) }}{{ '%s %d'|format('x', 3) }}{{ {'a': 1}.items()|list }}{{ 'x'.replace('', 'y', -1) }}"
+                   "{{ [3,1]|sort(reverse=true)|join(',') }}{{ messages|selectattr('role','equalto','user')|list }}"
+                   "{{ 'abc'|truncate(1) }}{{ 'a b'|wordcount }}{{ 3.14159|round(2, 'floor') }}{{ {'b': 1}|tojson(indent=99) }}",
+        "unclosed": "{% if x %}{{ 'a", "comment": "{# {{ #}{%- raw -%} {{ x }} {% endraw %}{{- 1 -}}"}.items():
+    save("chat_template", "hostile-" + name, template + '\0{"messages":[{"role":"user","content":"hi"}]}')
+
+# config.json
+for path in sorted(golden.glob("*/*/config.json")):
+    save("config", f"{path.parent.parent.name}-{path.parent.name}", path.read_text())
+save("config", "unknown", '{"architectures":["OracleForCausalLM"]}')
+save("config", "huge", '{"architectures":["LlamaForCausalLM"],"hidden_size":9223372036854775807,"intermediate_size":9223372036854775807,'
+     '"num_hidden_layers":9223372036854775807,"num_attention_heads":1,"vocab_size":9223372036854775807}')
+save("config", "zero-heads", '{"architectures":["LlamaForCausalLM"],"hidden_size":32,"intermediate_size":64,"num_hidden_layers":2,'
+     '"num_attention_heads":0,"num_key_value_heads":0,"vocab_size":256}')
+save("config", "quantised", '{"architectures":["LlamaForCausalLM"],"quantization_config":{"quant_method":"gptq","bits":4}}')
+
+# JSON of both kinds
+for name, data in {"everything": '{"a":[1,-2.5e3,true,false,null,"\\u00e9\\ud83d\\ude00\\n"],"b":{"c":{}},"a":2}',
+                   "numbers": "[0,-0,0.0,1e400,1E-400,9223372036854775807,9223372036854775808,-9223372036854775809,0.1]",
+                   "deep": "[" * 200 + "]" * 200, "deeper": "[" * 3000, "surrogate": '"\\ud800x\\udc00"',
+                   "not-utf8": b'"\xc3\x28\xff\xed\xa0\x80\xf4\x90\x80\x80"', "control": b'"a\x01\x7f"', "tail": "{} {}"}.items():
+    save("json", name, data)
+
+# request bodies
+for dialect in ("openai", "tgi"):
+    for path in sorted((here.parent / "api" / "golden" / dialect).glob("*.request.json")):
+        request = json.loads(path.read_text())
+        body = request.get("body", request)
+        body = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+        if len(body) < 3 or len(body) > 4000:
+            continue
+        first = ("c" if "messages" in body else "p") if dialect == "openai" else ("s" if "stream" in path.name else "g")
+        save(dialect, path.name.removesuffix(".request.json"), first + body)
+save("openai", "everything", "p" + json.dumps({
+    "model": "test-model", "prompt": ["a", "b"], "n": 2, "best_of": 3, "echo": False, "logprobs": 5, "max_tokens": 3, "min_tokens": 1,
+    "temperature": 0.5, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "typical_p": 0.5, "repetition_penalty": 1.1, "frequency_penalty": -2,
+    "presence_penalty": 2, "seed": 1, "stop": ["x", "y"], "stop_token_ids": [1], "logit_bias": {"1": -100}, "stream": True,
+    "stream_options": {"include_usage": True}, "user": "u", "suffix": None, "ignore_eos": True, "skip_special_tokens": False}))
+save("openai", "chat-parts", "c" + json.dumps({
+    "model": "test-model", "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]},
+                                         {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function",
+                                          "function": {"name": "f", "arguments": "{\"a\":1}"}}]}],
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}], "max_completion_tokens": 2,
+    "top_logprobs": 2, "logprobs": True, "response_format": {"type": "text"}, "chat_template_kwargs": {"x": 1}}))
+save("tgi", "everything", "g" + json.dumps({"inputs": "a", "parameters": {
+    "best_of": 1, "decoder_input_details": True, "details": True, "do_sample": True, "frequency_penalty": 0.1, "max_new_tokens": 2,
+    "repetition_penalty": 1.03, "return_full_text": False, "seed": 1, "stop": ["p"], "temperature": 0.5, "top_k": 10,
+    "top_n_tokens": 5, "top_p": 0.95, "truncate": 3, "typical_p": 0.95, "watermark": False, "grammar": None, "adapter_id": None}}))
+
+# HTTP, both ways
+crlf = "\r\n"
+post = "POST /generate HTTP/1.1\r\nHost: n1\r\nContent-Type: application/json\r\n"
+for name, data in {
+        "get": "GET /health HTTP/1.1\r\nHost: n1\r\n\r\n", "post": post + "Content-Length: 2\r\n\r\n{}",
+        "chunked": post + "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1;x=y\r\n}\r\n0\r\n\r\n",
+        "pipelined": "GET / HTTP/1.1\r\n\r\n" * 3 + post + "Content-Length: 2\r\n\r\n{}GET / HTTP/1.0\r\n\r\n",
+        "expect": post + "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}", "both": post + "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "two-lengths": post + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x", "negative": post + "Content-Length: -1\r\n\r\n",
+        "huge-length": post + "Content-Length: 99999999999999999999\r\n\r\n", "huge-chunk": post + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nx",
+        "long-path": "GET /" + "a/" * 3000 + " HTTP/1.1\r\n\r\n", "escapes": "GET /%00%zz%ff?a=%41&b HTTP/1.1\r\n\r\n",
+        "many-headers": "GET / HTTP/1.1\r\n" + "a: b\r\n" * 800 + crlf, "range": "GET / HTTP/1.1\r\nRange: bytes=0-1,5-\r\nAccept-Encoding: gzip\r\n\r\n",
+        "multipart": "POST / HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 30\r\n\r\n--x\r\nContent-Disposition: a\r\n\r\n",
+        "form": "POST / HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\na=%4&b=",
+        "old": "GET /\r\n\r\n", "put": "PUT /x HTTP/1.1\r\nContent-Length: 1\r\n\r\nx", "h2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}.items():
+    save("http", name, data)
+ok = "HTTP/1.1 200 OK\r\n"
+for name, data in {
+        "length": ok + "Content-Length: 2\r\n\r\nhi", "close": ok + "\r\nuntil the end", "none": "HTTP/1.1 204 No Content\r\n\r\n",
+        "events": ok + "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: {}\n\r\n1\r\n\n\r\n10\r\ndata: [DONE]\r\n\r\n\r\n0\r\nX: y\r\n\r\n",
+        "continue": "HTTP/1.1 100 Continue\r\n\r\n" + ok + "Content-Length: 0\r\n\r\n", "status": "HTTP/1.1 99999999999 x\r\n\r\n",
+        "chunk-overflow": ok + "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", "lines": ok + "\r\n: comment\ndata:a\ndata: b\r\nid: 1\n\n\n"}.items():
+    save("http_reply", name, "\x40" + data)
+
+# Slurm's texts
+for name, data in {
+        "hosts": "hnode[008-010,12],gpu07,a[1-2]b[3-4]-int", "hosts-many": "hx[0-262144]", "hosts-product": "ha[0-999]b[0-999]c[0-999]",
+        "hosts-wide": "hn[00000000000000000000000000000001-3]", "hosts-order": "hn[5-1]", "hosts-nest": "hn[1[2-3]]", "hosts-open": "hn[1-",
+        "hosts-big": "hn[18446744073709551615-18446744073709551616]", "counts": "c2(x3),1", "counts-many": "c1(x999999999)",
+        "counts-bad": "c-1(x0),(x2),2(3)", "time": "t 1-02:03:04 \n", "time-short": "t05:06", "time-none": "tUNLIMITED",
+        "time-big": "t9223372036854775807-23:59:59", "devices": "v0, 1,GPU-5ebe9f43,MIG-1/2/3,,"}.items():
+    save("lists", name, data)
+
+
+# prompt files and journals
+def fnv(data):
+    value = 0xcbf29ce484222325
+    for byte in data:
+        value = ((value ^ byte) * 0x100000001b3) & (2**64 - 1)
+    return value
+
+
+def journal(prompts, answers):
+    lines = prompts.encode().split(b"\n")
+    out = b""
+    for index, answer in answers:
+        out += f"{index} {fnv(lines[index]):016x} {fnv(answer.encode()):016x} {answer}\n".encode()
+    return prompts.encode() + b"\0" + out
+
+
+plain, objects = "one\ntwo\nthree", '{"prompt":"a","id":1,"max_tokens":3}\n{"messages":[{"role":"user","content":"x"}],"parameters":{"top_p":0.5}}'
+save("prompts", "plain", journal(plain, [(2, "{}"), (0, '{"text":"x"}')]))
+save("prompts", "twice", journal(plain, [(1, "{}"), (1, '{"text":"again"}')]))
+save("prompts", "torn", journal(plain, [(0, "{}"), (1, "{}")])[:-9])
+save("prompts", "objects", journal(objects, [(1, "{}")]))
+save("prompts", "all-keys", '{"prompt":"a","custom_id":"c","max_new_tokens":1,"min_tokens":0,"temperature":0.5,"top_k":-1,"min_p":0.1,'
+     '"typical_p":0.9,"repetition_penalty":1.2,"frequency_penalty":-2,"presence_penalty":2,"do_sample":true,"seed":7,"stop":["x"],"ignore_eos":true}')
+save("prompts", "strings", '"a"\r\n\n"b\\u0000"\n""\n[1]\n{"prompt":"x","surprise":1}')
+save("prompts", "blank", "\n \r\n\t\n")
+save("prompts", "index-beyond", b"x\x00" + b"99999999999 0000000000000000 0000000000000000 x\n-1 0 0 x\n0 0 0 \n")
+
+
+# Steps and control frames
+
+numbers = lambda *values: struct.pack(f"<{len(values)}i", *values)
+rows = numbers(2, 0, 0, 3, 0, 0, 1, 3, 1, 7, 2) + numbers(4, 5, 6, 7, -1) + numbers(2, 2, 0, 3, -1, 3, 1, 8, 4)
+save("step", "rows", struct.pack("<IQII", 1, 9, 0, 0) + numbers(3, 1, 2, 3) + numbers(1, 0, 0, 0, 5) + numbers(1, 0, 1, 2) + rows)
+params = struct.pack("<BfiffffffQiiBqIiIif", 0, .5, 5, .9, .1, .8, 1.1, -1, 1, 7, 0, 5, 1, 3, 1, 2, 1, 3, .5)
+save("step", "params", struct.pack("<IQII", 1, 9, 0, 1) + numbers(0, 0, 3, 1) + params + numbers(3, 1, 2, 3) + bytes(8) + rows)
+save("step", "shutdown", struct.pack("<IQI", 1, 2, 1) + bytes(28))
+save("step", "zeros", bytes(64))
+save("step", "version", struct.pack("<IQ", 1, 1) + b"\x00" * 40)
+save("step", "huge-count", struct.pack("<IQ", 1, 1) + b"\xff" * 40)
+text8 = lambda s: struct.pack("<I", len(s)) + s
+hello = struct.pack("<IIIIIQ", 3, 4, 1, 0, 8, 4711) + text8(b"n2") + text8(b"boot") + text8(b"GPU-1") + text8(b"build")
+save("control", "hello", b"h" + hello)
+save("control", "hello-cut", b"h" + hello[:-3])
+save("control", "announcement", "asluice-rendezvous 1\nhost n1\nboot b\nport 20148\naddress 10.0.0.1\naddress ::1\n")
+save("control", "announcement-bad", "asluice-rendezvous 1\nport 99999\nhost\n\n")
+frame = lambda kind, payload: struct.pack("<II", kind, len(payload)) + payload
+save("control", "frames", b"f" + frame(3, b"") + frame(2, b"step") * 4 + frame(4, b"lost") + frame(6, b"\1\0\0\0") + frame(5, b""))
+save("control", "frame-huge", b"f" + struct.pack("<II", 2, 0xffffffff) + b"x" * 100)
+save("control", "frame-unknown", b"f" + struct.pack("<II", 99, 4) + b"abcd")
