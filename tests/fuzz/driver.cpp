@@ -23,7 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 using sluice::fuzz::demand;
 
-constexpr unsigned kSlow = 20;         // seconds for one input
+constexpr unsigned kSlow = 60;         // seconds for one input, sanitizers and a busy machine included
 constexpr size_t kMaxInput = 1 << 20;  // bytes of a mutated input
 
 std::string input, finding_path;
