@@ -46,7 +46,9 @@ const std::string& process_name();
 struct CodePlace {
   const char* file;
   int line;
-  static constexpr CodePlace here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
+  static constexpr CodePlace here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
 };
 
 // Called by fatal() before the process aborts, once; lets the rank tell its peers and mark its record.

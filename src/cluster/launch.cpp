@@ -142,10 +142,12 @@ void read_ompi(const Reader& read, Launch& launch) {
   }
 }
 
-// Slurm's PMIx namespace names its job and step. One of another step came along when sbatch or srun was called inside that step.
+// Slurm's PMIx namespace names its job and step. One of another step came along when sbatch or srun was called inside
+// that step.
 bool stale_pmix(const Reader& read, const Launch& launch, std::optional<int64_t> step) {
   const std::string_view space = read.text("PMIX_NAMESPACE");
-  return space.starts_with("slurm.pmix.") && (!step || space != fmt::format("slurm.pmix.{}.{}", launch.job_id.value_or(0), *step));
+  return space.starts_with("slurm.pmix.") &&
+         (!step || space != fmt::format("slurm.pmix.{}.{}", launch.job_id.value_or(0), *step));
 }
 
 // PMIx carries no world size in the environment: under srun the step has it.
@@ -281,7 +283,8 @@ Launch read_launch(const Environment& environment) {
   const auto step = ordinary_step(read);
   const bool stale = read.has("PMIX_RANK") && stale_pmix(read, launch, step);
   if (stale) {
-    launch.warnings.push_back(fmt::format("PMIX_NAMESPACE {} belongs to another step and is ignored; MPI is off", read.text("PMIX_NAMESPACE")));
+    launch.warnings.push_back(fmt::format("PMIX_NAMESPACE {} belongs to another step and is ignored; MPI is off",
+                                          read.text("PMIX_NAMESPACE")));
   }
 
   if (read.has("OMPI_COMM_WORLD_RANK")) {

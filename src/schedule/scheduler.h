@@ -150,7 +150,7 @@ class Scheduler {
   uint64_t next_step_ = 1, retired_ = 0;
   SequenceId last_id_ = 0, turn_ = 0;  // turn_: the last sequence that decoded
   Room room_{};
-  bool blocked_ = false;  // somebody waits for blocks: nobody else takes one in this step
+  bool blocked_ = false;   // somebody waits for blocks: nobody else takes one in this step
   bool admitting_ = true;  // nobody was preempted in this step
   uint64_t preemptions_ = 0;
 };

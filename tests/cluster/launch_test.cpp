@@ -137,7 +137,8 @@ TEST_CASE("PMIx variables that came along from another step are ignored and turn
 }
 
 TEST_CASE("PMIx and Slurm that disagree on the rank are refused") {
-  CHECK_THROWS_WITH_AS(launch_of(merge(kPmix, {{"PMIX_RANK", "1"}})), doctest::Contains("PMIX_RANK is 1 but SLURM_PROCID is 3"), Error);
+  CHECK_THROWS_WITH_AS(launch_of(merge(kPmix, {{"PMIX_RANK", "1"}})),
+                       doctest::Contains("PMIX_RANK is 1 but SLURM_PROCID is 3"), Error);
 }
 
 TEST_CASE("a PMIx rank without a world size is refused with the launch that works") {

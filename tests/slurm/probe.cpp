@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stands where `sluice` stands in a job: prints what this rank found out about itself as one JSON line, then waits PROBE_SECONDS for a
-// signal. With one it reports it and leaves with PROBE_DRAIN_EXIT.
+// Stands where `sluice` stands in a job: prints what this rank found out about itself as one JSON line, then waits
+// PROBE_SECONDS for a signal. With one it reports it and leaves with PROBE_DRAIN_EXIT.
 #include <unistd.h>
 
 #include <atomic>
