@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One random scenario per seed against ranks on this machine. See scripts/soak.sh."""
+import concurrent.futures
+import http.client
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "app"))
+import harness  # noqa: E402
+from harness import BINARY, DEMO, mpirun  # noqa: E402
+
+LAYOUTS = ((1, 1), (1, 1), (2, 1), (1, 2), (2, 2), (1, 3))  # (tp, pp)
+ATTEMPT_SECONDS = 90
+LEAVE_SECONDS = 25  # the other ranks leave after a rank died or fell silent
+DISTURBANCES = 5
+
+
+class Scenario(harness.Case):
+    def __init__(self, seed):
+        super().__init__("run_seed")
+        self.chance = random.Random(seed)
+        self.name = self.chance.choice(("kill", "kill", "kill", "disk", "drop", "term", "silence"))
+        layouts = [(tp, pp) for tp, pp in LAYOUTS if shutil.which("mpirun") or tp * pp == 1]
+        if self.name == "silence" and len(layouts) > 2:
+            layouts = layouts[2:]
+        self.tp, self.pp = self.chance.choice(layouts)
+        self.model = self.chance.choice((DEMO, DEMO, "null"))
+        self.note = ""
+
+    def describe(self):
+        return f"{self.name}, {'demo' if self.model == DEMO else 'null'}, tp {self.tp}, pp {self.pp}{self.note}"
+
+    def run_seed(self):
+        self.environment["SLUICE_THREADS"] = "1"
+        self.addCleanup(self.end_all)
+        getattr(self, self.name)()
+
+    # Ranks
+
+    def ranks(self):
+        """Process ids by rank."""
+        found = {}
+        mark = f"SLUICE_HOME={self.environment['SLUICE_HOME']}".encode()
+        for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+            try:
+                entries = path.read_bytes().split(b"\0")
+                command = (path.parent / "cmdline").read_bytes().split(b"\0")[0].decode()
+            except OSError:
+                continue
+            if mark in entries and command == BINARY:
+                rank = [e.split(b"=")[1] for e in entries if e.startswith(b"OMPI_COMM_WORLD_RANK=")]
+                found[int(rank[0]) if rank else 0] = int(path.parent.name)
+        return found
+
+    def signal(self, pid, number):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+    def end_all(self):
+        for pid in self.ranks().values():
+            self.signal(pid, signal.SIGKILL)
+
+    def until_gone(self, pids, why):
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while left := [p for p in pids if self.alive(p)]:
+            self.assertLess(time.monotonic(), deadline, f"{why}: processes {left} are still there")
+            time.sleep(0.05)
+
+    def alive(self, pid):
+        try:
+            return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
+
+    # Offline generation
+
+    def write_prompts(self, count):
+        lines = []
+        for i in range(count):
+            line = {"prompt": f"Once upon a time there was a fox number {i}", "max_tokens": self.chance.randrange(1, 40), "id": f"p{i}"}
+            if self.chance.random() < 0.5:
+                line["temperature"] = 0.8
+            lines.append({"prompt": 5} if self.chance.random() < 0.01 else line)
+        self.prompts = self.write_lines("in.jsonl", lines)
+        self.count = count
+
+    def command(self, output, tp, pp, batch):
+        return [*(mpirun(tp * pp) if tp * pp > 1 else []), BINARY, "generate", "--model", self.model, "--prompts", str(self.prompts), "--output", str(output),
+                "--tp", str(tp), "--pp", str(pp), "--max-batch-size", str(batch)]
+
+    def start(self, output, **kwargs):
+        batch = self.chance.choice((1, 5, 32))
+        self.log = self.folder / "generate.log"
+        with open(self.log, "ab") as log:
+            process = subprocess.Popen(self.command(output, self.tp, self.pp, batch), env=self.environment, stdout=log, stderr=log, start_new_session=True, **kwargs)
+
+        def end():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+
+        self.addCleanup(end)
+        return process
+
+    def log_text(self):
+        return self.log.read_text(errors="replace")[-2000:]
+
+    def undisturbed(self):
+        """The expected bytes: one pipeline stage, in one piece."""
+        whole = self.folder / "whole.jsonl"
+        started = time.monotonic()
+        done = subprocess.run(self.command(whole, self.tp, 1, 32), env=self.environment, capture_output=True, text=True, timeout=ATTEMPT_SECONDS)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.seconds = time.monotonic() - started
+        return whole.read_bytes()
+
+    def complete(self, output, expected):
+        """Runs once more, undisturbed, and compares."""
+        if not output.exists():
+            self.assertEqual(self.start(output).wait(ATTEMPT_SECONDS), 0, self.log_text())
+        indices = [json.loads(line)["index"] for line in output.read_text().splitlines()]
+        self.assertEqual(indices, list(range(self.count)), "prompts were lost, doubled or reordered")
+        self.assertEqual(output.read_bytes(), expected, "the answers differ from an undisturbed run")
+        self.assertFalse(pathlib.Path(f"{output}.journal").exists())
+
+    def kill(self):
+        self.write_prompts(self.chance.randrange(100, 400) if self.model == DEMO else self.chance.randrange(3000, 12000))
+        expected, output, hits = self.undisturbed(), self.folder / "out.jsonl", []
+        for _ in range(DISTURBANCES):
+            if output.exists():
+                break
+            process = self.start(output)
+            number, everyone = self.chance.choice((signal.SIGKILL, signal.SIGTERM)), self.chance.random() < 0.3
+            victim, moment = self.chance.randrange(self.tp * self.pp), self.seconds * self.chance.uniform(0.1, 1.1)
+            try:
+                self.assertEqual(process.wait(moment), 0, self.log_text())
+            except subprocess.TimeoutExpired:
+                ranks = self.ranks()
+                for rank, pid in ranks.items():
+                    if everyone or rank == victim:
+                        self.signal(pid, number)
+                        hits.append(f"{number.name[3:]} {rank}")
+                try:
+                    process.wait(LEAVE_SECONDS)
+                except subprocess.TimeoutExpired:
+                    # TERM is for rank 0, which tells the others; another rank may go on with its work.
+                    self.assertTrue(number == signal.SIGTERM and not everyone and victim != 0, f"the ranks did not end after {hits[-1:]}\n{self.log_text()}")
+                    self.assertEqual(process.wait(ATTEMPT_SECONDS), 0, self.log_text())
+                self.until_gone(ranks.values(), f"after {hits[-1:]}")
+        self.note = f", hit: {', '.join(hits) or 'nothing'}"
+        self.complete(output, expected)
+
+    def disk(self):
+        self.write_prompts(self.chance.randrange(150, 400))
+        expected = self.undisturbed()
+        room = max(4096, int(len(expected) * self.chance.uniform(0.1, 0.8)) // 4096 * 4096)
+        small = self.folder / "small"
+        small.mkdir()
+        output = small / "out.jsonl"
+        mounted = os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "none", str(small)], stderr=subprocess.DEVNULL).returncode == 0
+        self.note = f", {room} bytes of {len(expected)}, {'tmpfs' if mounted else 'RLIMIT_FSIZE'}"
+        if mounted:
+            self.addCleanup(subprocess.run, ["umount", "-l", str(small)])
+            process = self.start(output)
+        else:
+            self.log = self.folder / "generate.log"
+            process = self.start(output, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)))
+        code = process.wait(ATTEMPT_SECONDS)
+        self.assertNotEqual(code, 0, "the disk was full and the run said it was complete")
+        self.assertFalse(output.exists())
+        if mounted:
+            self.assertIn("free some space and run the same command again", self.log_text())
+            subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+        self.assertGreater((small / "out.jsonl.journal").stat().st_size, 0)
+        self.complete(output, expected)
+
+    def silence(self):
+        self.write_prompts(300 if self.model == DEMO else 8000)
+        expected, output = self.undisturbed(), self.folder / "out.jsonl"
+        process = self.start(output)
+        time.sleep(self.seconds * self.chance.uniform(0.2, 0.8))
+        ranks = self.ranks()
+        victim = self.chance.randrange(self.tp * self.pp)
+        self.note = f", rank {victim} stopped"
+        if victim in ranks and self.tp * self.pp > 1:
+            self.signal(ranks[victim], signal.SIGSTOP)
+            self.until_gone([pid for rank, pid in ranks.items() if rank != victim], f"rank {victim} was silent")
+            self.signal(ranks[victim], signal.SIGCONT)
+            self.until_gone([ranks[victim]], f"rank {victim} went on")
+        process.wait(LEAVE_SECONDS + ATTEMPT_SECONDS)
+        self.complete(output, expected)
+
+    # Serving
+
+    def server(self):
+        size = self.tp * self.pp
+        return self.serve("--auth", "none", "--tp", self.tp, "--pp", self.pp, "--prefix-cache", self.chance.choice(("true", "false")),
+                          launcher=mpirun(size) if size > 1 else (), model=self.model)
+
+    def stream(self, server, seed):
+        """One client: reads to the end, or leaves after some bytes. Says which."""
+        chance = random.Random(seed)
+        body = {"prompt": "Once upon a time", "max_tokens": chance.randrange(5, 300), "ignore_eos": True, "seed": seed, "stream": chance.random() < 0.7}
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        try:
+            connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+            if chance.random() < 0.6:
+                time.sleep(chance.random() * 0.3)
+                if body["stream"]:
+                    connection.getresponse().read(chance.randrange(1, 2000))
+                return "left"
+            reply = connection.getresponse()
+            text = reply.read().decode()
+            if reply.status != 200 or (body["stream"] and "[DONE]" not in text):
+                raise AssertionError(f"{reply.status}: {text[-300:]}")
+            return "answered"
+        finally:
+            connection.close()
+
+    def drop(self):
+        server = self.server()
+        body = {"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0.8, "seed": 3}
+        first = server.post("/v1/completions", body)["choices"]
+        seeds = [self.chance.randrange(1 << 30) for _ in range(120)]
+        with concurrent.futures.ThreadPoolExecutor(12) as pool:
+            outcomes = list(pool.map(lambda seed: self.stream(server, seed), seeds))
+        self.note = f", {outcomes.count('left')} of {len(seeds)} clients left"
+        deadline = time.monotonic() + 10
+        while busy := [line for line in server.request("GET", "/metrics")[1].splitlines()
+                       if line.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting", "sluice_cache_blocks_used")) and float(line.split()[-1]) > 0]:
+            self.assertLess(time.monotonic(), deadline, busy)
+            time.sleep(0.05)
+        self.assertEqual(server.post("/v1/completions", body)["choices"], first)
+        ranks = self.ranks()
+        self.signal(ranks[0], signal.SIGTERM)
+        self.assertEqual(server.process.wait(60), 0, server.text())
+
+    def term(self):
+        """Accepted requests are answered whole; later ones are refused; the exit is clean."""
+        server = self.server()
+        ranks, tokens = self.ranks(), self.chance.randrange(20, 300)
+
+        def ask(i):
+            body = {"prompt": f"Once upon a time {i}", "max_tokens": tokens, "ignore_eos": True}
+            try:
+                status, text = server.request("POST", "/v1/completions", body)
+            except (ConnectionError, http.client.RemoteDisconnected):
+                return "refused"
+            if status == 503:
+                return "refused"
+            self.assertEqual(status, 200, text)
+            self.assertEqual(json.loads(text)["usage"]["completion_tokens"], tokens)
+            return "answered"
+
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            futures = [pool.submit(ask, i) for i in range(64)]
+            time.sleep(self.chance.uniform(0.02, 0.6))
+            self.signal(ranks[0], signal.SIGTERM)
+            outcomes = [f.result() for f in futures]
+        self.note = f", {outcomes.count('answered')} answered, {outcomes.count('refused')} refused"
+        self.assertEqual(server.process.wait(60), 0, server.text())
+        self.until_gone(ranks.values(), "after TERM")
+
+
+def main():
+    first, count = int(sys.argv[1]), int(sys.argv[2])
+    passed = failed = 0
+    for seed in range(first, first + count):
+        scenario, started = Scenario(seed), time.monotonic()
+        result = scenario.run()
+        wrong = result.failures + result.errors
+        print(f"{'FAILED' if wrong else 'ok    '} seed {seed}: {scenario.describe()} ({time.monotonic() - started:.1f} s)", flush=True)
+        for _, why in wrong:
+            print("    " + why.strip().replace("\n", "\n    "), flush=True)
+        if wrong:
+            print(f"    again: scripts/soak.sh {seed} 1", flush=True)
+        passed, failed = passed + (not wrong), failed + bool(wrong)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
