@@ -12,9 +12,6 @@ struct Shape {
   const char* config;
 };
 constexpr Shape kShapes[] = {
-    {"llama-tiny", R"({"architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16", "vocab_size": 512,
-      "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
-      "num_key_value_heads": 2, "max_position_embeddings": 2048})"},
     {"llama-3.2-1b", R"({"architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16", "vocab_size": 128256,
       "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
       "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5,
@@ -48,6 +45,9 @@ constexpr Shape kShapes[] = {
       "n_layer": 12, "n_head": 12, "n_positions": 1024})"},
     {"gpt2-xl", R"({"architectures": ["GPT2LMHeadModel"], "torch_dtype": "float32", "vocab_size": 50257, "n_embd": 1600,
       "n_layer": 48, "n_head": 25, "n_positions": 1024})"},
+    {"llama-tiny", R"({"architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16", "vocab_size": 512,
+      "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
+      "num_key_value_heads": 2, "max_position_embeddings": 2048})"},
 };
 }  // namespace
 

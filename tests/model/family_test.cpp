@@ -48,7 +48,8 @@ TEST_CASE("Named shapes have the parameters of the published models") {
                                                        {"llama-2-7b", 6738415616},   {"tinyllama-1.1b", 1100048384},
                                                        {"qwen2-0.5b", 494032768},    {"mistral-7b", 7241732096},
                                                        {"gpt2", 124439808},          {"gpt2-xl", 1557611200}};
-  CHECK(random_shapes().size() == std::size(published));
+  constexpr size_t kForTests = 1;  // llama-tiny
+  CHECK(random_shapes().size() == std::size(published) + kForTests);
   for (const auto& shape : published) {
     const std::string name = shape.first;
     const int64_t parameters = shape.second;
