@@ -28,9 +28,9 @@ struct Fixture {
   std::unique_ptr<Engine> engine() const {
     ExecutorOptions options;
     options.max_seqs = 8;
-    options.max_rows = 64;
+    options.max_rows = 512;
     options.max_context = 256;
-    options.cache_bytes = 1 << 20;
+    options.cache_bytes = 8 * 256;
     return std::make_unique<Engine>(EngineOptions{}, make_null_executor(options, tokenizer->vocab_size(), 'x'),
                                     *tokenizer);
   }
