@@ -11,7 +11,7 @@
 namespace sluice {
 namespace {
 constexpr int64_t kTaskPanels = 4;
-constexpr int64_t kTaskRows = 240;                // a multiple of every kernel's full block
+constexpr int64_t kTaskRows = 256;                // about
 constexpr size_t kPieceBytes = 32 << 10;          // of one panel
 constexpr int64_t kStreamedRows = 64;             // up to here products are bound by reading weights
 constexpr size_t kStreamBytes = size_t{1} << 20;  // of weights per task when rows are few
@@ -30,8 +30,6 @@ Products::Products(const CpuIsa& isa, Pool& pool, const RowOps& rows) : pool_(po
   const ProductKernel*& bf16 = kernels_[index_of(Scheme::kBF16)];
   if (isa.avx512_bf16 && pair_product() != nullptr) bf16 = pair_product();
   if (isa.amx_bf16 && tile_product() != nullptr) bf16 = tile_product();
-  for (const ProductKernel* kernel : kernels_)
-    check(kTaskRows % kernel->max_height == 0, "a task holds whole blocks of rows");
   sums_.resize(static_cast<size_t>(pool.threads()));
 }
 
@@ -77,7 +75,7 @@ struct Products::Job {
   const char* x;  // packed
   int64_t height, blocks;
   size_t block_bytes;
-  int64_t task_panels, row_groups;
+  int64_t task_panels, task_blocks, row_groups;
 };
 
 void Products::run(const Tensor& out, const Tensor& x, const PanelWeight& w, const Epilogue& epilogue) {
@@ -100,8 +98,9 @@ void Products::run(const Tensor& out, const Tensor& x, const PanelWeight& w, con
     const int64_t share = w.panels() / (8 * pool_.threads());  // at least eight tasks for each thread
     task_panels = std::max<int64_t>(2, std::min(streamed, share) / 2 * 2);
   }
-  const Job job{out,    w,      epilogue,    kernel,      packed,
-                height, blocks, block_bytes, task_panels, (rows + kTaskRows - 1) / kTaskRows};
+  const int64_t parts = std::max<int64_t>(1, (rows + kTaskRows / 2) / kTaskRows);
+  const int64_t task_blocks = (blocks + parts - 1) / parts, row_groups = (blocks + task_blocks - 1) / task_blocks;
+  const Job job{out, w, epilogue, kernel, packed, height, blocks, block_bytes, task_panels, task_blocks, row_groups};
   const int64_t groups = (w.panels() + task_panels - 1) / task_panels;
   pool_.split(groups * job.row_groups, 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t task = begin; task < end; ++task) run_task(job, task, thread);
@@ -109,10 +108,12 @@ void Products::run(const Tensor& out, const Tensor& x, const PanelWeight& w, con
 }
 
 void Products::run_task(const Job& job, int64_t task, int thread) {
-  const int64_t row_begin = task % job.row_groups * kTaskRows, panel_begin = task / job.row_groups * job.task_panels;
-  const int64_t rows = std::min(kTaskRows, job.out.dim(0) - row_begin);
+  const int64_t first_block = task % job.row_groups * job.task_blocks;
+  const int64_t panel_begin = task / job.row_groups * job.task_panels;
+  const int64_t blocks = std::min(job.task_blocks, job.blocks - first_block);
   const int64_t panels = std::min(job.task_panels, job.w.panels() - panel_begin);
-  const int64_t first_block = row_begin / job.height, blocks = (rows + job.height - 1) / job.height;
+  const int64_t row_begin = first_block * job.height;
+  const int64_t rows = std::min(blocks * job.height, job.out.dim(0) - row_begin);
   const int64_t depth = job.w.depth();
   const size_t element = PanelWeight::element_bytes(job.w.scheme());
 
@@ -125,15 +126,17 @@ void Products::run_task(const Job& job, int64_t task, int thread) {
   call.blocks = blocks;
   call.height = job.height;
   call.w_panel_bytes = job.w.panel_bytes();
+  const char* task_weights = job.w.data() + static_cast<size_t>(panel_begin) * job.w.panel_bytes();
   const int64_t piece = job.out.dim(0) <= kStreamedRows ? depth : static_cast<int64_t>(kPieceBytes / element) / kPanel;
   for (int64_t k = 0; k < depth; k += piece) {
     call.depth = std::min(piece, depth - k);
     call.continued = k > 0;
     call.x = job.x + static_cast<size_t>(first_block) * job.block_bytes +
              static_cast<size_t>(k * job.height) * job.kernel.x_bytes;
-    call.w = job.w.data() + static_cast<size_t>(panel_begin) * job.w.panel_bytes() +
-             static_cast<size_t>(k * kPanel) * element;
+    call.w = task_weights + static_cast<size_t>(k * kPanel) * element;
     call.panels = panels;
+    call.next = k + piece < depth ? static_cast<const char*>(call.w) + static_cast<size_t>(piece * kPanel) * element
+                                  : task_weights + static_cast<size_t>(panels) * job.w.panel_bytes();
     job.kernel.multiply(call);
   }
 

@@ -32,8 +32,9 @@ struct ProductCall {
   const void* w = nullptr;  // first panel, at the first k of this call
   size_t w_panel_bytes = 0;
   int64_t panels = 0;
-  int64_t depth = 0;       // k of this call, a multiple of kDepth
-  bool continued = false;  // c holds the sum over earlier k
+  int64_t depth = 0;           // k of this call, a multiple of kDepth
+  bool continued = false;      // c holds the sum over earlier k
+  const void* next = nullptr;  // weights that this thread will probably read after this call; may lie beyond the matrix
 };
 
 // Height of blocks for kernels that have 1 to 4 and even heights: many rows fill whole blocks, few are split evenly.
@@ -58,8 +59,9 @@ struct ProductKernel {
 // Fused multiply-add over f32 lanes, for every scheme and machine; the scheme decides how weights are widened, and
 // activations are rounded to bf16 where the weights are bf16.
 const ProductKernel& vector_product(Scheme scheme, int64_t vector_targets);
-// Weights are called into the second-level cache this many bytes before their use: the processor's own prefetcher stops
-// at each page. Beyond the last panel that reads what another thread needs, or nothing; a prefetch cannot fault.
+// Where weights are used once, they are called into the second-level cache this many bytes ahead: the processor's own
+// prefetcher stops at each page. Beyond the last panel that reads what another thread needs, or nothing; a prefetch
+// cannot fault.
 inline constexpr int64_t kAhead = 8192;
 
 // bf16 pairs on AVX512-BF16 and on AMX tiles; null where this build has none.

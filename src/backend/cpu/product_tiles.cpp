@@ -55,21 +55,26 @@ struct Place {
   else                                      \
     _tile_zero(tile)
 
-// The weights of one step, kAhead bytes on.
-inline void call_ahead(const char* w) {
-  for (size_t i = 0; i < kStep / 2 * kPanelRow; i += 64) _mm_prefetch(w + kAhead + i, _MM_HINT_T1);
-}
+// Weights to call into the second-level cache while others are multiplied: `lines` of 64 bytes at each step of k.
+struct Ahead {
+  const char* at;
+  int64_t lines;
+  void step() {
+    for (int64_t i = 0; i < lines; ++i) _mm_prefetch(at + 64 * i, _MM_HINT_T1);
+    at += 64 * lines;
+  }
+};
 
-// Two blocks of rows by one panel. kFirst: the panel is not in a cache yet.
-template <bool kFirst>
-inline void two_by_one(const ProductCall& call, const char* x0, const char* x1, const char* w, float* c0, float* c1) {
+// Two blocks of rows by one panel.
+inline void two_by_one(const ProductCall& call, const char* x0, const char* x1, const char* w, float* c0, float* c1,
+                       Ahead ahead) {
   const int64_t c_row_bytes = call.c_stride * 4, x_tile = call.height * 64;
   SLUICE_TILE_BEGIN(0, c0);
   SLUICE_TILE_BEGIN(1, c0 + 16);
   SLUICE_TILE_BEGIN(2, c1);
   SLUICE_TILE_BEGIN(3, c1 + 16);
   for (int64_t k = 0; k < call.depth; k += kStep) {
-    if (kFirst) call_ahead(w);
+    ahead.step();
     _tile_loadd(6, w, kPanelRow);
     _tile_loadd(4, x0, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -88,13 +93,12 @@ inline void two_by_one(const ProductCall& call, const char* x0, const char* x1, 
   _tile_stored(3, c1 + 16, c_row_bytes);
 }
 
-template <bool kFirst>
-inline void one_by_one(const ProductCall& call, const char* x, const char* w, float* c) {
+inline void one_by_one(const ProductCall& call, const char* x, const char* w, float* c, Ahead ahead) {
   const int64_t c_row_bytes = call.c_stride * 4, x_tile = call.height * 64;
   SLUICE_TILE_BEGIN(0, c);
   SLUICE_TILE_BEGIN(1, c + 16);
   for (int64_t k = 0; k < call.depth; k += kStep) {
-    if (kFirst) call_ahead(w);
+    ahead.step();
     _tile_loadd(4, x, 64);
     _tile_loadd(6, w, kPanelRow);
     _tile_dpbf16ps(0, 4, 6);
@@ -109,18 +113,21 @@ inline void one_by_one(const ProductCall& call, const char* x, const char* w, fl
 #undef SLUICE_TILE_BEGIN
 
 void multiply(const ProductCall& call) {
+  constexpr int64_t kLines = kStep / 2 * kPanelRow / 64;  // of one panel's weights at one step
   const Tiles tiles(call.height);
   const Place at{call};
+  const int64_t pairs = (call.blocks + 1) / 2;
   for (int64_t p = 0; p < call.panels; ++p) {
-    if (call.blocks == 1) {
-      one_by_one<true>(call, at.x(0), at.w(p), at.c(0, p));
-      continue;
+    // With one pass over the panel its own weights are called a little ahead; with more, each calls a share of the next
+    // panel's.
+    const char* next = p + 1 < call.panels ? at.w(p + 1) : static_cast<const char*>(call.next);
+    Ahead ahead{pairs == 1 ? at.w(p) + kAhead : next, (kLines + pairs - 1) / pairs};
+    int64_t b = 0;
+    for (; b + 2 <= call.blocks; b += 2) {
+      two_by_one(call, at.x(b), at.x(b + 1), at.w(p), at.c(b, p), at.c(b + 1, p), ahead);
+      ahead.at += call.depth / kStep * ahead.lines * 64;
     }
-    two_by_one<true>(call, at.x(0), at.x(1), at.w(p), at.c(0, p), at.c(1, p));
-    int64_t b = 2;
-    for (; b + 2 <= call.blocks; b += 2)
-      two_by_one<false>(call, at.x(b), at.x(b + 1), at.w(p), at.c(b, p), at.c(b + 1, p));
-    if (b < call.blocks) one_by_one<false>(call, at.x(b), at.w(p), at.c(b, p));
+    if (b < call.blocks) one_by_one(call, at.x(b), at.w(p), at.c(b, p), ahead);
   }
 }
 
