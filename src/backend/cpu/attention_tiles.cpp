@@ -17,7 +17,8 @@
 
 namespace sluice {
 namespace {
-constexpr float kNone = -1e30f;  // the running maximum before any key; finite, so that differences are defined
+constexpr float kNone = -1e30f;    // the running maximum before any key; finite, so that differences are defined
+constexpr float kMasked = -1e38f;  // score of a key that does not count, before its scale; below kNone after it
 
 int64_t padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -190,39 +191,56 @@ inline void transpose(const __m512i (&rows)[16], uint16_t* to) {
   }
 }
 
-// Scores of 16 queries over keys [begin, begin + kKeys) become weights against the running maximum.
-void weigh(const AttentionTile& tile, const Work& work, int64_t query_tile, int64_t begin) {
-  const int64_t first = query_tile * 16;
-  float* column = work.scores + first;
+// ALiBi and the keys that do not count, for 16 queries over keys [begin, begin + kKeys): after this a score is what the
+// column holds times the factor that is returned.
+float mask(const AttentionTile& tile, const Work& work, int64_t first, int64_t begin) {
   const __m512i position = _mm512_load_si512(work.position + first);
   const __m512i start = _mm512_set1_epi32(static_cast<int>(begin));
   const __m512i last = _mm512_sub_epi32(position, start);  // the last key that counts, from `begin`
+  const int window = static_cast<int>(std::min<int64_t>(tile.window, 1 << 30));
   const __m512i oldest =
-      tile.window > 0
-          ? _mm512_sub_epi32(last, _mm512_set1_epi32(static_cast<int>(std::min<int64_t>(tile.window, 1 << 30) - 1)))
-          : _mm512_set1_epi32(-1 << 30);
+      window > 0 ? _mm512_sub_epi32(last, _mm512_set1_epi32(window - 1)) : _mm512_set1_epi32(-1 << 30);
+  const bool alibi = tile.slopes != nullptr;
+  const bool all = _mm512_cmplt_epi32_mask(last, _mm512_set1_epi32(kKeys - 1)) == 0 &&
+                   _mm512_cmpgt_epi32_mask(oldest, _mm512_setzero_si512()) == 0;
+  if (all && !alibi) return tile.scale;
   const __m512 scale = _mm512_set1_ps(tile.scale), slopes = _mm512_load_ps(work.slopes + first);
   const __m512 distance = _mm512_cvtepi32_ps(_mm512_sub_epi32(start, position));  // of key 0; exact below 2^24
-  const __m512 before = _mm512_load_ps(work.maxima + first);
-  __m512 top = before;
+  float* column = work.scores + first;
   for (int j = 0; j < kKeys; ++j) {
-    __m512 s = _mm512_mul_ps(_mm512_load_ps(column + j * work.r), scale);
-    if (tile.slopes != nullptr)
-      s = _mm512_fmadd_ps(slopes, _mm512_add_ps(distance, _mm512_set1_ps(static_cast<float>(j))), s);
+    __m512 s = _mm512_load_ps(column + j * work.r);
+    if (alibi) {
+      const __m512 away = _mm512_add_ps(distance, _mm512_set1_ps(static_cast<float>(j)));
+      s = _mm512_fmadd_ps(slopes, away, _mm512_mul_ps(s, scale));
+    }
     const __m512i key = _mm512_set1_epi32(j);
     const __mmask16 counts = _mm512_cmple_epi32_mask(key, last) & _mm512_cmpge_epi32_mask(key, oldest);
-    s = _mm512_mask_blend_ps(counts, _mm512_set1_ps(2 * kNone), s);
-    _mm512_store_ps(column + j * work.r, s);
-    top = _mm512_max_ps(top, s);
+    _mm512_store_ps(column + j * work.r, _mm512_mask_blend_ps(counts, _mm512_set1_ps(kMasked), s));
   }
+  return alibi ? 1.0f : tile.scale;
+}
+
+// Scores of 16 queries over keys [begin, begin + kKeys) become weights against the running maximum.
+void weigh(const AttentionTile& tile, const Work& work, int64_t query_tile, int64_t begin) {
+  const int64_t first = query_tile * 16;
+  const __m512 factor = _mm512_set1_ps(mask(tile, work, first, begin));
+  const float* column = work.scores + first;
+  __m512 best[4];
+  for (int i = 0; i < 4; ++i) best[i] = _mm512_load_ps(column + i * work.r);
+  for (int64_t j = 4; j < kKeys; j += 4) {
+    for (int i = 0; i < 4; ++i) best[i] = _mm512_max_ps(best[i], _mm512_load_ps(column + (j + i) * work.r));
+  }
+  const __m512 highest = _mm512_max_ps(_mm512_max_ps(best[0], best[1]), _mm512_max_ps(best[2], best[3]));
+  const __m512 before = _mm512_load_ps(work.maxima + first);
+  const __m512 top = _mm512_max_ps(before, _mm512_mul_ps(highest, factor));
   const __m512 shrink = exponential(_mm512_sub_ps(before, top));
   __m512 total = _mm512_mul_ps(_mm512_load_ps(work.totals + first), shrink);
   for (int half = 0; half < 2; ++half) {
     __m512i pairs[16];
     for (int i = 0; i < 16; ++i) {
       const float* at = column + (half * 32 + 2 * i) * work.r;
-      const __m512 even = exponential(_mm512_sub_ps(_mm512_load_ps(at), top));
-      const __m512 odd = exponential(_mm512_sub_ps(_mm512_load_ps(at + work.r), top));
+      const __m512 even = exponential(_mm512_fmsub_ps(_mm512_load_ps(at), factor, top));
+      const __m512 odd = exponential(_mm512_fmsub_ps(_mm512_load_ps(at + work.r), factor, top));
       total = _mm512_add_ps(_mm512_add_ps(total, even), odd);
       const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
       const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
@@ -235,10 +253,10 @@ void weigh(const AttentionTile& tile, const Work& work, int64_t query_tile, int6
   _mm512_store_ps(work.shrink + first, shrink);
   if (_mm512_cmpneq_ps_mask(before, top) == 0) return;
   for (int64_t i = first; i < first + 16; ++i) {
-    const __m512 factor = _mm512_set1_ps(work.shrink[i]);
+    const __m512 less = _mm512_set1_ps(work.shrink[i]);
     for (int64_t d = 0; d < work.dv; d += 16) {
       float* sum = work.sums + i * work.dv + d;
-      _mm512_store_ps(sum, _mm512_mul_ps(_mm512_load_ps(sum), factor));
+      _mm512_store_ps(sum, _mm512_mul_ps(_mm512_load_ps(sum), less));
     }
   }
 }
@@ -299,11 +317,11 @@ void run(const AttentionTile& tile, void* scratch) {
   const int64_t first_key = tile.window > 0 ? std::max<int64_t>(0, tile.first_position - tile.window + 1) : 0;
   for (int64_t begin = first_key / kKeys * kKeys; begin < end; begin += kKeys) {
     gather(tile, work, begin, std::min(kKeys, end - begin));
-    for (int64_t query_tile = 0; query_tile < work.r / 16; ++query_tile) {
-      score(work, query_tile);
-      weigh(tile, work, query_tile, begin);
-      add_values(work, query_tile);
-    }
+    // In three rounds, because a tile load waits for the stores it reads to leave the core.
+    const int64_t query_tiles = work.r / 16;
+    for (int64_t i = 0; i < query_tiles; ++i) score(work, i);
+    for (int64_t i = 0; i < query_tiles; ++i) weigh(tile, work, i, begin);
+    for (int64_t i = 0; i < query_tiles; ++i) add_values(work, i);
   }
   _tile_release();
   for (int64_t i = 0; i < tile.rows * tile.group; ++i) {
