@@ -153,7 +153,7 @@ class Backend {
 struct CpuOptions {
   int threads = 0;           // 0: CPUs of the affinity mask divided by `local_ranks`
   int local_ranks = 1;       // ranks that share the mask
-  std::string isa = "auto";  // "auto" or "avx2": caps both oneDNN and own kernels
+  std::string isa = "auto";  // "auto" or "avx2": the widest instructions to use
 };
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
 

@@ -48,7 +48,7 @@ int run(const std::vector<std::string>& args) {
     const Tensor in = x.view(DType::kF32, {rows, kIn}), to = out.view(DType::kF32, {rows, kOut});
     double best = 1e9, best_read = 0;
     std::vector<double> shares;
-    const int64_t used = rows >= 128 ? std::min<int64_t>(matrices, 4) : matrices;
+    const int64_t used = rows >= 128 ? matrices : matrices;
     for (int round = 0; round < 9; ++round) {
       const double read = backend->probe_read_gbps(size_t{512} << 20);
       const double started = monotonic_seconds();

@@ -9,7 +9,7 @@ namespace sluice {
 
 struct CpuIsa {
   int64_t vector_targets = 0;  // Highway's target bits for the vector kernels
-  bool avx512_bf16 = false;    // dot products of bf16 pairs
+  bool bf16_pairs = false;     // dot products of bf16 pairs are worth using: AMD's, at full rate
   bool amx_bf16 = false;       // tile products; the system has granted the tile state
   std::string_view name;       // best of them, for the start line
 };

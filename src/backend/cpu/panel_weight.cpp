@@ -10,8 +10,9 @@
 
 namespace sluice {
 namespace {
-constexpr int64_t kTaskPanels = 4;
-constexpr int64_t kTaskRows = 256;                // about
+constexpr int64_t kTaskPanels = 8,
+                  kTaskRows = 512;                // sums of a task and a piece of its rows fit the second-level cache
+constexpr int64_t kTasksPerThread = 6;            // so that threads finish together
 constexpr size_t kPieceBytes = 32 << 10;          // of one panel
 constexpr int64_t kStreamedRows = 64;             // up to here products are bound by reading weights
 constexpr size_t kStreamBytes = size_t{1} << 20;  // of weights per task when rows are few
@@ -28,7 +29,7 @@ Products::Products(const CpuIsa& isa, Pool& pool, const RowOps& rows) : pool_(po
   for (const Scheme scheme : {Scheme::kF32, Scheme::kBF16, Scheme::kF16})
     kernels_[index_of(scheme)] = &vector_product(scheme, isa.vector_targets);
   const ProductKernel*& bf16 = kernels_[index_of(Scheme::kBF16)];
-  if (isa.avx512_bf16 && pair_product() != nullptr) bf16 = pair_product();
+  if (isa.bf16_pairs && pair_product() != nullptr) bf16 = pair_product();
   if (isa.amx_bf16 && tile_product() != nullptr) bf16 = tile_product();
   sums_.resize(static_cast<size_t>(pool.threads()));
 }
@@ -92,13 +93,17 @@ void Products::run(const Tensor& out, const Tensor& x, const PanelWeight& w, con
                        x.row_stride, std::min(height, rows - b * height), height, cols, depth);
     }
   });
-  int64_t task_panels = kTaskPanels;
+  int64_t task_panels = kTaskPanels, parts = (rows + kTaskRows - 1) / kTaskRows;
   if (rows <= kStreamedRows) {
     const int64_t streamed = static_cast<int64_t>(kStreamBytes / w.panel_bytes());
-    const int64_t share = w.panels() / (8 * pool_.threads());  // at least eight tasks for each thread
-    task_panels = std::max<int64_t>(2, std::min(streamed, share) / 2 * 2);
+    task_panels =
+        std::clamp<int64_t>(w.panels() / (kTasksPerThread * pool_.threads()), 1, std::max<int64_t>(streamed, 1));
+  } else {
+    const auto few = [&] { return w.panels() * parts < kTasksPerThread * pool_.threads() * task_panels; };
+    while (few() && task_panels > 4) task_panels /= 2;
+    while (few() && rows > 128 * parts) parts *= 2;
+    while (few() && task_panels > 1) task_panels /= 2;
   }
-  const int64_t parts = std::max<int64_t>(1, (rows + kTaskRows / 2) / kTaskRows);
   const int64_t task_blocks = (blocks + parts - 1) / parts, row_groups = (blocks + task_blocks - 1) / task_blocks;
   const Job job{out, w, epilogue, kernel, packed, height, blocks, block_bytes, task_panels, task_blocks, row_groups};
   const int64_t groups = (w.panels() + task_panels - 1) / task_panels;
