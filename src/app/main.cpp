@@ -2,11 +2,23 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <thread>
 
 #include "app/verbs.h"
 #include "base/error.h"
 #include "cluster/signals.h"
+
+namespace {
+// srun ends the step as soon as one task leaves with an error, and may then drop what that task has just written.
+int leave(int exit_code) {
+  std::fflush(stderr);
+  if (std::getenv("SLURM_STEP_ID") != nullptr) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  return exit_code;
+}
+}  // namespace
 
 int main(int argc, char** argv) {
   sluice::block_signals();
@@ -26,10 +38,10 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   } catch (const sluice::Error& error) {
     fmt::print(stderr, "sluice: {}\n", error.what());
-    return 2;
+    return leave(2);
   } catch (const std::exception& error) {
     fmt::print(stderr, "sluice: {} ({})\n", error.what(), sluice::process_name());
-    return 1;
+    return leave(1);
   }
   return exit_code;
 }

@@ -67,5 +67,6 @@ int main(int argc, char** argv) try {
   return plane->lost() ? 1 : 0;
 } catch (const Error& error) {
   fmt::print(stderr, "control_check: {}\n", error.what());
+  if (std::getenv("SLURM_STEP_ID") != nullptr) ::usleep(300000);  // srun may drop the last words of a task that fails
   return 2;
 }

@@ -221,6 +221,6 @@ it "an array task serves like a job" array_task
 missing_site() {
   SLUICE_SITE=nowhere submit "$log" -W -n1 slurm/serve.sh >/dev/null && fail "expected a failure" "$log"
   has "$log" "no such file"
-  has "$log" "known are: generic"
+  has "$log" "known are: alliance generic mila"
 }
 it "an unknown site is refused with the known ones" missing_site
