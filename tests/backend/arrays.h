@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <random>
 #include <vector>
@@ -27,12 +28,12 @@ inline float rounded(float v, DType dtype) {
   return v;
 }
 
-// [rows][stride] f32, of which `cols` per row count; the gap holds a mark that nothing may touch.
+// [rows][stride] f32, of which `cols` per row count; the gap holds NaN, which nothing may touch and which shows where
+// it is read.
 class Matrix {
  public:
-  static constexpr float kMark = 12345.0f;
   Matrix(int64_t rows, int64_t cols, int64_t gap = 0) : rows_(rows), cols_(cols), stride_(cols + gap) {
-    values_.assign(static_cast<size_t>(rows * stride_), kMark);
+    values_.assign(static_cast<size_t>(rows * stride_), std::numeric_limits<float>::quiet_NaN());
   }
   float& at(int64_t r, int64_t c) { return values_[static_cast<size_t>(r * stride_ + c)]; }
   float at(int64_t r, int64_t c) const { return values_[static_cast<size_t>(r * stride_ + c)]; }
@@ -46,7 +47,7 @@ class Matrix {
   bool gap_untouched() const {
     for (int64_t r = 0; r < rows_; ++r) {
       for (int64_t c = cols_; c < stride_; ++c) {
-        if (at(r, c) != kMark) return false;
+        if (!std::isnan(at(r, c))) return false;
       }
     }
     return true;
