@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How fast packed products are beside the read bandwidth: `product_bench [bf16|f16|f32] [threads] [rows ...]`.
 // Weights (half a gibibyte of different matrices) never come from a cache. Each timing of a product is paired with a
-// read of the same bytes just before it; a line gives the best rates and the median of the paired ratios.
+// read of 2 GiB just before it; a line gives the best rates and the median of the paired ratios.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -50,7 +50,7 @@ int run(const std::vector<std::string>& args) {
     std::vector<double> shares;
     const int64_t used = rows >= 128 ? matrices : matrices;
     for (int round = 0; round < 9; ++round) {
-      const double read = backend->probe_read_gbps(size_t{512} << 20);
+      const double read = backend->probe_read_gbps(size_t{2} << 30);
       const double started = monotonic_seconds();
       for (int64_t i = 0; i < used; ++i) backend->linear(to, in, *weights[static_cast<size_t>(i)], {});
       const double seconds = (monotonic_seconds() - started) / static_cast<double>(used);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory of the CPU backend: zeroed, in huge pages where the system has them, first touched by all threads.
+// Memory of the CPU backend: zeroed, in huge pages where the system has them.
 #pragma once
 
 #include <cstddef>
