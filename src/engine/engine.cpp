@@ -78,8 +78,9 @@ Engine::State::~State() {
 void Engine::State::make_scheduler() {
   const RunLimits& limits = info.limits;
   if (options.token_budget > limits.max_rows)
-    throw Error(fmt::format("token budget {} exceeds the {} rows that the executor holds; lower --max-batch-prefill-tokens",
-                            options.token_budget, limits.max_rows));
+    throw Error(
+        fmt::format("token budget {} exceeds the {} rows that the executor holds; lower --max-batch-prefill-tokens",
+                    options.token_budget, limits.max_rows));
   if (options.max_batch > info.slots)
     throw Error(fmt::format("batch size {} exceeds the {} sequences that the executor holds; lower --max-batch",
                             options.max_batch, info.slots));
