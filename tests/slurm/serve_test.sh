@@ -116,17 +116,18 @@ fixed_port() {
 }
 it "a fixed port that is taken is an error, not a walk" fixed_port
 
+all_running() { slurm curl -s -H "$auth" "$url/metrics" | grep -qE '^vllm:num_requests_running[^ ]* 8$'; }
 drain() {
   local i pids=()
   serve -N2 -n2
   for i in 1 2 3 4 5 6 7 8; do
-    post /generate '{"inputs":"Once upon a time","parameters":{"max_new_tokens":200}}' >"$work/answer.$i" &
+    post /v1/completions '{"prompt":"Once upon a time","max_tokens":900,"ignore_eos":true,"temperature":0}' >"$work/answer.$i" &
     pids+=($!)
   done
-  sleep 0.3
+  wait_for 20 all_running || fail "the eight requests were never under way together" "$log"
   slurm scancel --batch --signal=TERM "$job"
   wait "${pids[@]}"
-  for i in 1 2 3 4 5 6 7 8; do has "$work/answer.$i" generated_text 1; done
+  for i in 1 2 3 4 5 6 7 8; do has "$work/answer.$i" '"completion_tokens":900' 1; done
   wait_for 60 job_gone "$job" || fail "the job did not end" "$log"
   [[ $(field "$job" state) == stopped ]] || fail "expected state stopped" "$(record "$job")"
   has "$log" 'every accepted request was answered'
