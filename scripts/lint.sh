@@ -32,7 +32,8 @@ fi
 if ! $quick; then
   if command -v clang-tidy >/dev/null; then
     [[ -f build/cpu/compile_commands.json ]] || cmake --preset cpu >/dev/null
-    clang-tidy -p build/cpu --quiet --warnings-as-errors='*' "${sources[@]}" 2>/dev/null
+    # Headers are seen through the sources that include them; a file takes a few seconds.
+    git ls-files 'src/*.cpp' | xargs -P "$(nproc)" -n 4 clang-tidy -p build/cpu --quiet --warnings-as-errors='*' 2>/dev/null
   else
     common::log "SKIPPED: clang-tidy is not installed"
   fi

@@ -14,8 +14,8 @@ namespace {
 
 using Kind = JsonView::Kind;
 
-[[noreturn]] void invalid(std::string param, std::string text) {
-  throw RequestError(RequestError::Kind::kValidation, std::move(text), std::move(param));
+[[noreturn]] void invalid(std::string param, const std::string& text) {
+  throw RequestError(RequestError::Kind::kValidation, text, std::move(param));
 }
 
 [[noreturn]] void wrong_type(const std::string& name, const JsonView& found, std::string_view expected) {

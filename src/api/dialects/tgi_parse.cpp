@@ -40,7 +40,7 @@ struct Reader {
   }
 };
 
-[[noreturn]] void invalid(std::string text) { throw RequestError(RequestError::Kind::kValidation, std::move(text)); }
+[[noreturn]] void invalid(const std::string& text) { throw RequestError(RequestError::Kind::kValidation, text); }
 
 template <class... T>
 [[noreturn]] void invalid(fmt::format_string<T...> format, T&&... values) {
