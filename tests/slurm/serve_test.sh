@@ -11,6 +11,7 @@ field() { sed -nE "s/^ *\"$2\": \"?([^\",]*)\"?,?\$/\1/p" "$(record "$1")"; }
 serve() {
   job=$(submit "$log" "$@" "$repository/slurm/serve.sh") || fail "sbatch failed"
   ready "$job"
+  wait_for 20 grep -q 'For OpenAI clients' "$log" || fail "the log does not say how to connect" "$log" # srun hands it on a little later
 }
 ready() {
   wait_for 120 grep -q '"state": "ready"' "$(record "$1")" || fail "job $1 did not become ready: $(job_state "$1")" "$log"
