@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Causal attention over the paged cache (cache.h). Everything that varies per step is on the device.
+#pragma once
+
+#include "types.h"
+
+namespace sluice::kernels {
+
+// Row r of sequence s has position context[s] - (first_row[s + 1] - first_row[s]) + (r - first_row[s]) and sees keys
+// 0 .. position, of which the last `window` where window > 0. score = scale * q.k + slope * (key - position).
+// Rows at and beyond first_row[seqs] get zeros.
+struct AttentionParams {
+  void* out;                      // type [rows, n_heads * head_dim]
+  const void* q;                  // type [rows, n_heads * head_dim]
+  const void *k_cache, *v_cache;  // type
+  const int32_t* first_row;       // [seqs + 1]
+  const int32_t* context;         // [seqs]
+  const int32_t* block_table;     // [seqs, block_table_stride]
+  const float* alibi_slopes;      // [n_heads] or null
+  void* workspace;                // attention_workspace_bytes(), zeroed once before first use
+  int64_t rows, seqs;             // bucket sizes
+  int64_t out_stride, q_stride, block_stride, block_table_stride;
+  int32_t n_heads, n_kv_heads, head_dim, block_size;
+  int32_t window;  // 0: all keys
+  int32_t splits;  // parts a sequence's keys are cut into for rows that decode; see attention_splits()
+  float scale;
+  bool decode_only;    // no sequence has more than one row: launches the decode kernel alone
+  bool deterministic;  // one order of summation for a row, decoded or prefilled, whatever the bucket; no splits
+  Type type;
+};
+
+// One or two kernels: sequences with one row are decoded, those with more are prefilled.
+cudaError_t attention(const AttentionParams& p, cudaStream_t stream);
+
+// Parts that fill a device of `multiprocessors` when `seqs` sequences of up to `max_context` keys decode; at least 1.
+int attention_splits(int multiprocessors, int64_t seqs, int64_t n_kv_heads, int64_t max_context);
+size_t attention_workspace_bytes(int64_t seqs, int64_t n_heads, int64_t head_dim, int splits);
+
+}  // namespace sluice::kernels
