@@ -23,7 +23,7 @@ struct RopeCacheParams {
 };
 cudaError_t rope_and_cache(const RopeCacheParams& p, cudaStream_t stream);
 
-// Copies whole blocks, pair after pair in order: a copy may be copied on. Bytes are multiples of 4.
+// Copies whole blocks, pair after pair in order: a copy may be copied on. Bytes are even.
 struct CopyBlocksParams {
   void* cache;
   const int32_t* pairs;  // [n, 2]: from, to

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one place where a kernel is started. Every kernel takes one parameter struct by value and keeps what it shares in
+// dynamic shared memory, as one struct or array of its own.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "types.h"
+#ifdef SLUICE_CUDA_EMULATED
+#include "runtime.h"
+#endif
+
+namespace sluice::kernels {
+
+// `shared` bytes beyond 48 KiB are asked for by name, as the device wants it. An empty grid starts nothing.
+template <class Params>
+cudaError_t launch(const char* name, void (*kernel)(Params), dim3 grid, int threads, size_t shared, cudaStream_t stream,
+                   const Params& params) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+#ifdef SLUICE_CUDA_EMULATED
+  return emulation::launch(
+      grid, dim3(static_cast<unsigned>(threads)), shared, stream, [=] { kernel(params); }, name);
+#else
+  static_cast<void>(name);
+  if (shared > 48 * 1024) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+    if (error != cudaSuccess) return error;
+  }
+  kernel<<<grid, dim3(static_cast<unsigned>(threads)), shared, stream>>>(params);
+  return cudaPeekAtLastError();
+#endif
+}
+
+// Shared memory of the block as a T (or the first of many).
+template <class T>
+__device__ __forceinline__ T* shared_as() {
+#ifdef SLUICE_CUDA_EMULATED
+  return reinterpret_cast<T*>(emulation::shared_bytes());
+#else
+  extern __shared__ __align__(128) unsigned char sluice_shared[];
+  return reinterpret_cast<T*>(sluice_shared);
+#endif
+}
+
+inline unsigned blocks_for(int64_t items, int64_t per_block) {
+  return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
+}  // namespace sluice::kernels

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rows.h"
+
+#include "device.h"
+#include "launch.h"
+
+namespace sluice::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+
+// A grid of one thread per pack of N columns: x runs over packs of a row, y over rows (in strides of the grid).
+dim3 over_rows(int64_t rows, int64_t packs) {
+  return dim3(blocks_for(packs, kThreads), static_cast<unsigned>(rows < 65535 ? rows : 65535));
+}
+__device__ __forceinline__ int64_t column(int n) { return (int64_t{blockIdx.x} * kThreads + threadIdx.x) * n; }
+
+// Grid: (width / 256, rows). Job: one element of one row. Bytes moved: width * (sizeof(T) + sizeof(S)) per row.
+template <class T, class S>
+__global__ void __launch_bounds__(kThreads) embed_kernel(const EmbedParams p) {
+  const int64_t i = column(1);
+  if (i >= p.width) return;
+  for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
+    const int64_t id = p.ids[t] - p.first_id;
+    const bool here = id >= 0 && id < p.vocab;
+    const float v = here ? to_float(static_cast<const S*>(p.table)[id * p.table_stride + i]) : 0.0f;
+    static_cast<T*>(p.out)[t * p.out_stride + i] = from_float<T>(v);
+  }
+}
+
+// Grid: (width / (256 N), rows). Job: N columns of one row. Bytes moved: 3 * width * sizeof(T) per row.
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads) gated_kernel(const GatedParams p) {
+  const int64_t i = column(N);
+  if (i >= p.width) return;
+  for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
+    const T* in = static_cast<const T*>(p.in) + t * p.in_stride;
+    const Pack<T, N> gate = *reinterpret_cast<const Pack<T, N>*>(in + i);
+    const Pack<T, N> up = *reinterpret_cast<const Pack<T, N>*>(in + p.width + i);
+    Pack<T, N> v;
+#pragma unroll
+    for (int e = 0; e < N; ++e)
+      v.at[e] = from_float<T>(activated(p.function, to_float(gate.at[e])) * to_float(up.at[e]));
+    *reinterpret_cast<Pack<T, N>*>(static_cast<T*>(p.out) + t * p.out_stride + i) = v;
+  }
+}
+
+// Grid: (width / (256 N), rows). Job: N columns of one row. Bytes moved: 2 * width * sizeof(T) per row.
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads) activation_kernel(const ActivationParams p) {
+  const int64_t i = column(N);
+  if (i >= p.width) return;
+  for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
+    Pack<T, N>* place = reinterpret_cast<Pack<T, N>*>(static_cast<T*>(p.inout) + t * p.stride + i);
+    Pack<T, N> v = *place;
+#pragma unroll
+    for (int e = 0; e < N; ++e) v.at[e] = from_float<T>(activated(p.function, to_float(v.at[e])));
+    *place = v;
+  }
+}
+
+// Grid: (width / (256 N), rows). Job: N columns of one row. Bytes moved: 3 * width * sizeof(T) per row.
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads) add_kernel(const AddParams p) {
+  const int64_t i = column(N);
+  if (i >= p.width) return;
+  for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
+    Pack<T, N>* place = reinterpret_cast<Pack<T, N>*>(static_cast<T*>(p.inout) + t * p.stride + i);
+    Pack<T, N> v = *place, o = {};
+    if (p.other != nullptr)
+      o = *reinterpret_cast<const Pack<T, N>*>(static_cast<const T*>(p.other) + t * p.other_stride + i);
+#pragma unroll
+    for (int e = 0; e < N; ++e) {
+      float f = to_float(v.at[e]);
+      if (p.bias != nullptr) f += p.bias[i + e];
+      if (p.other != nullptr) f += to_float(o.at[e]);
+      v.at[e] = from_float<T>(f);
+    }
+    *place = v;
+  }
+}
+
+// Grid: (row_bytes / (256 sizeof(W)), n). Job: one word of one row. Bytes moved: 2 * row_bytes per row.
+template <class W>
+__global__ void __launch_bounds__(kThreads) gather_kernel(const GatherParams p) {
+  const int64_t i = column(1);
+  if (i * static_cast<int64_t>(sizeof(W)) >= p.row_bytes) return;
+  for (int64_t t = blockIdx.y; t < p.n; t += gridDim.y) {
+    const char* from = static_cast<const char*>(p.x) + p.rows[t] * p.x_stride_bytes;
+    reinterpret_cast<W*>(static_cast<char*>(p.out) + t * p.out_stride_bytes)[i] = reinterpret_cast<const W*>(from)[i];
+  }
+}
+
+// Grid: (width / (256 N), rows). Job: N columns of one row. Bytes moved: width * (sizeof(T) + sizeof(S)) per row.
+template <class T, class S, int N>
+__global__ void __launch_bounds__(kThreads) convert_kernel(const ConvertParams p) {
+  const int64_t i = column(N);
+  if (i >= p.width) return;
+  for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
+    const Pack<S, N> in = *reinterpret_cast<const Pack<S, N>*>(static_cast<const S*>(p.in) + t * p.in_stride + i);
+    Pack<T, N> out;
+#pragma unroll
+    for (int e = 0; e < N; ++e) out.at[e] = from_float<T>(to_float(in.at[e]));
+    *reinterpret_cast<Pack<T, N>*>(static_cast<T*>(p.out) + t * p.out_stride + i) = out;
+  }
+}
+
+struct ProbeParams {
+  uint32_t* out;
+  const uint4* data;
+  int64_t n;  // 16-byte words
+};
+
+// Grid: (any), 256 threads. Job: every word once, eight loads in flight per thread. Bytes moved: 16 n.
+__global__ void __launch_bounds__(kThreads) probe_kernel(const ProbeParams p) {
+  constexpr int kInFlight = 8;
+  const int64_t stride = int64_t{gridDim.x} * kThreads;
+  int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  uint32_t sum = 0;
+  for (; i + (kInFlight - 1) * stride < p.n; i += kInFlight * stride) {
+    uint4 v[kInFlight];
+#pragma unroll
+    for (int k = 0; k < kInFlight; ++k) v[k] = p.data[i + k * stride];
+#pragma unroll
+    for (int k = 0; k < kInFlight; ++k) sum += v[k].x + v[k].y + v[k].z + v[k].w;
+  }
+  for (; i < p.n; i += stride) sum += p.data[i].x + p.data[i].y + p.data[i].z + p.data[i].w;
+  atomicAdd(p.out, sum);
+}
+
+}  // namespace
+
+cudaError_t embed(const EmbedParams& p, cudaStream_t stream) {
+  return with_type(p.type, [&](auto out) {
+    return with_type(p.table_type, [&](auto in) {
+      return launch("embed", embed_kernel<decltype(out), decltype(in)>, over_rows(p.rows, p.width), kThreads, 0, stream,
+                    p);
+    });
+  });
+}
+
+cudaError_t gated_activation(const GatedParams& p, cudaStream_t stream) {
+  return with_type(p.type, [&](auto element) {
+    using T = decltype(element);
+    constexpr int N = kPack<T>;
+    const bool packed =
+        p.width % N == 0 && aligned16(p.in, p.in_stride, sizeof(T)) && aligned16(p.out, p.out_stride, sizeof(T));
+    return packed ? launch("gated", gated_kernel<T, N>, over_rows(p.rows, p.width / N), kThreads, 0, stream, p)
+                  : launch("gated", gated_kernel<T, 1>, over_rows(p.rows, p.width), kThreads, 0, stream, p);
+  });
+}
+
+cudaError_t activation(const ActivationParams& p, cudaStream_t stream) {
+  return with_type(p.type, [&](auto element) {
+    using T = decltype(element);
+    constexpr int N = kPack<T>;
+    const bool packed = p.width % N == 0 && aligned16(p.inout, p.stride, sizeof(T));
+    return packed
+               ? launch("activation", activation_kernel<T, N>, over_rows(p.rows, p.width / N), kThreads, 0, stream, p)
+               : launch("activation", activation_kernel<T, 1>, over_rows(p.rows, p.width), kThreads, 0, stream, p);
+  });
+}
+
+cudaError_t add(const AddParams& p, cudaStream_t stream) {
+  return with_type(p.type, [&](auto element) {
+    using T = decltype(element);
+    constexpr int N = kPack<T>;
+    const bool packed =
+        p.width % N == 0 && aligned16(p.inout, p.stride, sizeof(T)) && aligned16(p.other, p.other_stride, sizeof(T));
+    return packed ? launch("add", add_kernel<T, N>, over_rows(p.rows, p.width / N), kThreads, 0, stream, p)
+                  : launch("add", add_kernel<T, 1>, over_rows(p.rows, p.width), kThreads, 0, stream, p);
+  });
+}
+
+cudaError_t gather_rows(const GatherParams& p, cudaStream_t stream) {
+  const auto fits = [&](int64_t bytes) {
+    return (p.row_bytes | p.out_stride_bytes | p.x_stride_bytes | reinterpret_cast<intptr_t>(p.out) |
+            reinterpret_cast<intptr_t>(p.x)) %
+               bytes ==
+           0;
+  };
+  if (fits(16))
+    return launch("gather_rows", gather_kernel<uint4>, over_rows(p.n, p.row_bytes / 16), kThreads, 0, stream, p);
+  if (fits(4))
+    return launch("gather_rows", gather_kernel<uint32_t>, over_rows(p.n, p.row_bytes / 4), kThreads, 0, stream, p);
+  return launch("gather_rows", gather_kernel<uint8_t>, over_rows(p.n, p.row_bytes), kThreads, 0, stream, p);
+}
+
+cudaError_t convert(const ConvertParams& p, cudaStream_t stream) {
+  return with_type(p.out_type, [&](auto out) {
+    return with_type(p.in_type, [&](auto in) {
+      using T = decltype(out);
+      using S = decltype(in);
+      constexpr int N = 4;
+      const bool packed = p.width % N == 0 && aligned16(p.in, p.in_stride * 2, sizeof(S)) &&
+                          aligned16(p.out, p.out_stride * 2, sizeof(T));
+      return packed ? launch("convert", convert_kernel<T, S, N>, over_rows(p.rows, p.width / N), kThreads, 0, stream, p)
+                    : launch("convert", convert_kernel<T, S, 1>, over_rows(p.rows, p.width), kThreads, 0, stream, p);
+    });
+  });
+}
+
+cudaError_t read_probe(uint32_t* out, const void* data, size_t bytes, int blocks, cudaStream_t stream) {
+  const ProbeParams p{out, static_cast<const uint4*>(data), static_cast<int64_t>(bytes / 16)};
+  return launch("read_probe", probe_kernel, dim3(static_cast<unsigned>(blocks)), kThreads, 0, stream, p);
+}
+
+}  // namespace sluice::kernels

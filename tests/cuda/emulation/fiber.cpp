@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fiber.h"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+
+namespace sluice::emulation {
+
+Fiber::Fiber() {
+  void* stack =
+      ::mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (stack == MAP_FAILED) {
+    std::fputs("emulation: no memory for the stack of a thread\n", stderr);
+    std::abort();
+  }
+  ::mprotect(stack, 4096, PROT_NONE);  // a kernel that runs too deep stops here
+  stack_ = static_cast<unsigned char*>(stack);
+}
+
+Fiber::~Fiber() { ::munmap(stack_, kStackBytes); }
+
+#if defined(__x86_64__)
+
+// Saves the callee-saved registers on this stack, and takes those of the other.
+extern "C" void sluice_switch_stack(void** save, void* load);
+asm(R"(
+.text
+.globl sluice_switch_stack
+.type sluice_switch_stack, @function
+sluice_switch_stack:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  retq
+.size sluice_switch_stack, .-sluice_switch_stack
+)");
+
+void Fiber::start(void (*entry)()) {
+  // As if `entry` had been called: at its first instruction the stack is 8 bytes off a multiple of 16.
+  auto* top = reinterpret_cast<uint64_t*>(stack_ + kStackBytes) - 1;
+  *top = 0;
+  *--top = reinterpret_cast<uint64_t>(entry);
+  for (int i = 0; i < 6; ++i) *--top = 0;
+  own_ = top;
+}
+
+void Fiber::resume() { sluice_switch_stack(&scheduler_, own_); }
+void Fiber::pause() { sluice_switch_stack(&own_, scheduler_); }
+
+#else
+
+void Fiber::start(void (*entry)()) {
+  ::getcontext(&own_);
+  own_.uc_stack.ss_sp = stack_;
+  own_.uc_stack.ss_size = kStackBytes;
+  own_.uc_link = &scheduler_;
+  ::makecontext(&own_, entry, 0);
+}
+
+void Fiber::resume() { ::swapcontext(&scheduler_, &own_); }
+void Fiber::pause() { ::swapcontext(&own_, &scheduler_); }
+
+#endif
+
+}  // namespace sluice::emulation

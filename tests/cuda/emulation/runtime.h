@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the stand-ins for the runtime, cuBLASLt and NCCL share: work put on a stream, and what device memory is.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+namespace sluice::emulation {
+
+// Runs `work` when the stream comes to it, on the executor's thread; recorded instead while the stream is captured.
+cudaError_t enqueue(cudaStream_t stream, std::function<void()> work);
+
+// A kernel of one parameter struct.
+cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::function<void()> body,
+                   const char* name);
+
+struct Allocation {
+  const unsigned char* begin = nullptr;
+  size_t bytes = 0;
+  bool device = true;  // else pinned host memory
+};
+// The allocation whose bytes or guards hold `address`, or null.
+const Allocation* find_allocation(const void* address);
+
+// Whether a call that waits or allocates is made while a stream of this process is captured.
+bool capturing();
+// Waits for all streams.
+void drain();
+
+// Most microseconds that the executor lets queued work lie with nobody waiting for it; 2000 at start.
+void set_laziness(int64_t microseconds);
+
+}  // namespace sluice::emulation
