@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "sample/params.h"
 #include "tensor/tensor.h"
@@ -67,6 +68,7 @@ struct AttentionShape {
   float scale = 1.0f;
   int64_t window = 0;   // keys with query - window < key <= query; 0 means all
   Tensor alibi_slopes;  // f32 [n_heads], or empty
+  float soft_cap = 0;   // scores become cap * tanh(score / cap) before they are masked; 0: they stay
 };
 
 // Keys and values of one layer: [blocks, n_kv_heads, block_size, head_dim] each, in cache_dtype().
@@ -78,6 +80,37 @@ struct Epilogue {
   Tensor bias;      // f32 [out] or empty
   Tensor residual;  // [T, out] or empty; added last
 };
+
+// Which experts a row goes to: the top_k of its softmax, ties to the lower id.
+struct RouterRule {
+  int64_t top_k = 0;
+  bool renormalise = false;  // weights of the chosen sum to 1; otherwise they are shares of all experts
+};
+
+// Rows sorted by expert. A place is a row at one of its experts; the places of an expert are adjacent, in ascending
+// order of rows. P = T * top_k places, of which the experts held here fill the first.
+struct Routing {
+  int64_t first_expert = 0;  // experts [first_expert, first_expert + offsets.dim(0) - 1) are held here
+  Tensor offsets;            // i32 [local + 1]: places of local expert e are offsets[e] .. offsets[e + 1]
+  Tensor rows;               // i32 [P]: the row of each place; 0 where the place is not in use
+  Tensor places;             // i32 [T, top_k]: places of a row in ascending order of experts; -1: held elsewhere
+  Tensor weights;            // f32 [T, top_k]: of those
+};
+
+// Experts' matrices of one layer, all of one shape and scheme.
+class WeightGroup {
+ public:
+  explicit WeightGroup(std::vector<std::unique_ptr<Weight>> members) : members_(std::move(members)) {}
+  virtual ~WeightGroup() = default;
+  int64_t size() const { return static_cast<int64_t>(members_.size()); }
+  const Weight& member(int64_t i) const { return *members_[static_cast<size_t>(i)]; }
+
+ protected:
+  std::vector<std::unique_ptr<Weight>> members_;
+};
+
+// What not every backend computes. A family asks for what it needs before it loads.
+enum class Feature { kScale, kHeadNorm, kSoftCap, kExperts };
 
 // Resident sampling state: parameters, history, and the last token of each slot.
 class SamplerState {
@@ -130,6 +163,23 @@ class Backend {
   // out[t] += bias broadcast over rows.
   virtual void add_bias(const Tensor& inout, const Tensor& bias) = 0;
   virtual void gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) = 0;
+  // Of some families alone. Whether the op is there; one that is not aborts.
+  virtual bool computes(Feature feature) const;
+  virtual void scale(const Tensor& inout, float factor);
+  // RMS norm of each head of [T, n * weight.dim(0)] by itself.
+  virtual void head_norm(const Tensor& inout, const Tensor& weight, float eps);
+  // inout = cap * tanh(inout / cap).
+  virtual void soft_cap(const Tensor& inout, float cap);
+  virtual std::unique_ptr<WeightGroup> group(std::vector<std::unique_ptr<Weight>> members);
+  // logits f32 [T, experts].
+  virtual void route(const Routing& out, const Tensor& logits, const RouterRule& rule);
+  // out[p] = x[p] * expert^T for the places p of each local expert; rows of no place are left alone. x [P, cols].
+  virtual void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets);
+  // out[t] = sum of weights[t, j] * x[places[t, j]] over j in ascending order.
+  virtual void combine(const Tensor& out, const Tensor& x, const Routing& routing);
+  // out[t] += sigmoid(gate[t, 0]) * x[t].
+  virtual void add_gated(const Tensor& out, const Tensor& x, const Tensor& gate);
+
   // Copies whole cache blocks: pairs i32 [n, 2] of (from, to), over all blocks' bytes of `cache` [blocks, ...].
   virtual void copy_blocks(const Tensor& cache, const Tensor& pairs) = 0;
 
@@ -149,6 +199,9 @@ class Backend {
   // Best GB/s of reading `bytes` of memory once with this backend's threads: the limit that decode is compared with.
   virtual double probe_read_gbps(size_t bytes) = 0;
 };
+
+// What a refusal calls it.
+std::string_view feature_name(Feature feature);
 
 struct CpuOptions {
   int threads = 0;           // 0: CPUs of the affinity mask divided by `local_ranks`

@@ -14,6 +14,7 @@ struct Setting {
   int64_t n_heads = 4, n_kv_heads = 2, head_dim = 16, block_size = 8, window = 0;
   DType dtype = DType::kF32;
   bool alibi = false;
+  float soft_cap = 0;
 };
 
 // A sequence's queries, keys and values at every position, before rotation (no table is used).
@@ -39,7 +40,7 @@ class Paged {
     tables_.assign(static_cast<size_t>(max_seqs * blocks), 0);
     for (int32_t b = 0; b < blocks; ++b) free_.push_back(b);
     std::shuffle(free_.begin(), free_.end(), std::mt19937(17));
-    shape_ = {setting.n_heads, setting.n_kv_heads, setting.head_dim, 0.3f, setting.window, {}};
+    shape_ = {setting.n_heads, setting.n_kv_heads, setting.head_dim, 0.3f, setting.window, {}, setting.soft_cap};
     for (int64_t h = 0; h < setting.n_heads; ++h) slopes_.push_back(std::pow(0.5f, static_cast<float>(h + 1)));
     if (setting.alibi) shape_.alibi_slopes = test::floats(slopes_);
   }
@@ -132,6 +133,7 @@ Expected expected(const Setting& s, const AttentionShape& shape, const Sequence&
     for (int64_t e = 0; e < d; ++e)
       dot += static_cast<double>(seq.q.at(p, h * d + e)) * static_cast<double>(seq.k.at(j, g * d + e));
     dot *= static_cast<double>(shape.scale);
+    if (s.soft_cap > 0) dot = static_cast<double>(s.soft_cap) * std::tanh(dot / static_cast<double>(s.soft_cap));
     if (s.alibi) dot += static_cast<double>(shape.alibi_slopes.as<float>()[h]) * static_cast<double>(j - p);
     scores.push_back(dot);
   }
@@ -166,7 +168,7 @@ void check_row(const Setting& s, const Paged& paged, const Sequence& seq, int64_
   CHECK(worst < 1);
 }
 
-TEST_CASE("attention equals plain softmax for every head layout, cache type, window and ALiBi") {
+TEST_CASE("attention equals plain softmax for every head layout, cache type, window, ALiBi and soft cap") {
   std::mt19937 random(11);
   std::vector<Setting> settings;
   for (const int64_t dim : {8, 16, 24, 40, 64, 72, 128, 256})
@@ -180,7 +182,13 @@ TEST_CASE("attention equals plain softmax for every head layout, cache type, win
   settings.push_back({71, 1, 8, 16, 0, DType::kBF16, true});
   for (const int64_t window : {1, 5, 64, 100}) settings.push_back({4, 4, 16, 16, window, DType::kF32, false});
   settings.push_back({4, 2, 16, 1, 30, DType::kF16, true});
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    settings.push_back({4, 2, 64, 16, 0, dtype, false, 2.0f});
+    settings.push_back({8, 4, 24, 16, 40, dtype, false, 0.7f});
+  }
+  settings.push_back({4, 2, 64, 16, 0, DType::kBF16, true, 1.5f});
   for (const Setting& s : settings) {
+    CAPTURE(s.soft_cap);
     CAPTURE(s.head_dim);
     CAPTURE(s.n_heads);
     CAPTURE(s.window);
@@ -196,8 +204,9 @@ TEST_CASE("attention equals plain softmax for every head layout, cache type, win
 
 TEST_CASE("a row of attention does not depend on how the prompt was cut") {
   std::mt19937 random(12);
-  for (const Setting& s : {Setting{8, 2, 64, 16, 0, DType::kBF16, false}, Setting{6, 3, 40, 8, 37, DType::kF32, false},
-                           Setting{4, 1, 16, 16, 0, DType::kF16, true}}) {
+  for (const Setting& s :
+       {Setting{8, 2, 64, 16, 0, DType::kBF16, false}, Setting{6, 3, 40, 8, 37, DType::kF32, false},
+        Setting{4, 2, 32, 16, 30, DType::kBF16, false, 1.0f}, Setting{4, 1, 16, 16, 0, DType::kF16, true}}) {
     const int64_t length = 201;
     Sequence seq(s, length, random);
     Paged whole(s, 60, 1);

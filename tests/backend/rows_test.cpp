@@ -191,6 +191,31 @@ TEST_CASE("add, add_bias and gather_rows are exact") {
                [&](int64_t r, int64_t i) { return static_cast<double>(b.at(rows[static_cast<size_t>(r)], i)); });
 }
 
+TEST_CASE("scale, soft_cap and head_norm equal their formulas") {
+  const auto backend = test::make_backend();
+  std::mt19937 random(9);
+  Matrix a(5, 93, 2), b(5, 93, 1), heads(5, 72, 3);
+  a.fill(random);
+  b.fill(random, 40.0f);
+  heads.fill(random, 3.0f);
+  const Matrix a0 = a, b0 = b, heads0 = heads;
+  backend->scale(a.tensor(), 1.7f);
+  check_matrix(a, 0, [&](int64_t r, int64_t i) { return static_cast<double>(a0.at(r, i) * 1.7f); });
+  backend->soft_cap(b.tensor(), 30.0f);
+  check_matrix(
+      b, 16, [&](int64_t r, int64_t i) { return 30.0 * std::tanh(static_cast<double>(b0.at(r, i)) / 30.0); }, 30.0);
+  std::vector<float> weight(24);
+  for (float& w : weight) w = 0.5f + static_cast<float>(random() % 100) * 0.01f;
+  backend->head_norm(heads.tensor(), test::floats(weight), 1e-6f);
+  check_matrix(heads, 8, [&](int64_t r, int64_t i) {
+    double squares = 0;
+    for (int64_t j = i / 24 * 24; j < i / 24 * 24 + 24; ++j)
+      squares += static_cast<double>(heads0.at(r, j)) * static_cast<double>(heads0.at(r, j));
+    return static_cast<double>(heads0.at(r, i)) / std::sqrt(squares / 24 + 1e-6) *
+           static_cast<double>(weight[static_cast<size_t>(i % 24)]);
+  });
+}
+
 TEST_CASE("copy_blocks copies whole blocks in order") {
   const auto backend = test::make_backend();
   std::vector<float> cache(4 * 2 * 3 * 5);

@@ -50,6 +50,7 @@ void AttentionOp::run(const Tensor& out, const Tensor& q, const BatchView& batch
     tile.first_position = context[task.seq] - rows_of_seq + task.row;
     tile.scale = shape.scale;
     tile.window = shape.window;
+    tile.soft_cap = shape.soft_cap;
     if (shape.alibi_slopes) tile.slopes = shape.alibi_slopes.as<float>() + kv_head * group;
     tile.q = static_cast<const float*>(q.row(row)) + column;
     tile.q_stride = q.row_stride;

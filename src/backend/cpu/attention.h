@@ -23,6 +23,7 @@ struct AttentionTile {
   int64_t first_position = 0;     // of the first row
   float scale = 1.0f;             // of the dot products
   int64_t window = 0;             // 0: all keys up to the row itself
+  float soft_cap = 0;             // 0: none
   const float* slopes = nullptr;  // [group] ALiBi, or null
   const float* q = nullptr;       // row r, head h at r * q_stride + h * head_dim
   int64_t q_stride = 0;

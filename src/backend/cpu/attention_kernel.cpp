@@ -139,7 +139,7 @@ void gather(const AttentionTile& tile, const Work& work, int64_t begin, int64_t 
 
 // Scores of one query over keys [begin, begin + kKeys), of which [low, high) count, become weights; sums and total are
 // rescaled when the maximum rises.
-HWY_INLINE void weigh(float* scores, float scale, float slope, int64_t position, int64_t begin, int64_t low,
+HWY_INLINE void weigh(float* scores, float scale, float cap, float slope, int64_t position, int64_t begin, int64_t low,
                       int64_t high, float* sums, int64_t d, float& maximum, float& total) {
   const F32 df;
   const VF scales = hn::Set(df, scale), slopes = hn::Set(df, slope), never = hn::Set(df, kNever);
@@ -149,6 +149,7 @@ HWY_INLINE void weigh(float* scores, float scale, float slope, int64_t position,
   for (int64_t j = 0; j < kKeys; j += kLanes) {
     const VF key = hn::Iota(df, static_cast<float>(j));
     VF s = hn::Mul(hn::Load(df, scores + j), scales);
+    if (cap != 0) s = hn::Mul(hn::Tanh(df, hn::Mul(s, hn::Set(df, 1.0f / cap))), hn::Set(df, cap));
     if (slope != 0) s = hn::MulAdd(slopes, hn::Add(here, key), s);
     s = hn::IfThenElse(hn::And(hn::Ge(key, lows), hn::Lt(key, highs)), s, never);
     hn::Store(s, df, scores + j);
@@ -196,8 +197,8 @@ void run(const AttentionTile& tile, void* scratch) {
       const int64_t position = tile.first_position + i / tile.group;
       const int64_t low = tile.window > 0 ? position - tile.window + 1 - begin : -begin;
       const float slope = tile.slopes != nullptr ? tile.slopes[i % tile.group] : 0.0f;
-      weigh(work.scores + i * kKeys, tile.scale, slope, position, begin, low, position + 1 - begin, work.sums + i * d,
-            d, work.maxima[i], work.totals[i]);
+      weigh(work.scores + i * kKeys, tile.scale, tile.soft_cap, slope, position, begin, low, position + 1 - begin,
+            work.sums + i * d, d, work.maxima[i], work.totals[i]);
     }
     product(work.sums, work.scores, kKeys, work.values, queries, d, kKeys, true);
   }

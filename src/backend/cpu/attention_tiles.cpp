@@ -164,6 +164,14 @@ inline __m512 exponential(__m512 x) {
   return _mm512_castsi512_ps(_mm512_maskz_mov_epi32(counts, scaled));
 }
 
+// With an absolute error below 2^-22.
+inline __m512 hyperbolic_tangent(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1.0f), sign = _mm512_set1_ps(-0.0f);
+  const __m512 t = exponential(_mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(-2.0f)));
+  const __m512 size = _mm512_div_ps(_mm512_sub_ps(one, t), _mm512_add_ps(one, t));
+  return _mm512_or_ps(size, _mm512_and_ps(x, sign));
+}
+
 // 16 vectors of 16 words become the columns of `to` [16][16].
 inline void transpose(const __m512i (&rows)[16], uint16_t* to) {
   __m512i a[16], b[16];
@@ -191,8 +199,8 @@ inline void transpose(const __m512i (&rows)[16], uint16_t* to) {
   }
 }
 
-// ALiBi and the keys that do not count, for 16 queries over keys [begin, begin + kKeys): after this a score is what the
-// column holds times the factor that is returned.
+// Soft cap, ALiBi and the keys that do not count, for 16 queries over keys [begin, begin + kKeys): after this a score
+// is what the column holds times the factor that is returned.
 float mask(const AttentionTile& tile, const Work& work, int64_t first, int64_t begin) {
   const __m512i position = _mm512_load_si512(work.position + first);
   const __m512i start = _mm512_set1_epi32(static_cast<int>(begin));
@@ -200,15 +208,18 @@ float mask(const AttentionTile& tile, const Work& work, int64_t first, int64_t b
   const int window = static_cast<int>(std::min<int64_t>(tile.window, 1 << 30));
   const __m512i oldest =
       window > 0 ? _mm512_sub_epi32(last, _mm512_set1_epi32(window - 1)) : _mm512_set1_epi32(-1 << 30);
-  const bool alibi = tile.slopes != nullptr;
+  const bool alibi = tile.slopes != nullptr, capped = tile.soft_cap != 0;
   const bool all = _mm512_cmplt_epi32_mask(last, _mm512_set1_epi32(kKeys - 1)) == 0 &&
                    _mm512_cmpgt_epi32_mask(oldest, _mm512_setzero_si512()) == 0;
-  if (all && !alibi) return tile.scale;
-  const __m512 scale = _mm512_set1_ps(tile.scale), slopes = _mm512_load_ps(work.slopes + first);
+  if (all && !alibi && !capped) return tile.scale;
+  const __m512 cap = _mm512_set1_ps(tile.soft_cap);
+  const __m512 inner = _mm512_set1_ps(capped ? tile.scale / tile.soft_cap : 0.0f);
+  const __m512 scale = _mm512_set1_ps(capped ? 1.0f : tile.scale), slopes = _mm512_load_ps(work.slopes + first);
   const __m512 distance = _mm512_cvtepi32_ps(_mm512_sub_epi32(start, position));  // of key 0; exact below 2^24
   float* column = work.scores + first;
   for (int j = 0; j < kKeys; ++j) {
     __m512 s = _mm512_load_ps(column + j * work.r);
+    if (capped) s = _mm512_mul_ps(hyperbolic_tangent(_mm512_mul_ps(s, inner)), cap);
     if (alibi) {
       const __m512 away = _mm512_add_ps(distance, _mm512_set1_ps(static_cast<float>(j)));
       s = _mm512_fmadd_ps(slopes, away, _mm512_mul_ps(s, scale));
@@ -217,7 +228,7 @@ float mask(const AttentionTile& tile, const Work& work, int64_t first, int64_t b
     const __mmask16 counts = _mm512_cmple_epi32_mask(key, last) & _mm512_cmpge_epi32_mask(key, oldest);
     _mm512_store_ps(column + j * work.r, _mm512_mask_blend_ps(counts, _mm512_set1_ps(kMasked), s));
   }
-  return alibi ? 1.0f : tile.scale;
+  return alibi || capped ? 1.0f : tile.scale;
 }
 
 // Scores of 16 queries over keys [begin, begin + kKeys) become weights against the running maximum.

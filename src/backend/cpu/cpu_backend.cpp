@@ -9,13 +9,12 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "backend/cpu/shapes.h"
 #include "base/clock.h"
 #include "base/error.h"
 
 namespace sluice {
 namespace {
-
-constexpr int64_t kWorthThreads = 32768;  // elements: below, waking the others costs more than it saves
 
 int cpus_of_mask() {
   cpu_set_t mask;
@@ -37,14 +36,6 @@ DType stored(Scheme scheme) {
   return scheme == Scheme::kBF16 ? DType::kBF16 : scheme == Scheme::kF16 ? DType::kF16 : DType::kF32;
 }
 
-float* at(const Tensor& t, int64_t row) { return static_cast<float*>(t.row(row)); }
-
-bool is_matrix(const Tensor& t, DType dtype, int64_t rows, int64_t cols) {
-  return t.rank == 2 && t.dtype == dtype && t.dim(0) == rows && t.dim(1) == cols;
-}
-bool is_vector(const Tensor& t, DType dtype, int64_t n) {
-  return t.rank == 1 && t.dtype == dtype && t.dim(0) == n && t.contiguous();
-}
 bool is_float(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
 
 void check_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight) {
@@ -92,14 +83,6 @@ std::unique_ptr<Weight> CpuBackend::pack(const HostMatrix& source, Scheme scheme
   check(source.rows > 0 && source.cols > 0 && source.row_stride >= source.cols && is_float(source.dtype),
         "a matrix to pack is not a float matrix");
   return products_.pack(source, scheme);
-}
-
-template <class Body>
-void CpuBackend::rows(int64_t n, int64_t work, const Body& body) {
-  const int64_t chunk = work < kWorthThreads ? n : std::max<int64_t>(1, n / (4 * pool_.threads()));
-  pool_.split(n, chunk, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) body(row);
-  });
 }
 
 void CpuBackend::embed(const Tensor& out, const Tensor& table, const Tensor& ids, int64_t first_id) {
@@ -212,6 +195,27 @@ void CpuBackend::add_bias(const Tensor& inout, const Tensor& bias) {
   check(is_matrix(inout, DType::kF32, inout.dim(0), inout.dim(1)) && is_vector(bias, DType::kF32, inout.dim(1)),
         "add_bias: shapes do not fit");
   rows(inout.dim(0), inout.elements(), [&](int64_t t) { rows_.add(at(inout, t), bias.as<float>(), inout.dim(1)); });
+}
+
+void CpuBackend::scale(const Tensor& inout, float factor) {
+  check(is_matrix(inout, DType::kF32, inout.dim(0), inout.dim(1)), "scale: expected an f32 matrix");
+  rows(inout.dim(0), inout.elements(), [&](int64_t t) { rows_.scale(at(inout, t), inout.dim(1), factor); });
+}
+
+void CpuBackend::soft_cap(const Tensor& inout, float cap) {
+  check(is_matrix(inout, DType::kF32, inout.dim(0), inout.dim(1)) && cap > 0, "soft_cap: expected an f32 matrix");
+  rows(inout.dim(0), 4 * inout.elements(), [&](int64_t t) { rows_.soft_cap(at(inout, t), inout.dim(1), cap); });
+}
+
+void CpuBackend::head_norm(const Tensor& inout, const Tensor& weight, float eps) {
+  const int64_t width = weight.dim(0);
+  check(is_matrix(inout, DType::kF32, inout.dim(0), inout.dim(1)) && is_vector(weight, DType::kF32, width) &&
+            inout.dim(1) % width == 0,
+        "head_norm: expected whole heads");
+  rows(inout.dim(0), inout.elements(), [&](int64_t t) {
+    for (float* head = at(inout, t); head < at(inout, t) + inout.dim(1); head += width)
+      rows_.rms_norm(head, head, nullptr, weight.as<float>(), width, eps);
+  });
 }
 
 void CpuBackend::gather_rows(const Tensor& out, const Tensor& x, const Tensor& indices) {

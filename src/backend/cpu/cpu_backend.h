@@ -3,6 +3,7 @@
 // chunking and thread count.
 #pragma once
 
+#include <algorithm>
 #include <string>
 
 #include "backend/backend.h"
@@ -43,6 +44,14 @@ class CpuBackend : public Backend {
   void add(const Tensor& inout, const Tensor& other) override;
   void add_bias(const Tensor& inout, const Tensor& bias) override;
   void gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override;
+  bool computes(Feature) const override { return true; }
+  void scale(const Tensor& inout, float factor) override;
+  void head_norm(const Tensor& inout, const Tensor& weight, float eps) override;
+  void soft_cap(const Tensor& inout, float cap) override;
+  void route(const Routing& out, const Tensor& logits, const RouterRule& rule) override;
+  void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets) override;
+  void combine(const Tensor& out, const Tensor& x, const Routing& routing) override;
+  void add_gated(const Tensor& out, const Tensor& x, const Tensor& gate) override;
   void copy_blocks(const Tensor& cache, const Tensor& pairs) override;
 
   std::unique_ptr<SamplerState> make_sampler(int64_t slots, int64_t vocab) override;
@@ -56,7 +65,13 @@ class CpuBackend : public Backend {
  private:
   // body(row) for each row, on all threads where there is enough to do: `work` elements in all.
   template <class Body>
-  void rows(int64_t n, int64_t work, const Body& body);
+  void rows(int64_t n, int64_t work, const Body& body) {
+    constexpr int64_t kWorthThreads = 32768;  // elements: below, waking the others costs more than it saves
+    const int64_t chunk = work < kWorthThreads ? n : std::max<int64_t>(1, n / (4 * pool_.threads()));
+    pool_.split(n, chunk, [&](int64_t begin, int64_t end, int) {
+      for (int64_t row = begin; row < end; ++row) body(row);
+    });
+  }
 
   CpuIsa isa_;
   Pool pool_;

@@ -19,6 +19,7 @@ class Scratch {
  public:
   // At least `bytes`, aligned to 64.
   void* reserve(size_t bytes);
+  void* data() const { return buffer_.data(); }
 
  private:
   Buffer buffer_;

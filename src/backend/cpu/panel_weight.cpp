@@ -68,59 +68,108 @@ std::unique_ptr<Weight> Products::pack(const HostMatrix& source, Scheme scheme) 
   return std::make_unique<PanelWeight>(rows, cols, scheme, std::move(data));
 }
 
-struct Products::Job {
-  const Tensor& out;
-  const PanelWeight& w;
-  const Epilogue& epilogue;
-  const ProductKernel& kernel;
-  const char* x;  // packed
-  int64_t height, blocks;
-  size_t block_bytes;
-  int64_t task_panels, task_blocks, row_groups;
-};
-
 void Products::run(const Tensor& out, const Tensor& x, const PanelWeight& w, const Epilogue& epilogue) {
-  const int64_t rows = out.dim(0), cols = w.cols(), depth = w.depth();
+  jobs_.clear();
+  add_job(w, 0, out.dim(0));
+  run_jobs(out, x, epilogue);
+}
+
+void Products::run_group(const Tensor& out, const Tensor& x, const WeightGroup& group, const int32_t* offsets) {
+  jobs_.clear();
+  for (int64_t e = 0; e < group.size(); ++e) {
+    const int64_t first = offsets[e], rows = offsets[e + 1] - first;
+    check(first >= 0 && rows >= 0 && first + rows <= out.dim(0), "grouped_gemm: offsets are not within the rows");
+    if (rows > 0) add_job(static_cast<const PanelWeight&>(group.member(e)), first, rows);
+  }
+  if (!jobs_.empty()) run_jobs(out, x, {});
+}
+
+void Products::add_job(const PanelWeight& w, int64_t first_row, int64_t rows) {
   const ProductKernel& kernel = this->kernel(w.scheme());
-  const int64_t height = kernel.block_height(rows), blocks = (rows + height - 1) / height;
-  const size_t block_bytes = static_cast<size_t>(height * depth) * kernel.x_bytes;
-  char* packed = static_cast<char*>(packed_.reserve(static_cast<size_t>(blocks) * block_bytes));
+  Job job{};
+  job.w = &w;
+  job.first_row = first_row;
+  job.rows = rows;
+  job.height = kernel.block_height(rows);
+  job.blocks = (rows + job.height - 1) / job.height;
+  job.block_bytes = static_cast<size_t>(job.height * w.depth()) * kernel.x_bytes;
+  if (!jobs_.empty()) {
+    const Job& last = jobs_.back();
+    job.first_block = last.first_block + last.blocks;
+    job.packed_at = last.packed_at + (static_cast<size_t>(last.blocks) * last.block_bytes + 63) / 64 * 64;
+  }
+  jobs_.push_back(job);
+}
+
+namespace {
+// The last of `jobs` whose `first` is not beyond i.
+template <class Job>
+const Job& job_of(const std::vector<Job>& jobs, int64_t Job::*first, int64_t i) {
+  const auto after =
+      std::upper_bound(jobs.begin(), jobs.end(), i, [&](int64_t v, const Job& j) { return v < j.*first; });
+  return *(after - 1);
+}
+}  // namespace
+
+void Products::run_jobs(const Tensor& out, const Tensor& x, const Epilogue& epilogue) {
+  const Job &first = jobs_.front(), &last = jobs_.back();
+  const int64_t blocks = last.first_block + last.blocks, depth = first.w->depth();
+  char* packed =
+      static_cast<char*>(packed_.reserve(last.packed_at + static_cast<size_t>(last.blocks) * last.block_bytes));
   // Packing little is quicker than waking the threads.
-  const int64_t pack_grain = std::max<int64_t>(1, (32 << 10) / (height * depth));
+  const int64_t pack_grain = std::max<int64_t>(1, (32 << 10) / (first.height * depth));
   pool_.split(blocks, pack_grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t b = begin; b < end; ++b) {
-      kernel.pack_rows(packed + static_cast<size_t>(b) * block_bytes, static_cast<const float*>(x.row(b * height)),
-                       x.row_stride, std::min(height, rows - b * height), height, cols, depth);
+    for (int64_t i = begin; i < end; ++i) {
+      const Job& job = job_of(jobs_, &Job::first_block, i);
+      const int64_t b = i - job.first_block;
+      kernel(job.w->scheme())
+          .pack_rows(packed + job.packed_at + static_cast<size_t>(b) * job.block_bytes,
+                     static_cast<const float*>(x.row(job.first_row + b * job.height)), x.row_stride,
+                     std::min(job.height, job.rows - b * job.height), job.height, job.w->cols(), depth);
     }
   });
-  int64_t task_panels = kTaskPanels, parts = (rows + kTaskRows - 1) / kTaskRows;
-  if (rows <= kStreamedRows) {
-    const int64_t streamed = static_cast<int64_t>(kStreamBytes / w.panel_bytes());
-    task_panels =
-        std::clamp<int64_t>(w.panels() / (kTasksPerThread * pool_.threads()), 1, std::max<int64_t>(streamed, 1));
-  } else {
-    const auto few = [&] { return w.panels() * parts < kTasksPerThread * pool_.threads() * task_panels; };
-    while (few() && task_panels > 4) task_panels /= 2;
-    while (few() && rows > 128 * parts) parts *= 2;
-    while (few() && task_panels > 1) task_panels /= 2;
+  int64_t panels = 0;  // of all jobs
+  for (const Job& job : jobs_) panels += job.w->panels();
+  int64_t tasks = 0;
+  for (Job& job : jobs_) {
+    int64_t task_panels = kTaskPanels, parts = (job.rows + kTaskRows - 1) / kTaskRows;
+    if (job.rows <= kStreamedRows) {
+      const int64_t streamed = static_cast<int64_t>(kStreamBytes / job.w->panel_bytes());
+      task_panels =
+          std::clamp<int64_t>(panels / (kTasksPerThread * pool_.threads()), 1, std::max<int64_t>(streamed, 1));
+    } else {
+      const auto few = [&] { return panels * parts < kTasksPerThread * pool_.threads() * task_panels; };
+      while (few() && task_panels > 4) task_panels /= 2;
+      while (few() && job.rows > 128 * parts) parts *= 2;
+      while (few() && task_panels > 1) task_panels /= 2;
+    }
+    job.task_panels = task_panels;
+    job.task_blocks = (job.blocks + parts - 1) / parts;
+    job.row_groups = (job.blocks + job.task_blocks - 1) / job.task_blocks;
+    job.first_task = tasks;
+    job.tasks = (job.w->panels() + task_panels - 1) / task_panels * job.row_groups;
+    tasks += job.tasks;
   }
-  const int64_t task_blocks = (blocks + parts - 1) / parts, row_groups = (blocks + task_blocks - 1) / task_blocks;
-  const Job job{out, w, epilogue, kernel, packed, height, blocks, block_bytes, task_panels, task_blocks, row_groups};
-  const int64_t groups = (w.panels() + task_panels - 1) / task_panels;
-  pool_.split(groups * job.row_groups, 1, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t task = begin; task < end; ++task) run_task(job, task, thread);
+  pool_.split(tasks, 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Job& job = job_of(jobs_, &Job::first_task, i);
+      run_task(job, i - job.first_task, thread, out, epilogue);
+    }
   });
 }
 
-void Products::run_task(const Job& job, int64_t task, int thread) {
+void Products::run_task(const Job& job, int64_t task, int thread, const Tensor& out, const Epilogue& epilogue) {
+  const PanelWeight& w = *job.w;
+  const ProductKernel& kernel = this->kernel(w.scheme());
+  const char* packed = static_cast<const char*>(packed_.data()) + job.packed_at;
   const int64_t first_block = task % job.row_groups * job.task_blocks;
   const int64_t panel_begin = task / job.row_groups * job.task_panels;
   const int64_t blocks = std::min(job.task_blocks, job.blocks - first_block);
-  const int64_t panels = std::min(job.task_panels, job.w.panels() - panel_begin);
+  const int64_t panels = std::min(job.task_panels, w.panels() - panel_begin);
   const int64_t row_begin = first_block * job.height;
-  const int64_t rows = std::min(blocks * job.height, job.out.dim(0) - row_begin);
-  const int64_t depth = job.w.depth();
-  const size_t element = PanelWeight::element_bytes(job.w.scheme());
+  const int64_t rows = std::min(blocks * job.height, job.rows - row_begin);
+  const int64_t depth = w.depth();
+  const size_t element = PanelWeight::element_bytes(w.scheme());
 
   ProductCall call;
   // A few lines more than the columns, so that rows do not fall on the same cache sets.
@@ -130,28 +179,28 @@ void Products::run_task(const Job& job, int64_t task, int thread) {
   call.x_block_bytes = job.block_bytes;
   call.blocks = blocks;
   call.height = job.height;
-  call.w_panel_bytes = job.w.panel_bytes();
-  const char* task_weights = job.w.data() + static_cast<size_t>(panel_begin) * job.w.panel_bytes();
-  const int64_t piece = job.out.dim(0) <= kStreamedRows ? depth : static_cast<int64_t>(kPieceBytes / element) / kPanel;
+  call.w_panel_bytes = w.panel_bytes();
+  const char* task_weights = w.data() + static_cast<size_t>(panel_begin) * w.panel_bytes();
+  const int64_t piece = job.rows <= kStreamedRows ? depth : static_cast<int64_t>(kPieceBytes / element) / kPanel;
   for (int64_t k = 0; k < depth; k += piece) {
     call.depth = std::min(piece, depth - k);
     call.continued = k > 0;
-    call.x = job.x + static_cast<size_t>(first_block) * job.block_bytes +
-             static_cast<size_t>(k * job.height) * job.kernel.x_bytes;
+    call.x = packed + static_cast<size_t>(first_block) * job.block_bytes +
+             static_cast<size_t>(k * job.height) * kernel.x_bytes;
     call.w = task_weights + static_cast<size_t>(k * kPanel) * element;
     call.panels = panels;
     call.next = k + piece < depth ? static_cast<const char*>(call.w) + static_cast<size_t>(piece * kPanel) * element
-                                  : task_weights + static_cast<size_t>(panels) * job.w.panel_bytes();
-    job.kernel.multiply(call);
+                                  : task_weights + static_cast<size_t>(panels) * w.panel_bytes();
+    kernel.multiply(call);
   }
 
-  const int64_t column = panel_begin * kPanel, columns = std::min(panels * kPanel, job.w.rows() - column);
-  const float* bias = job.epilogue.bias ? job.epilogue.bias.as<float>() + column : nullptr;
+  const int64_t column = panel_begin * kPanel, columns = std::min(panels * kPanel, w.rows() - column);
+  const float* bias = epilogue.bias ? epilogue.bias.as<float>() + column : nullptr;
   for (int64_t r = 0; r < rows; ++r) {
-    const int64_t row = row_begin + r;
+    const int64_t row = job.first_row + row_begin + r;
     const float* residual =
-        job.epilogue.residual ? static_cast<const float*>(job.epilogue.residual.row(row)) + column : nullptr;
-    rows_.finish(static_cast<float*>(job.out.row(row)) + column, call.c + r * call.c_stride, bias, residual, columns);
+        epilogue.residual ? static_cast<const float*>(epilogue.residual.row(row)) + column : nullptr;
+    rows_.finish(static_cast<float*>(out.row(row)) + column, call.c + r * call.c_stride, bias, residual, columns);
   }
 }
 

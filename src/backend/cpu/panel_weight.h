@@ -37,16 +37,29 @@ class Products {
   std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme);
   // Shapes are checked by the caller: out [T, w.rows()], x [T, w.cols()], f32 with any row strides.
   void run(const Tensor& out, const Tensor& x, const PanelWeight& w, const Epilogue& epilogue);
+  // out[r] = x[r] * w^T for rows offsets[e] .. offsets[e + 1] and the matrix e of the group, in one round of tasks.
+  void run_group(const Tensor& out, const Tensor& x, const WeightGroup& group, const int32_t* offsets);
   const ProductKernel& kernel(Scheme scheme) const;
 
  private:
-  struct Job;
-  void run_task(const Job& job, int64_t task, int thread);
+  // The product of successive rows with one matrix.
+  struct Job {
+    const PanelWeight* w;
+    int64_t first_row, rows;
+    int64_t height, blocks, first_block;  // blocks of all jobs before this one
+    size_t block_bytes, packed_at;        // where its activations begin among the packed ones
+    int64_t task_panels, task_blocks, row_groups;
+    int64_t first_task, tasks;
+  };
+  void add_job(const PanelWeight& w, int64_t first_row, int64_t rows);
+  void run_jobs(const Tensor& out, const Tensor& x, const Epilogue& epilogue);
+  void run_task(const Job& job, int64_t task, int thread, const Tensor& out, const Epilogue& epilogue);
 
   const ProductKernel* kernels_[3];  // by Scheme
   Pool& pool_;
   const RowOps& rows_;
-  Scratch packed_;             // activations of one product
+  std::vector<Job> jobs_;      // of one call; grows to the largest group
+  Scratch packed_;             // activations of one call
   std::vector<Scratch> sums_;  // of one task, per thread
 };
 

@@ -218,6 +218,34 @@ void rotate(float* head, const float* cosine, const float* sine, int64_t half) {
       });
 }
 
+void scale(float* inout, int64_t n, float factor) {
+  const VF factors = hn::Set(F32(), factor);
+  over(
+      n, [&](int64_t i) HWY_ATTR { hn::StoreU(hn::Mul(hn::LoadU(F32(), inout + i), factors), F32(), inout + i); },
+      [&](int64_t i) HWY_ATTR { inout[i] *= factor; });
+}
+
+void add_scaled(float* inout, const float* x, int64_t n, float factor) {
+  const VF factors = hn::Set(F32(), factor);
+  over(
+      n,
+      [&](int64_t i) HWY_ATTR {
+        hn::StoreU(hn::MulAdd(hn::LoadU(F32(), x + i), factors, hn::LoadU(F32(), inout + i)), F32(), inout + i);
+      },
+      [&](int64_t i) HWY_ATTR { inout[i] = std::fma(x[i], factor, inout[i]); });
+}
+
+void soft_cap(float* inout, int64_t n, float cap) {
+  const VF caps = hn::Set(F32(), cap), inverse = hn::Set(F32(), 1.0f / cap);
+  over(
+      n,
+      [&](int64_t i) HWY_ATTR {
+        const VF inner = hn::Mul(hn::LoadU(F32(), inout + i), inverse);
+        hn::StoreU(hn::Mul(hn::Tanh(F32(), inner), caps), F32(), inout + i);
+      },
+      [&](int64_t i) HWY_ATTR { inout[i] = std::tanh(inout[i] / cap) * cap; });
+}
+
 uint64_t read(const void* data, size_t bytes) {
   const hn::ScalableTag<uint64_t> d;
   const size_t lanes = hn::Lanes(d);
@@ -235,7 +263,8 @@ uint64_t read(const void* data, size_t bytes) {
 }
 
 const RowOps* get_row_ops() {
-  static constexpr RowOps kOps{widen, narrow, add, finish, rms_norm, layer_norm, activate, gate, rotate, read};
+  static constexpr RowOps kOps{widen, narrow, add,   finish,     rms_norm, layer_norm, activate,
+                               gate,  rotate, scale, add_scaled, soft_cap, read};
   return &kOps;
 }
 

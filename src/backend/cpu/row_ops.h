@@ -23,6 +23,9 @@ struct RowOps {
   void (*gate)(float* out, const float* gate, const float* up, int64_t n, Activation activation);  // act(gate) * up
   // Half-split rotation of one head: (x[i], x[i + half]) by the angle whose cosine and sine are given.
   void (*rotate)(float* head, const float* cosine, const float* sine, int64_t half);
+  void (*scale)(float* inout, int64_t n, float factor);
+  void (*add_scaled)(float* inout, const float* x, int64_t n, float factor);  // inout += factor * x
+  void (*soft_cap)(float* inout, int64_t n, float cap);                       // cap * tanh(inout / cap)
   uint64_t (*read)(const void* data, size_t bytes);  // sum of whole 256-byte groups: reads memory and nothing else
 };
 
