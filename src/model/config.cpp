@@ -97,6 +97,18 @@ std::vector<int64_t> Config::integers(const std::string& key) const {
   return out;
 }
 
+std::vector<double> Config::numbers(const std::string& key) const {
+  std::vector<double> out;
+  const nlohmann::json* found = node_->find(key);
+  if (found == nullptr) return out;
+  if (!found->is_array()) refuse(key, "a list of numbers");
+  for (const auto& item : *found) {
+    if (!item.is_number()) refuse(key, "a list of numbers");
+    out.push_back(item.get<double>());
+  }
+  return out;
+}
+
 Config Config::section(const std::string& key) const {
   const nlohmann::json* found = node_->find(key);
   if (found == nullptr || !found->is_object()) refuse(key, "an object");

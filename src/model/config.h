@@ -29,6 +29,7 @@ class Config {
   std::string text(const std::string& key, const std::string& fallback) const;
   std::vector<std::string> texts(const std::string& key) const;  // empty when absent
   std::vector<int64_t> integers(const std::string& key) const;   // a number or a list; empty when absent
+  std::vector<double> numbers(const std::string& key) const;     // a list; empty when absent
   Config section(const std::string& key) const;                  // an object
   bool is_object(const std::string& key) const;
 

@@ -89,8 +89,8 @@ TEST_CASE("What would change the computation is refused by name") {
                  "quantization_config (gptq)"));
   CHECK(contains(refusal(Folder(R"(, "hidden_act": "quick_gelu")").source),
                  "hidden_act is \"quick_gelu\", expected silu"));
-  CHECK(contains(refusal(Folder(R"(, "rope_scaling": {"rope_type": "yarn", "factor": 4})").source),
-                 "rope_type is \"yarn\""));
+  CHECK(contains(refusal(Folder(R"(, "rope_scaling": {"rope_type": "mrope", "factor": 4})").source),
+                 "rope_type is \"mrope\""));
   CHECK(contains(refusal(Folder(R"(, "partial_rotary_factor": 0.5)").source), "partial_rotary_factor is 0.5"));
   CHECK(contains(refusal(Folder(R"(, "num_key_value_heads": 3)").source), "a divisor of num_attention_heads (4)"));
   CHECK(contains(refusal(Folder(R"(, "head_dim": 5)").source), "head_dim is 5, expected an even number"));
