@@ -34,6 +34,7 @@ const WarpSlots& warp_exchange(unsigned mask, const void* data, size_t bytes, vo
 void yield_thread();  // lets others of the block run first, if the draw says so
 unsigned char* shared_bytes();
 int lane();
+int thread_index();  // in the block
 
 // Draws of orders; equal seeds give equal orders.
 void set_seed(uint64_t seed);
