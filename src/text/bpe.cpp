@@ -5,14 +5,14 @@
 
 #include <algorithm>
 
+#include "text/byte_level.h"
 #include "text/unicode.h"
 
 namespace sluice {
 namespace {
-constexpr size_t kShortWord = 32;       // symbols up to which a scan beats a heap
-constexpr size_t kRememberedWord = 64;  // bytes
-constexpr int64_t kMaxIds = 1 << 26;
+constexpr size_t kShortWord = 32;  // symbols up to which a scan beats a heap
 constexpr char32_t kDirectCodes = 0x800;
+constexpr std::string_view kMark = "\xE2\x96\x81";  // U+2581
 
 uint64_t pair_key(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
@@ -24,34 +24,33 @@ size_t pair_hash(uint64_t pair) {
 }  // namespace
 
 Bpe::Bpe(const ComponentJson& json) {
-  const Value* vocab = json.json.find("vocab");
-  if (vocab == nullptr || !vocab->is_dict()) json.refuse("\"vocab\" should be an object of token to id");
-  ids_.reserve(vocab->as_dict().size());
-  for (const auto& [token, id] : vocab->as_dict().entries()) {
-    if (!id.is_int() || id.as_int() < 0 || id.as_int() >= kMaxIds)
-      json.refuse(fmt::format("id of token {} is out of range", token));
-    const size_t at = static_cast<size_t>(id.as_int());
-    if (at >= tokens_.size()) tokens_.resize(at + 1);
-    tokens_[at] = token;
-    ids_.emplace(token, static_cast<int32_t>(at));
-  }
+  read_vocab(json);
   byte_fallback_ = json.flag("byte_fallback", false);
   fuse_unk_ = json.flag("fuse_unk", false);
   ignore_merges_ = json.flag("ignore_merges", false);
   prefix_ = json.text("continuing_subword_prefix", "");
   suffix_ = json.text("end_of_word_suffix", "");
   if (const std::string unk = json.text("unk_token", ""); !unk.empty()) {
-    unk_ = id(unk);
-    if (!unk_) json.refuse(fmt::format("unk_token {} is not in the vocabulary", unk));
+    unk_ = find(unk);
+    if (unk_ < 0) json.refuse(fmt::format("unk_token {} is not in the vocabulary", unk));
   }
-  for (int b = 0; b < 256; ++b) byte_ids_[b] = id(fmt::format("<0x{:02X}>", b)).value_or(-1);
+  for (int b = 0; b < 256; ++b) byte_ids_[b] = find(fmt::format("<0x{:02X}>", b));
+  for (int b = 0; b < 256; ++b) {
+    std::string text;
+    append_byte_level(text, std::string(1, static_cast<char>(b)));
+    mapped_ids_[b] = find(text);
+  }
   code_ids_.assign(kDirectCodes, -1);
   for (char32_t code = 0; code < kDirectCodes; ++code) {
     std::string text;
     append_utf8(text, code);
-    code_ids_[code] = id(text).value_or(-1);
+    code_ids_[code] = find(text);
   }
+  read_merges(json);
+  find_boundary();
+}
 
+void Bpe::read_merges(const ComponentJson& json) {
   const List& merges = json.list("merges");
   size_t slots = 64;
   while (slots < 2 * merges.size()) slots *= 2;
@@ -75,11 +74,11 @@ Bpe::Bpe(const ComponentJson& json) {
       json.refuse(fmt::format("merge {} should be a string or a list of two strings", rank));
     }
     const auto known = [&](const std::string& token) {
-      const auto found = id(token);
-      if (!found)
+      const int32_t found = find(token);
+      if (found < 0)
         json.refuse(
             fmt::format("merge {} ({} {}) needs token {}, which is not in the vocabulary", rank, left, right, token));
-      return *found;
+      return found;
     };
     const std::string joined = left + (right.starts_with(prefix_) ? right.substr(prefix_.size()) : right);
     const uint64_t key = pair_key(known(left), known(right));
@@ -89,10 +88,28 @@ Bpe::Bpe(const ComponentJson& json) {
   }
 }
 
-std::optional<int32_t> Bpe::id(std::string_view token) const {
-  const auto it = ids_.find(token);
-  if (it == ids_.end()) return std::nullopt;
-  return it->second;
+// SentencePiece's vocabularies do not cross words: where U+2581 follows another character no merge joins the two.
+void Bpe::find_boundary() {
+  cuts_at_mark_ = prefix_.empty() && suffix_.empty() && find(kMark) >= 0;
+  for (const std::string& token : tokens()) {
+    for (size_t at = token.find(kMark, 1); cuts_at_mark_ && at != std::string::npos; at = token.find(kMark, at + 1)) {
+      if (at < kMark.size() || std::string_view(token).substr(at - kMark.size(), kMark.size()) != kMark)
+        cuts_at_mark_ = false;
+    }
+  }
+}
+
+size_t Bpe::word_end(std::string_view piece, size_t begin) const {
+  if (!cuts_at_mark_ || bytes_) return piece.size();
+  size_t at = begin;
+  while (piece.substr(at, kMark.size()) == kMark) at += kMark.size();
+  return std::min(piece.find(kMark, at), piece.size());
+}
+
+bool Bpe::read_bytes() {
+  bytes_ = prefix_.empty() && suffix_.empty() &&
+           std::all_of(std::begin(mapped_ids_), std::end(mapped_ids_), [](int32_t id) { return id >= 0; });
+  return bytes_;
 }
 
 const Bpe::Rule* Bpe::rule(int32_t left, int32_t right) const {
@@ -105,10 +122,14 @@ const Bpe::Rule* Bpe::rule(int32_t left, int32_t right) const {
 }
 
 // One symbol per character. An unknown one becomes its bytes' tokens, or unk, or nothing.
-void Bpe::split(std::string_view word, Scratch& scratch) const {
-  scratch.symbols.clear();
+void Bpe::split(std::string_view word, Memory& memory) const {
+  memory.symbols.clear();
+  if (bytes_) {
+    for (const char c : word) memory.symbols.push_back({mapped_ids_[static_cast<uint8_t>(c)], 0, 0});
+    return;
+  }
   bool pending_unk = false;  // comes out before the next known character, but after byte tokens in between
-  const auto push = [&](int32_t id) { scratch.symbols.push_back({id, 0, 0}); };
+  const auto push = [&](int32_t id) { memory.symbols.push_back({id, 0, 0}); };
   for (size_t at = 0; at < word.size();) {
     const size_t begin = at;
     const char32_t code = next_code(word, at);
@@ -116,16 +137,16 @@ void Bpe::split(std::string_view word, Scratch& scratch) const {
     int32_t known = -1;
     std::string decorated;
     if (prefix_.empty() && suffix_.empty()) {
-      known = code < kDirectCodes ? code_ids_[code] : id(text).value_or(-1);
+      known = code < kDirectCodes ? code_ids_[code] : find(text);
     } else {
       if (begin > 0) decorated = prefix_;
       decorated += text;
       if (at == word.size()) decorated += suffix_;
       text = decorated;
-      known = id(text).value_or(-1);
+      known = find(text);
     }
     if (known >= 0) {
-      if (pending_unk) push(*unk_);
+      if (pending_unk) push(unk_);
       pending_unk = false;
       push(known);
       continue;
@@ -135,20 +156,20 @@ void Bpe::split(std::string_view word, Scratch& scratch) const {
       for (const char c : text) push(byte_ids_[static_cast<uint8_t>(c)]);
       continue;
     }
-    if (!unk_) continue;
-    if (pending_unk && !fuse_unk_) push(*unk_);
+    if (unk_ < 0) continue;
+    if (pending_unk && !fuse_unk_) push(unk_);
     pending_unk = true;
   }
-  if (pending_unk) push(*unk_);
+  if (pending_unk) push(unk_);
 }
 
-void Bpe::merge_short(Scratch& scratch) const {
-  auto& symbols = scratch.symbols;
-  auto& ranks = scratch.heap;  // ranks[i]: the merge of symbols i and i + 1
+void Bpe::merge_short(Memory& memory) const {
+  auto& symbols = memory.symbols;
+  auto& ranks = memory.heap;  // ranks[i]: the merge of symbols i and i + 1
   constexpr uint32_t kNone = ~0u;
-  const auto look_up = [&](size_t i) -> Scratch::Merge {
+  const auto look_up = [&](size_t i) -> Memory::Merge {
     const Rule* r = rule(symbols[i].id, symbols[i + 1].id);
-    return r != nullptr ? Scratch::Merge{r->rank, 0, r->id, 0, 0} : Scratch::Merge{kNone, 0, 0, 0, 0};
+    return r != nullptr ? Memory::Merge{r->rank, 0, r->id, 0, 0} : Memory::Merge{kNone, 0, 0, 0, 0};
   };
   ranks.clear();
   for (size_t i = 0; i + 1 < symbols.size(); ++i) ranks.push_back(look_up(i));
@@ -166,17 +187,17 @@ void Bpe::merge_short(Scratch& scratch) const {
   }
 }
 
-void Bpe::merge_long(Scratch& scratch) const {
-  auto& symbols = scratch.symbols;
-  auto& heap = scratch.heap;
-  const auto later = [](const Scratch::Merge& a, const Scratch::Merge& b) {
+void Bpe::merge_long(Memory& memory) const {
+  auto& symbols = memory.symbols;
+  auto& heap = memory.heap;
+  const auto later = [](const Memory::Merge& a, const Memory::Merge& b) {
     return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
   };
   const auto candidate = [&](int32_t at) -> const Rule* {
     const auto& left = symbols[static_cast<size_t>(at)];
     return left.next < 0 ? nullptr : rule(left.id, symbols[static_cast<size_t>(left.next)].id);
   };
-  const auto entry = [&](int32_t at, const Rule& r) -> Scratch::Merge {
+  const auto entry = [&](int32_t at, const Rule& r) -> Memory::Merge {
     const auto& left = symbols[static_cast<size_t>(at)];
     return {r.rank, at, r.id, left.id, symbols[static_cast<size_t>(left.next)].id};
   };
@@ -192,7 +213,7 @@ void Bpe::merge_long(Scratch& scratch) const {
   std::make_heap(heap.begin(), heap.end(), later);
   while (!heap.empty()) {
     std::pop_heap(heap.begin(), heap.end(), later);
-    const Scratch::Merge merge = heap.back();
+    const Memory::Merge merge = heap.back();
     heap.pop_back();
     auto& left = symbols[static_cast<size_t>(merge.at)];
     if (left.id != merge.left_id || left.next < 0 || symbols[static_cast<size_t>(left.next)].id != merge.right_id)
@@ -210,34 +231,22 @@ void Bpe::merge_long(Scratch& scratch) const {
       }
     }
   }
-  std::erase_if(symbols, [](const Scratch::Symbol& s) { return s.id < 0; });
+  std::erase_if(symbols, [](const Memory::Symbol& s) { return s.id < 0; });
 }
 
-void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& out) const {
+void Bpe::encode(std::string_view word, Memory& memory, std::vector<int32_t>& out) const {
   if (ignore_merges_) {
-    if (const auto whole = id(word)) {
-      out.push_back(*whole);
-      return;
+    std::string_view whole = word;
+    if (bytes_) {
+      memory.text.clear();
+      append_byte_level(memory.text, word);
+      whole = memory.text;
     }
+    if (const int32_t known = find(whole); known >= 0) return out.push_back(known);
   }
-  const bool remember = word.size() > 1 && word.size() <= kRememberedWord;
-  Scratch::Range* range = nullptr;
-  if (remember) {
-    const auto [it, fresh] = scratch.words.try_emplace(std::string(word), Scratch::Range{0, 0});
-    if (!fresh) {
-      const auto begin = scratch.stored.begin() + it->second.begin;
-      out.insert(out.end(), begin, begin + it->second.size);
-      return;
-    }
-    range = &it->second;
-  }
-  split(word, scratch);
-  scratch.symbols.size() <= kShortWord ? merge_short(scratch) : merge_long(scratch);
-  if (range != nullptr) {
-    *range = {static_cast<uint32_t>(scratch.stored.size()), static_cast<uint32_t>(scratch.symbols.size())};
-    for (const auto& symbol : scratch.symbols) scratch.stored.push_back(symbol.id);
-  }
-  for (const auto& symbol : scratch.symbols) out.push_back(symbol.id);
+  split(word, memory);
+  memory.symbols.size() <= kShortWord ? merge_short(memory) : merge_long(memory);
+  for (const auto& symbol : memory.symbols) out.push_back(symbol.id);
 }
 
 }  // namespace sluice

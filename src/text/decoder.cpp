@@ -14,11 +14,12 @@ namespace {
 struct Plan {
   DecodeTable table;
   struct Token {
-    std::string text, first;
+    std::string text, first, last;
     bool is_byte = false;
   };
   std::vector<std::function<void(Token&)>> stages;
   bool fused = false;  // what follows acts on the whole text
+  bool ended = false;  // nothing may follow
 };
 
 int hex_digit(char c) {
@@ -35,10 +36,11 @@ int fallback_byte(const std::string& token) {
   return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-void both(Plan::Token& token, const std::function<void(std::string&)>& f) {
+void each_form(Plan::Token& token, const std::function<void(std::string&)>& f) {
   if (token.is_byte) return;
   f(token.text);
   f(token.first);
+  f(token.last);
 }
 
 void replace_all(const Regex& pattern, const std::string& content, std::string& text) {
@@ -51,6 +53,19 @@ void replace_all(const Regex& pattern, const std::string& content, std::string& 
   });
   out.append(text, kept);
   text = std::move(out);
+}
+
+void replace_text(std::string& text, std::string_view from, std::string_view to) {
+  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
+    text.replace(at, from.size(), to);
+}
+
+// What WordPiece's decoder tidies in each token.
+void clean_up(std::string& text) {
+  static constexpr std::pair<const char*, const char*> kChanges[] = {
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [from, to] : kChanges) replace_text(text, from, to);
 }
 
 // Up to `left` leading and `right` trailing copies of `c`.
@@ -76,6 +91,7 @@ void add_stage(const ComponentJson& json, Plan& plan) {
     for (const Value& item : json.list("decoders")) add_stage({item, json.where}, plan);
     return;
   }
+  if (plan.ended) json.refuse(type + " after BPEDecoder is not supported");
   const auto per_token = [&] {
     if (plan.fused || plan.table.bytes == DecodeTable::Bytes::kByteLevel)
       json.refuse(type + " after Fuse or ByteLevel is not supported");
@@ -84,14 +100,14 @@ void add_stage(const ComponentJson& json, Plan& plan) {
     per_token();
     if (plan.table.bytes != DecodeTable::Bytes::kNone) json.refuse("ByteLevel after ByteFallback is not supported");
     plan.table.bytes = DecodeTable::Bytes::kByteLevel;
-    plan.stages.push_back([](Plan::Token& token) { both(token, to_bytes); });
+    plan.stages.push_back([](Plan::Token& token) { each_form(token, to_bytes); });
   } else if (type == "ByteFallback") {
     per_token();
     plan.table.bytes = DecodeTable::Bytes::kFallback;
     plan.stages.push_back([](Plan::Token& token) {
       const int b = fallback_byte(token.text);
       if (b < 0) return;
-      token.text = token.first = std::string(1, static_cast<char>(b));
+      token.text = token.first = token.last = std::string(1, static_cast<char>(b));
       token.is_byte = true;
     });
   } else if (type == "Fuse") {
@@ -100,7 +116,7 @@ void add_stage(const ComponentJson& json, Plan& plan) {
     per_token();
     plan.stages.push_back([pattern = std::make_shared<Regex>(json.pattern("pattern")),
                            content = json.text("content")](Plan::Token& token) {
-      both(token, [&](std::string& text) { replace_all(*pattern, content, text); });
+      each_form(token, [&](std::string& text) { replace_all(*pattern, content, text); });
     });
   } else if (type == "Strip") {
     const std::string c = json.text("content");
@@ -108,7 +124,7 @@ void add_stage(const ComponentJson& json, Plan& plan) {
     if (!plan.fused) {
       per_token();
       plan.stages.push_back([c, left, right](Plan::Token& token) {
-        both(token, [&](std::string& text) { strip(text, c, left, right); });
+        each_form(token, [&](std::string& text) { strip(text, c, left, right); });
       });
     } else if (right > 0 || !plan.table.strip.empty()) {
       json.refuse("Strip after Fuse is supported once and for the start of the text only");
@@ -125,7 +141,37 @@ void add_stage(const ComponentJson& json, Plan& plan) {
       if (token.is_byte) return;
       const Regex pattern = Regex::literal(mark);
       replace_all(pattern, " ", token.text);
+      replace_all(pattern, " ", token.last);
       replace_all(pattern, keep_first ? " " : "", token.first);
+    });
+  } else if (type == "WordPiece") {
+    per_token();
+    const std::string prefix = json.text("prefix", "##");
+    const bool cleans = json.flag("cleanup", true);
+    plan.table.first_differs = true;
+    plan.stages.push_back([prefix, cleans](Plan::Token& token) {
+      if (token.is_byte) return;
+      for (std::string* text : {&token.text, &token.last}) {
+        if (text->starts_with(prefix)) {
+          text->erase(0, prefix.size());
+        } else {
+          text->insert(0, 1, ' ');
+        }
+      }
+      if (cleans) each_form(token, clean_up);
+    });
+  } else if (type == "BPEDecoder") {
+    per_token();
+    if (plan.table.first_differs) json.refuse("BPEDecoder after Metaspace or WordPiece is not supported");
+    const std::string suffix = json.text("suffix", "</w>");
+    if (suffix.empty()) json.refuse("\"suffix\" should not be empty");
+    plan.table.last_differs = true;
+    plan.ended = true;
+    plan.stages.push_back([suffix](Plan::Token& token) {
+      if (token.is_byte) return;
+      replace_text(token.text, suffix, " ");
+      token.first = token.text;
+      replace_text(token.last, suffix, "");
     });
   } else {
     json.refuse_type();
@@ -134,12 +180,17 @@ void add_stage(const ComponentJson& json, Plan& plan) {
 
 }  // namespace
 
-void DecodeTable::add(std::string_view text, std::string_view as_first, bool byte, bool skip) {
+void DecodeTable::add(std::string_view text, std::string_view as_first, std::string_view as_last, bool byte,
+                      bool skip) {
   blob += text;
   begin.push_back(static_cast<uint32_t>(blob.size()));
   if (first_differs) {
     first_blob += as_first;
     first_begin.push_back(static_cast<uint32_t>(first_blob.size()));
+  }
+  if (last_differs) {
+    last_blob += as_last;
+    last_begin.push_back(static_cast<uint32_t>(last_blob.size()));
   }
   is_byte.push_back(byte);
   special.push_back(skip);
@@ -154,9 +205,9 @@ DecodeTable compile_decoder(const Value* json, const std::string& where, const s
     add_stage({*json, where}, plan);
   }
   for (size_t id = 0; id < tokens.size(); ++id) {
-    Plan::Token token{tokens[id], tokens[id]};
+    Plan::Token token{tokens[id], tokens[id], tokens[id]};
     for (const auto& stage : plan.stages) stage(token);
-    plan.table.add(token.text, token.first, token.is_byte, special[id] != 0);
+    plan.table.add(token.text, token.first, token.last, token.is_byte, special[id] != 0);
   }
   return std::move(plan.table);
 }

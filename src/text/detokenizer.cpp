@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text/detokenizer.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "text/decoder.h"
@@ -20,6 +21,7 @@ Detokenizer::Detokenizer(const DecodeTable& table, bool skip_special, bool whole
 
 void Detokenizer::reset(std::span<const int32_t> prompt) {
   first_token_ = true;
+  pending_ = -1;
   strip_left_ = table_->strip_left;
   in_run_ = bad_run_ = false;
   n_held_ = 0;
@@ -82,16 +84,36 @@ void Detokenizer::end_run(std::string& out) {
   in_run_ = bad_run_ = false;
 }
 
+namespace {
+size_t shared_size(std::string_view a, std::string_view b) {
+  const size_t n = std::min(a.size(), b.size());
+  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin()).first -
+                             a.begin());
+}
+}  // namespace
+
+// The pending token turns out to read `form`; what it shares with its other form is out already.
+void Detokenizer::end_token(std::string_view form, std::string& out) {
+  const size_t id = static_cast<size_t>(pending_);
+  emit(form.substr(shared_size(table_->text(id), table_->last_text(id))), out);
+  pending_ = -1;
+}
+
 void Detokenizer::append(int32_t id, std::string& out) {
   if (id < 0 || static_cast<size_t>(id) >= table_->size()) return;
   const size_t at = static_cast<size_t>(id);
   if (skip_special_ && table_->special[at] != 0) return;
-  const std::string_view text = first_token_ ? table_->first_text(at) : table_->text(at);
+  if (pending_ >= 0) end_token(table_->text(static_cast<size_t>(pending_)), out);
+  std::string_view text = first_token_ ? table_->first_text(at) : table_->text(at);
   if (!first_token_ && !table_->separator.empty()) emit(table_->separator, out);
   first_token_ = false;
   if (table_->bytes == DecodeTable::Bytes::kByteLevel) return append_bytes(text, out);
   if (table_->is_byte[at] == 0) {
     end_run(out);
+    if (table_->last_differs) {
+      pending_ = id;
+      text = text.substr(0, shared_size(text, table_->last_text(at)));
+    }
     return emit(text, out);
   }
   in_run_ = true;
@@ -111,6 +133,7 @@ void Detokenizer::append(int32_t id, std::string& out) {
 }
 
 void Detokenizer::finish(std::string& out) {
+  if (pending_ >= 0) end_token(table_->last_text(static_cast<size_t>(pending_)), out);
   end_run(out);
   if (n_held_ > 0) emit(kReplacementText, out);
   n_held_ = 0;

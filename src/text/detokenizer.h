@@ -20,7 +20,8 @@ class Detokenizer {
  public:
   explicit Detokenizer(const Tokenizer& tokenizer, bool skip_special = true, std::span<const int32_t> prompt = {});
 
-  // Appends the text that is now certain; valid UTF-8. Holds back at most the 3 bytes of an incomplete character.
+  // Appends the text that is now certain; valid UTF-8. Holds back at most the 3 bytes of an incomplete character, and
+  // with BPEDecoder the space after the last token.
   void append(int32_t id, std::string& out);
   // No token follows: the incomplete tail comes out as U+FFFD. The object may be reused after reset().
   void finish(std::string& out);
@@ -33,11 +34,13 @@ class Detokenizer {
   void append_bytes(std::string_view bytes, std::string& out);
   void emit(std::string_view text, std::string& out);
   void end_run(std::string& out);
+  void end_token(std::string_view form, std::string& out);
 
   const DecodeTable* table_;
   bool skip_special_;
   bool whole_runs_ = false;                // hold whole runs of byte tokens, as offline decode does
   bool first_token_ = true;                // no token has contributed yet
+  int32_t pending_ = -1;                   // the last token, where it may still turn out not to be the text's last
   int32_t strip_left_ = 0;                 // characters that may still be stripped from the start of the text
   bool in_run_ = false, bad_run_ = false;  // inside a run of <0xHH> tokens; the run is already known to be ill-formed
   uint8_t n_held_ = 0;

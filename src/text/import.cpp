@@ -22,7 +22,9 @@ std::string read_bounded(const fs::path& file) {
 
 std::optional<ImportedTokenizer> import_tokenizer(const fs::path& model_dir, const Value& config) {
   const fs::path vocab = model_dir / "vocab.json", merges = model_dir / "merges.txt";
-  const fs::path model = model_dir / "tokenizer.model", extra = model_dir / "added_tokens.json";
+  const fs::path spiece = model_dir / "spiece.model";  // T5's name for it
+  const fs::path model = fs::exists(spiece) ? spiece : model_dir / "tokenizer.model";
+  const fs::path extra = model_dir / "added_tokens.json";
   if (fs::exists(vocab) && fs::exists(merges)) {
     return import_merges(parse_object(read_bounded(vocab), vocab.string()), read_bounded(merges),
                          fs::exists(extra) ? parse_object(read_bounded(extra), extra.string()) : Value(), config,

@@ -12,6 +12,8 @@
 
 namespace sluice {
 
+struct SentencePieceFile;
+
 struct ImportedTokenizer {
   Value json;          // as a tokenizer.json
   Value config;        // tokenizer_config.json with what the class or the file fixes filled in
@@ -25,6 +27,8 @@ std::optional<ImportedTokenizer> import_tokenizer(const std::filesystem::path& m
 ImportedTokenizer import_merges(const Value& vocab, std::string_view merges, const Value& extra, const Value& config,
                                 const std::string& origin);
 ImportedTokenizer import_sentencepiece(std::string_view model, const Value& config, const std::string& origin);
+// A SentencePiece model of type Unigram; import_sentencepiece calls it for those.
+ImportedTokenizer import_unigram(const SentencePieceFile& model, const Value& config, const std::string& origin);
 ImportedTokenizer import_tiktoken(std::string_view ranks, const Value& config, const std::string& origin);
 // A tokenizer.model is either of the two.
 bool is_tiktoken(std::string_view file);

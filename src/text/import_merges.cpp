@@ -92,7 +92,7 @@ ImportedTokenizer import_merges(const Value& vocab, std::string_view merges, con
     if (id == nullptr && extra.is_dict()) id = extra.find(bos);
     if (id == nullptr || !id->is_int())
       throw Error(fmt::format("{}: add_bos_token is set but bos_token {} is not in the vocabulary", origin, bos));
-    file.set("post_processor", begin_template(bos, id->as_int()));
+    file.set("post_processor", one_token_template(bos, id->as_int(), false));
   }
   out.json = std::move(file);
   return out;

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "text/base64.h"
 #include "text/byte_level.h"
 #include "text/import.h"
 #include "text/json_parts.h"
@@ -24,34 +25,6 @@ constexpr std::pair<int, const char*> kNamed[] = {
 constexpr int kSpecials = 256;
 constexpr int64_t kMaxRank = 1 << 24;
 constexpr size_t kMaxToken = 256;  // bytes; the longest known has 128
-
-int base64_value(char c) {
-  if (c >= 'A' && c <= 'Z') return c - 'A';
-  if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-  if (c >= '0' && c <= '9') return c - '0' + 52;
-  return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-// Strict: whole groups of four, zero padding bits. False where the text is not base64.
-bool decode_base64(std::string_view text, std::string& out) {
-  out.clear();
-  if (text.empty() || text.size() % 4 != 0) return false;
-  const size_t padding = text.ends_with("==") ? 2 : text.ends_with("=") ? 1 : 0;
-  uint32_t group = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const int value = i >= text.size() - padding ? 0 : base64_value(text[i]);
-    if (value < 0) return false;
-    group = group << 6 | static_cast<uint32_t>(value);
-    if (i % 4 != 3) continue;
-    for (int shift = 16; shift >= 0; shift -= 8) out.push_back(static_cast<char>(group >> shift & 0xff));
-    group = 0;
-  }
-  for (size_t i = 0; i < padding; ++i) {
-    if (out.back() != '\0') return false;
-    out.pop_back();
-  }
-  return true;
-}
 
 using Ranks = std::unordered_map<std::string, int64_t>;
 
@@ -179,7 +152,7 @@ ImportedTokenizer import_tiktoken(std::string_view text, const Value& config, co
       json_dict({{"added_tokens", std::move(added)},
                  {"pre_tokenizer",
                   json_dict({{"type", "Sequence"}, {"pretokenizers", List{split, byte_level_part(false, false)}}})},
-                 {"post_processor", begin_template(bos, *bos_id)},
+                 {"post_processor", one_token_template(bos, *bos_id, false)},
                  {"decoder", byte_level_part(true, true)},
                  {"model", json_dict({{"type", "BPE"},
                                       {"ignore_merges", true},

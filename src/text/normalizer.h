@@ -14,12 +14,13 @@ class Normalizer {
  public:
   Normalizer() = default;                          // changes nothing
   explicit Normalizer(const ComponentJson& json);  // throws Error for an unknown type
-  void apply(std::string& text) const;             // UTF-8 in and out
+  // UTF-8 in and out. False when what the text began with is dropped: it no longer starts where it started.
+  bool apply(std::string& text) const;
   bool empty() const { return stages_.empty(); }
 
  private:
   void add(const ComponentJson& json);
-  std::vector<std::function<void(std::string&)>> stages_;
+  std::vector<std::function<bool(std::string&)>> stages_;
 };
 
 }  // namespace sluice

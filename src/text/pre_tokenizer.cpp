@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text/pre_tokenizer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <memory>
 
@@ -10,11 +12,8 @@
 namespace sluice {
 namespace {
 
-struct Span {
-  size_t begin, end;
-  bool match;
-};
-using Find = std::function<void(const std::string&, std::vector<Span>&)>;  // matches and the gaps between them
+using Span = Pieces::Span;
+using Find = std::function<void(std::string_view, std::vector<Span>&)>;  // matches and the gaps between them
 
 enum class Behavior { kRemoved, kIsolated, kContiguous, kMergedWithPrevious, kMergedWithNext };
 
@@ -28,7 +27,7 @@ Behavior behavior_of(const ComponentJson& json, std::string_view fallback) {
   json.refuse("split behavior " + name + " is not supported");
 }
 
-void find_regex(const Regex& regex, const std::string& text, std::vector<Span>& out) {
+void find_regex(const Regex& regex, std::string_view text, std::vector<Span>& out) {
   size_t last = 0;
   regex.each(text, [&](size_t begin, size_t end) {
     if (begin > last) out.push_back({last, begin, false});
@@ -38,17 +37,26 @@ void find_regex(const Regex& regex, const std::string& text, std::vector<Span>& 
   if (last < text.size()) out.push_back({last, text.size(), false});
 }
 
+Find by_regex(Regex regex) {
+  return [shared = std::make_shared<Regex>(std::move(regex))](std::string_view text, std::vector<Span>& out) {
+    find_regex(*shared, text, out);
+  };
+}
+
+// Code points of a property, each a match.
 template <class Predicate>
-void find_codes(const std::string& text, Predicate predicate, std::vector<Span>& out) {
-  size_t last = 0;
-  for (size_t at = 0; at < text.size();) {
-    const size_t begin = at;
-    if (!predicate(next_code(text, at))) continue;
-    if (begin > last) out.push_back({last, begin, false});
-    out.push_back({begin, at, true});
-    last = at;
-  }
-  if (last < text.size()) out.push_back({last, text.size(), false});
+Find by_code(Predicate predicate) {
+  return [predicate](std::string_view text, std::vector<Span>& out) {
+    size_t last = 0;
+    for (size_t at = 0; at < text.size();) {
+      const size_t begin = at;
+      if (!predicate(next_code(text, at))) continue;
+      if (begin > last) out.push_back({last, begin, false});
+      out.push_back({begin, at, true});
+      last = at;
+    }
+    if (last < text.size()) out.push_back({last, text.size(), false});
+  };
 }
 
 // Joins spans as tokenizers' NormalizedString::split does, in place.
@@ -97,15 +105,52 @@ void arrange(Behavior behavior, std::vector<Span>& spans) {
   spans.resize(n);
 }
 
-void emit(Piece& piece, std::vector<Span>& spans, std::vector<Piece>& out) {
-  for (const Span& span : spans) {
-    if (span.end > span.begin)
-      out.push_back({piece.text.substr(span.begin, span.end - span.begin), piece.at_start && span.begin == 0});
+void split(Pieces& pieces, const Find& find, Behavior behavior, bool invert) {
+  pieces.next.clear();
+  for (const Pieces::Piece& piece : pieces.list) {
+    pieces.spans.clear();
+    find(pieces.view(piece), pieces.spans);
+    if (invert) {
+      for (Span& span : pieces.spans) span.match = !span.match;
+    }
+    arrange(behavior, pieces.spans);
+    for (const Span& span : pieces.spans) {
+      if (span.end > span.begin)
+        pieces.next.push_back({piece.begin + span.begin, piece.begin + span.end, piece.at_start && span.begin == 0});
+    }
   }
+  std::swap(pieces.list, pieces.next);
+}
+
+// Each piece anew: write(piece, out) appends what stands in its place.
+template <class Write>
+void rewrite(Pieces& pieces, Write write) {
+  pieces.rewritten.clear();
+  for (Pieces::Piece& piece : pieces.list) {
+    const size_t begin = pieces.rewritten.size();
+    write(pieces.view(piece), piece.at_start, pieces.rewritten);
+    piece = {begin, pieces.rewritten.size(), piece.at_start};
+  }
+  std::swap(pieces.text, pieces.rewritten);
+}
+
+// Pieces of `length` code points.
+void cut(Pieces& pieces, int64_t length) {
+  pieces.next.clear();
+  for (const Pieces::Piece& piece : pieces.list) {
+    const std::string_view text = pieces.view(piece);
+    for (size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+      for (int64_t n = 0; n < length && end < text.size(); ++n) next_code(text, end);
+      pieces.next.push_back({piece.begin + begin, piece.begin + end, piece.at_start && begin == 0});
+    }
+  }
+  std::swap(pieces.list, pieces.next);
 }
 
 // The pattern of GPT-2's ByteLevel(use_regex).
 constexpr const char* kGpt2Pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+// Whitespace's pattern; \w counts the joiners, as Rust's engine does.
+constexpr const char* kWords = "[\\w\u200C\u200D]+|[^\\w\\s\u200C\u200D]+";
 
 }  // namespace
 
@@ -113,76 +158,77 @@ PreTokenizer::PreTokenizer(const ComponentJson& json) { add(json); }
 
 void PreTokenizer::add(const ComponentJson& json) {
   const std::string type = json.type();
-  const auto split = [this](Find find, Behavior behavior, bool invert) {
-    stages_.push_back([find = std::move(find), behavior, invert](Piece& piece, std::vector<Piece>& out) {
-      std::vector<Span> spans;
-      find(piece.text, spans);
-      if (invert) {
-        for (Span& span : spans) span.match = !span.match;
-      }
-      arrange(behavior, spans);
-      emit(piece, spans, out);
-    });
-  };
-  const auto by_regex = [](Regex regex) -> Find {
-    return [shared = std::make_shared<Regex>(std::move(regex))](const std::string& text, std::vector<Span>& out) {
-      find_regex(*shared, text, out);
-    };
+  const auto split_by = [this](Find find, Behavior behavior, bool invert = false) {
+    stages_.push_back([find = std::move(find), behavior, invert](Pieces& p) { split(p, find, behavior, invert); });
   };
   if (type == "Sequence") {
     for (const Value& item : json.list("pretokenizers")) add({item, json.where});
-  } else if (type == "Split") {
-    split(by_regex(json.pattern("pattern")), behavior_of(json, ""), json.flag("invert", false));
+    return;
+  }
+  maps_bytes_last_ = type == "ByteLevel";
+  if (type == "Split") {
+    split_by(by_regex(json.pattern("pattern")), behavior_of(json, ""), json.flag("invert", false));
   } else if (type == "ByteLevel") {
     if (json.flag("add_prefix_space", true)) {
-      stages_.push_back([](Piece& piece, std::vector<Piece>& out) {
-        if (piece.text[0] != ' ') piece.text.insert(0, 1, ' ');
-        out.push_back(std::move(piece));
+      stages_.push_back([](Pieces& pieces) {
+        rewrite(pieces, [](std::string_view text, bool, std::string& out) {
+          if (!text.starts_with(' ')) out += ' ';
+          out += text;
+        });
       });
     }
-    if (json.flag("use_regex", true)) split(by_regex(Regex(kGpt2Pattern)), Behavior::kIsolated, false);
-    stages_.push_back([](Piece& piece, std::vector<Piece>& out) {
-      Piece mapped{{}, piece.at_start};
-      append_byte_level(mapped.text, piece.text);
-      out.push_back(std::move(mapped));
+    if (json.flag("use_regex", true)) split_by(by_regex(Regex(kGpt2Pattern)), Behavior::kIsolated);
+    stages_.push_back([](Pieces& pieces) {
+      rewrite(pieces, [](std::string_view text, bool, std::string& out) { append_byte_level(out, text); });
     });
   } else if (type == "Digits") {
-    split([](const std::string& text, std::vector<Span>& out) { find_codes(text, is_numeric, out); },
-          json.flag("individual_digits", false) ? Behavior::kIsolated : Behavior::kContiguous, false);
+    split_by(by_code(is_numeric), json.flag("individual_digits", false) ? Behavior::kIsolated : Behavior::kContiguous);
   } else if (type == "Punctuation") {
-    split([](const std::string& text, std::vector<Span>& out) { find_codes(text, is_punctuation, out); },
-          behavior_of(json, "Isolated"), false);
+    split_by(by_code(is_punctuation), behavior_of(json, "Isolated"));
   } else if (type == "WhitespaceSplit") {
-    split([](const std::string& text, std::vector<Span>& out) { find_codes(text, is_space, out); }, Behavior::kRemoved,
-          false);
+    split_by(by_code(is_space), Behavior::kRemoved);
   } else if (type == "Whitespace") {
-    split(by_regex(Regex(R"(\w+|[^\w\s]+)")), Behavior::kRemoved, true);
+    split_by(by_regex(Regex(kWords)), Behavior::kRemoved, true);
+  } else if (type == "BertPreTokenizer") {
+    split_by(by_code(is_space), Behavior::kRemoved);
+    split_by(by_code(is_punctuation), Behavior::kIsolated);
+  } else if (type == "CharDelimiterSplit") {
+    const std::string delimiter = json.text("delimiter");
+    if (count_codes(delimiter) != 1) json.refuse("\"delimiter\" should be one character");
+    split_by(by_regex(Regex::literal(delimiter)), Behavior::kRemoved);
+  } else if (type == "FixedLength") {
+    const int64_t length = json.integer("length", 5);
+    if (length < 1) json.refuse(fmt::format("\"length\" should be at least 1, found {}", length));
+    stages_.push_back([length](Pieces& pieces) { cut(pieces, length); });
   } else if (type == "Metaspace") {
     const std::string mark = json.text("replacement", "▁");
+    if (count_codes(mark) != 1) json.refuse("\"replacement\" should be one character");
     std::string scheme = json.text("prepend_scheme", "always");
     if (!json.flag("add_prefix_space", true)) scheme = "never";
     if (scheme != "always" && scheme != "first" && scheme != "never") {
       json.refuse("Metaspace prepend_scheme " + scheme + " is not supported");
     }
-    stages_.push_back([mark, scheme](Piece& piece, std::vector<Piece>& out) {
-      std::string text;
-      for (const char c : piece.text) c == ' ' ? text += mark : text += c;
-      if (scheme != "never" && (scheme == "always" || piece.at_start) && !text.starts_with(mark)) text.insert(0, mark);
-      out.push_back({std::move(text), piece.at_start});
+    stages_.push_back([mark, scheme](Pieces& pieces) {
+      rewrite(pieces, [&](std::string_view text, bool at_start, std::string& out) {
+        const bool marked = text.starts_with(' ') || text.starts_with(mark);
+        if (scheme != "never" && (scheme == "always" || at_start) && !marked) out += mark;
+        for (const char c : text) c == ' ' ? out += mark : out += c;
+      });
     });
-    if (json.flag("split", true)) split(by_regex(Regex::literal(mark)), Behavior::kMergedWithNext, false);
+    if (json.flag("split", true)) split_by(by_regex(Regex::literal(mark)), Behavior::kMergedWithNext);
   } else {
     json.refuse_type();
   }
 }
 
-void PreTokenizer::apply(std::vector<Piece>& pieces) const {
-  std::vector<Piece> next;
-  for (const Stage& stage : stages_) {
-    next.clear();
-    for (Piece& piece : pieces) stage(piece, next);
-    std::swap(pieces, next);
-  }
+void PreTokenizer::drop_byte_map() {
+  if (!maps_bytes_last_) return;
+  stages_.pop_back();
+  maps_bytes_last_ = false;
+}
+
+void PreTokenizer::apply(Pieces& pieces) const {
+  for (const Stage& stage : stages_) stage(pieces);
 }
 
 }  // namespace sluice

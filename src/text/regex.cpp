@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 #include <oniguruma.h>
 
-#include <mutex>
+#include <optional>
 
 #include "base/error.h"
+#include "text/code_set.h"
+#include "text/scanner.h"
 
 namespace sluice {
 namespace {
@@ -20,19 +22,12 @@ std::string reason(int code, OnigErrorInfo* info) {
       info != nullptr ? onig_error_code_to_str(buffer, code, info) : onig_error_code_to_str(buffer, code);
   return std::string(reinterpret_cast<char*>(buffer), static_cast<size_t>(length));
 }
-
-void start_engine() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    OnigEncoding encodings[] = {ONIG_ENCODING_UTF8};
-    onig_initialize(encodings, 1);
-  });
-}
 }  // namespace
 
 struct Regex::Impl {
   regex_t* compiled = nullptr;
-  std::string text;  // when not compiled: searched for as it stands
+  std::optional<Scanner> scanner;  // runs in the engine's place
+  std::string text;                // when not compiled: searched for as it stands
   ~Impl() {
     if (compiled != nullptr) onig_free(compiled);
   }
@@ -42,8 +37,8 @@ Regex::Regex(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Regex::Regex(Regex&&) noexcept = default;
 Regex::~Regex() = default;
 
-Regex::Regex(const std::string& pattern) : impl_(std::make_unique<Impl>()) {
-  start_engine();
+Regex::Regex(const std::string& pattern, Use use) : impl_(std::make_unique<Impl>()) {
+  start_oniguruma();
   OnigErrorInfo info;
   const OnigUChar* begin = bytes(pattern);
   const int code = onig_new(&impl_->compiled, begin, begin + pattern.size(), ONIG_OPTION_NONE, ONIG_ENCODING_UTF8,
@@ -52,9 +47,13 @@ Regex::Regex(const std::string& pattern) : impl_(std::make_unique<Impl>()) {
     impl_->compiled = nullptr;
     throw Error(fmt::format("regular expression {} does not compile: {}", pattern, reason(code, &info)));
   }
+  if (use == Use::kFastest) impl_->scanner = Scanner::compile(pattern);
 }
 
+bool Regex::scans() const { return impl_->scanner.has_value(); }
+
 Regex Regex::literal(std::string_view text) {
+  if (text.empty()) return Regex(std::string());  // matches between all characters
   auto impl = std::make_unique<Impl>();
   impl->text = text;
   return Regex(std::move(impl));
@@ -62,10 +61,13 @@ Regex Regex::literal(std::string_view text) {
 
 void Regex::each(std::string_view text, const std::function<void(size_t, size_t)>& match) const {
   if (impl_->compiled == nullptr) {
-    if (impl_->text.empty()) return;
     for (size_t at = 0; (at = text.find(impl_->text, at)) != std::string_view::npos; at += impl_->text.size()) {
       match(at, at + impl_->text.size());
     }
+    return;
+  }
+  if (impl_->scanner) {
+    for (size_t begin = 0, end = 0; impl_->scanner->find(text, end, begin, end);) match(begin, end);
     return;
   }
   const std::unique_ptr<OnigRegion, void (*)(OnigRegion*)> region(onig_region_new(),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Oniguruma with Ruby syntax over UTF-8, the engine that tokenizer.json patterns are written for, with a limit on
-// backtracking. Immutable after construction; searches from several threads are independent.
+// backtracking; the patterns of the usual files run on text/scanner.h instead, to the same matches. Immutable after
+// construction; searches from several threads are independent.
 #pragma once
 
 #include <cstddef>
@@ -13,10 +14,13 @@ namespace sluice {
 
 class Regex {
  public:
-  explicit Regex(const std::string& pattern);  // throws Error with the engine's reason
+  enum class Use { kFastest, kEngine };
+  // Throws Error with the engine's reason.
+  explicit Regex(const std::string& pattern, Use use = Use::kFastest);
   static Regex literal(std::string_view text);
   Regex(Regex&&) noexcept;
   ~Regex();
+  bool scans() const;  // by text/scanner.h
 
   // Calls match(begin, end) for each match, left to right, as the engine's scan does: an empty match directly after
   // another match is skipped. Throws RequestError when backtracking exceeds its limit.

@@ -138,6 +138,13 @@ bool is_mark(char32_t c) {
   return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME;
 }
 
+bool is_nonspacing_mark(char32_t c) { return category(c) == UTF8PROC_CATEGORY_MN; }
+
+bool is_other(char32_t c) {
+  const auto k = category(c);
+  return k == UTF8PROC_CATEGORY_CN || k >= UTF8PROC_CATEGORY_CC;  // Cc, Cf, Cs and Co are the last ones
+}
+
 bool is_word(char32_t c) {
   const auto k = category(c);
   return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO) || is_mark(c) || k == UTF8PROC_CATEGORY_ND ||
@@ -146,8 +153,23 @@ bool is_word(char32_t c) {
          (c >= 0x1F170 && c <= 0x1F189);  // circled and squared letters are Alphabetic
 }
 
+namespace {
+// True when NFC surely leaves the text as it is: no mark, no decomposable character, no second half of a pair.
+bool is_surely_nfc(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const char32_t c = next_code(text, at);
+    if (c < 0x300) continue;
+    const utf8proc_property_t* p = utf8proc_get_property(static_cast<utf8proc_int32_t>(c));
+    if (p->combining_class != 0 || p->decomp_seqindex != UINT16_MAX || p->comb_index != UINT16_MAX ||
+        (c >= 0x1100 && c <= 0x11FF))
+      return false;
+  }
+  return true;
+}
+}  // namespace
+
 std::string normal_form(std::string_view text, NormalForm form) {
-  if (is_ascii(text)) return std::string(text);
+  if (is_ascii(text) || (form == NormalForm::kNfc && is_surely_nfc(text))) return std::string(text);
   int options = UTF8PROC_STABLE;
   options |= form == NormalForm::kNfc || form == NormalForm::kNfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
   if (form == NormalForm::kNfkc || form == NormalForm::kNfkd) options |= UTF8PROC_COMPAT;

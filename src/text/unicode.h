@@ -29,7 +29,9 @@ bool is_space(char32_t code);        // White_Space
 bool is_numeric(char32_t code);      // Nd, Nl, No
 bool is_punctuation(char32_t code);  // ASCII punctuation and category P
 bool is_mark(char32_t code);         // category M
-bool is_word(char32_t code);         // \w
+bool is_nonspacing_mark(char32_t code);
+bool is_other(char32_t code);  // category C: control, format, unassigned, private
+bool is_word(char32_t code);   // \w
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 std::string normal_form(std::string_view text, NormalForm form);  // text must be UTF-8

@@ -2,13 +2,16 @@
 """Makes tests/golden/text/: small tokenizer.json files of each pipeline with reference ids and texts, and rendered templates.
 
 Rerun from the repository root, in a Python environment with the pinned packages:
-    pip install transformers==4.57.1 tokenizers==0.22.2 jinja2==3.1.6
+    pip install transformers==4.57.1 tokenizers==0.22.2 jinja2==3.1.6 sentencepiece==0.2.1 protobuf
     python tests/golden/make_text.py
 
     <pipeline>/tokenizer.json   a vocabulary of about a thousand entries, trained on the text below
     <pipeline>/golden.json      {"encode": [{text, ids, ids_special, decoded, decoded_skip}], "decode": [{ids, text, text_skip}]}
         ids: add_special_tokens=False; ids_special: True; decoded, decoded_skip: ids_special read back with skip_special_tokens False and True;
         decode: random ids, so that byte tokens form broken UTF-8
+    pipelines.json              the pipelines of text_pipelines.py: {"models", "texts", "pipelines": {name: {parts, "ids", "special", "decoded", "decode"}}}
+        model, normalizer, pre_tokenizer, post_processor, decoder, added_tokens: the file, its model by name; ids, special: of each text, without and
+        with special tokens (the first 8); decoded: of each second text with special tokens, skipping them; decode: [[ids, text], ...]
     templates.json              {"cases": [{name, template, context, expected | error}]}; error is the message of the exception raised.
         A chat case's context holds what apply_chat_template hands to the template.
 The reference for tokenizers is the tokenizers package executing the file as it stands, for templates the environment of transformers.
@@ -199,6 +202,24 @@ def tokenizer_goldens(name):
     print(f"{name}: {size} tokens, {len(encode)} texts, {sum(len(e['ids']) for e in encode)} ids")
 
 
+def pipeline_goldens():
+    import text_pipelines
+    models, texts = text_pipelines.models(), strings(21)[::3] + ["".join(random.Random(n).choice(ALPHABET) for _ in range(8)) for n in range(40)]
+    out = text_pipelines.pipelines(models, text_pipelines.small_charsmap())
+    for name, pipeline in out.items():
+        tok = Tokenizer.from_str(json.dumps(text_pipelines.assemble(pipeline, models)))
+        rng, size = random.Random(22), tok.get_vocab_size()
+        pipeline["ids"] = [tok.encode(t, add_special_tokens=False).ids for t in texts]
+        special = [tok.encode(t, add_special_tokens=True).ids for t in texts]
+        pipeline["special"] = special[:8]
+        pipeline["decoded"] = [tok.decode(ids) for ids in special[::2]]
+        drawn = [[rng.randrange(size) for _ in range(rng.randint(1, 8))] for _ in range(16)]
+        pipeline["decode"] = [[ids, tok.decode(ids, skip_special_tokens=False)] for ids in drawn]
+        print(f"{name}: {sum(map(len, pipeline['ids']))} ids")
+    lines = [f" {json.dumps(n)}: {json.dumps(p, ensure_ascii=False, separators=(',', ':'))}" for n, p in out.items()]
+    (OUT / "pipelines.json").write_text('{"models": ' + json.dumps(models, ensure_ascii=False, separators=(",", ":")) + ',\n"texts": ' + json.dumps(texts) + ',\n"pipelines": {\n' + ",\n".join(lines) + "\n}}\n")
+
+
 def template_goldens():
     cases = []
 
@@ -238,4 +259,5 @@ if __name__ == "__main__":
     byte_level_like()
     for folder in sorted(p.name for p in OUT.iterdir() if (p / "tokenizer.json").exists()):
         tokenizer_goldens(folder)
+    pipeline_goldens()
     template_goldens()

@@ -11,15 +11,18 @@ models are checked against the sentencepiece package too, and for the tiktoken f
 import base64
 import io
 import json
+import pathlib
 import random
 import shutil
+import tempfile
 
 import make_text
 import sentencepiece
+import text_pipelines
 import tiktoken
 import transformers
 from tokenizers import Regex, pre_tokenizers
-from transformers import GemmaTokenizerFast, GPT2TokenizerFast, LlamaTokenizerFast
+from transformers import GemmaTokenizerFast, GPT2TokenizerFast, LlamaTokenizerFast, T5TokenizerFast
 
 OUT = make_text.OUT
 LINES = [line.replace("\\n", "\n").replace("\\t", "\t") for line in make_text.TEXT.strip("\n").split("\n")]
@@ -34,10 +37,10 @@ def folder(name, **files):
     return out
 
 
-def write_golden(out, encode, decode, size, byte_ids):
+def write_golden(out, encode, decode, size, byte_ids, every=1):
     """encode(text, special) gives ids, decode(ids, skip) text."""
     cases = []
-    for text in make_text.strings(13):
+    for text in make_text.strings(13)[::every]:
         ids, special = encode(text, False), encode(text, True)
         cases.append(dict(text=text, ids=ids, ids_special=special, decoded=decode(special, False), decoded_skip=decode(special, True)))
     rng, broken = random.Random(14), []
@@ -50,12 +53,12 @@ def write_golden(out, encode, decode, size, byte_ids):
     print(f"{out.name}: {size} tokens, {len(cases)} texts, {sum(len(c['ids']) for c in cases)} ids, {sum(p.stat().st_size for p in out.iterdir()) // 1024} KiB")
 
 
-def from_fast(out, fast):
+def from_fast(out, fast, every=1):
     tok = fast.backend_tokenizer
     vocab = tok.get_vocab()
     byte_ids = sorted(i for t, i in vocab.items() if (t.startswith("<0x") and t.endswith(">")) or (len(t) == 1 and ord(t) > 0x7e))
     write_golden(out, lambda text, special: tok.encode(text, add_special_tokens=special).ids, lambda ids, skip: tok.decode(ids, skip_special_tokens=skip),
-                 len(vocab), byte_ids)
+                 len(vocab), byte_ids or [0], every)
 
 
 def merges_files():
@@ -116,6 +119,21 @@ def sentencepiece_files():
     from_fast(out, fast)
 
 
+def unigram_files():
+    """T5's spiece.model, with a small normalisation map; the older and the newer handling of text after added tokens."""
+    with tempfile.TemporaryDirectory() as scratch:
+        rules = pathlib.Path(scratch) / "rules.tsv"
+        rules.write_text(text_pipelines.RULES)
+        for name, config in (("import_t5", {}), ("import_t5_first", dict(tokenizer_class="T5Tokenizer", legacy=False, extra_ids=5))):
+            out = folder(name, tokenizer_config=config)
+            model = io.BytesIO()
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(LINES * 3), model_writer=model, vocab_size=420, model_type="unigram", character_coverage=0.98, minloglevel=2,
+                pad_id=0, eos_id=1, unk_id=2, bos_id=-1, normalization_rule_tsv=str(rules))
+            (out / "spiece.model").write_bytes(model.getvalue())
+            from_fast(out, T5TokenizerFast.from_pretrained(out), every=2)
+
+
 def tiktoken_file():
     split = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(make_text.LLAMA3), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -143,4 +161,5 @@ if __name__ == "__main__":
     assert transformers.__version__ == "4.57.1", f"needs transformers 4.57.1, found {transformers.__version__}"
     merges_files()
     sentencepiece_files()
+    unigram_files()
     tiktoken_file()

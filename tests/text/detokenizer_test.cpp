@@ -6,7 +6,9 @@
 #include <filesystem>
 #include <random>
 
+#include "base/file.h"
 #include "text/unicode.h"
+#include "text/value.h"
 
 using namespace sluice;
 using Ids = std::vector<int32_t>;
@@ -63,6 +65,41 @@ TEST_CASE("streamed text equals offline text over random ids") {
       REQUIRE(feed(detokenizer, ids) == tokenizer->decode(ids, skip));
     }
     CHECK(compared > 1000);
+  }
+}
+
+TEST_CASE("streamed text equals offline text for every decoder, at every split") {
+  const Value file =
+      Value::parse_json(read_file(std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden/text/pipelines.json"));
+  std::mt19937 random(2);
+  for (const char* name :
+       {"falcon", "gemma", "phi3", "t5", "unigram_bytes", "bert", "bert_cased", "wordlevel", "clip", "prefix"}) {
+    CAPTURE(name);
+    const Value& pipeline = *file.find("pipelines")->find(name);
+    Dict json;
+    for (const char* key : {"normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens"})
+      json.set(key, *pipeline.find(key));
+    json.set("model", *file.find("models")->find(pipeline.find("model")->as_string()));
+    const auto tokenizer = Tokenizer::from_json(Value(std::move(json)).dump_json(), "", name);
+    int compared = 0;
+    for (int round = 0; round < 800; ++round) {
+      Ids ids(random() % 10);
+      for (int32_t& id : ids) id = static_cast<int32_t>(random() % static_cast<unsigned>(tokenizer->vocab_size()));
+      const bool skip = random() % 2 == 0;
+      if (breaks_late(*tokenizer, ids, skip)) continue;
+      ++compared;
+      const std::string whole = tokenizer->decode(ids, skip);
+      Detokenizer one(*tokenizer, skip);
+      REQUIRE(feed(one, ids) == whole);
+      for (size_t split = 0; split <= ids.size(); ++split) {
+        const std::span<const int32_t> prompt(ids.data(), split), rest(ids.data() + split, ids.size() - split);
+        std::string before;
+        Detokenizer head(*tokenizer, skip), tail(*tokenizer, skip, prompt);
+        for (const int32_t id : prompt) head.append(id, before);
+        REQUIRE(before + feed(tail, rest) == whole);
+      }
+    }
+    CHECK(compared > 300);
   }
 }
 

@@ -85,7 +85,8 @@ TEST_CASE("a folder without any tokenizer is refused with what was expected") {
   const Folder empty({});
   CHECK(refusal([&] {
           Tokenizer::load(empty.path);
-        }).find("has no tokenizer.json, vocab.json with merges.txt, or tokenizer.model") != std::string::npos);
+        }).find("has no tokenizer.json, vocab.json with merges.txt, tokenizer.model or spiece.model") !=
+        std::string::npos);
   const Folder half({{"vocab.json", "{}"}});
   CHECK_FALSE(import_tokenizer(half.path, kNone).has_value());
 }
@@ -123,10 +124,17 @@ TEST_CASE("damaged vocab.json and merges.txt are refused with file, line and wha
   CHECK(refusal([&] { Tokenizer::load(text.path); }).find("id of token a is out of range") != std::string::npos);
 }
 
-TEST_CASE("a SentencePiece model that is not BPE or not identity is refused by name") {
+TEST_CASE("a SentencePiece model of another type, class or normalisation is refused by name") {
   CHECK(model_refusal(kPieces + kBpe) == "nothing was refused");
-  CHECK(model_refusal(kPieces) ==
-        "tokenizer.model: a SentencePiece model of type UNIGRAM is not supported, only BPE is");
+  CHECK(model_refusal(kPieces) == "nothing was refused");  // Unigram is the format's default
+  CHECK(model_refusal(kPieces, R"({"tokenizer_class": "LlamaTokenizer"})")
+            .find("type UNIGRAM and tokenizer_class LlamaTokenizer, expected T5Tokenizer") != std::string::npos);
+  CHECK(model_refusal(kPieces, R"({"extra_ids": -1})").find("extra_ids is -1, expected 0 to") != std::string::npos);
+  CHECK(model_refusal(piece("a")).find("no piece </s>") != std::string::npos);
+  const Folder damaged({{"spiece.model", kPieces + bytes(3, bytes(2, "map"))}});
+  CHECK(refusal([&] {
+          Tokenizer::load(damaged.path);
+        }).find("\"precompiled_charsmap\" is damaged: expected at least 8 bytes, found 3") != std::string::npos);
   CHECK(model_refusal(kPieces + bytes(2, number(3, 4))).find("of type CHAR") != std::string::npos);
   CHECK(model_refusal(kPieces + bytes(2, number(3, 99))).find("of type 99") != std::string::npos);
   CHECK(model_refusal(kPieces + kBpe + bytes(3, bytes(2, "map"))).find("precompiled_charsmap") != std::string::npos);
@@ -160,9 +168,11 @@ TEST_CASE("a damaged SentencePiece model is refused with the place") {
         std::string::npos);
   // Any beginning of a real file, and any single damaged byte, is refused or read; it never crashes.
   const std::string whole = read_file(kGolden / "import_spm/tokenizer.model");
+  // Where the specifications at the end are cut off it reads as Unigram, the format's default: LlamaTokenizer is not.
   int refused = 0;
   for (size_t size = 0; size < whole.size(); size += 7)
-    refused += model_refusal(whole.substr(0, size)) != "nothing was refused";
+    refused +=
+        model_refusal(whole.substr(0, size), R"({"tokenizer_class": "LlamaTokenizer"})") != "nothing was refused";
   CHECK(refused == static_cast<int>((whole.size() + 6) / 7));
   for (size_t at = 0; at < 2000; at += 3) {
     std::string damaged = whole;
@@ -209,4 +219,18 @@ TEST_CASE("a tiktoken file has Llama 3's special tokens and one that is damaged 
   for (int i = 0; i < 100; ++i) longest += "YWFh";
   CHECK(ranks_refusal(ranks + longest + " 256\n") ==
         "tokenizer.model: line 257: a token of 300 bytes, expected at most 256");
+}
+
+TEST_CASE("a Unigram model becomes T5's tokenizer: sentinels after the pieces, </s> at the end") {
+  const Folder folder({{"spiece.model", kPieces + piece("\xE2\x96\x81") +
+                                            piece("\xE2\x96\x81"
+                                                  "ab")},
+                       {"tokenizer_config.json", R"({"extra_ids": 2})"}});
+  const auto tokenizer = Tokenizer::load(folder.path);
+  CHECK(tokenizer->vocab_size() == 10);  // T5 names a <pad>, which is added last
+  CHECK(tokenizer->token_id("<extra_id_1>") == 7);
+  CHECK(tokenizer->token_id("<extra_id_0>") == 8);
+  CHECK(tokenizer->is_special(8));
+  CHECK(tokenizer->encode("ab<extra_id_0>a", true) == std::vector<int32_t>{6, 8, 5, 3, 2});
+  CHECK(tokenizer->decode(std::vector<int32_t>{6, 6, 2}, true) == "ab ab");
 }

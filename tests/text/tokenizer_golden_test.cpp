@@ -44,7 +44,7 @@ std::vector<fs::path> pipelines() {
 
 TEST_CASE("each pipeline encodes as the tokenizers package does") {
   const auto found = pipelines();
-  REQUIRE(found.size() >= 7);
+  REQUIRE(found.size() >= 13);
   for (const fs::path& path : found) {
     CAPTURE(path.filename().string());
     const auto tokenizer = Tokenizer::load(path);
@@ -75,6 +75,38 @@ TEST_CASE("each pipeline decodes random ids as the tokenizers package does") {
       const std::vector<int32_t> ids = ids_of(at(one, "ids"));
       CHECK(tokenizer->decode(ids, false) == at(one, "text").as_string());
       CHECK(tokenizer->decode(ids, true) == at(one, "text_skip").as_string());
+    }
+  }
+}
+
+TEST_CASE("pipelines of every component encode and decode as the tokenizers package does") {
+  const Value golden = Value::parse_json(read_file(fs::path(SLUICE_SOURCE_DIR) / "tests/golden/text/pipelines.json"));
+  const List& texts = at(golden, "texts").as_list();
+  REQUIRE(at(golden, "pipelines").as_dict().size() >= 26);
+  for (const auto& [name, pipeline] : at(golden, "pipelines").as_dict().entries()) {
+    CAPTURE(name);
+    Dict file;
+    for (const char* key : {"normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens"})
+      file.set(key, at(pipeline, key));
+    file.set("model", at(at(golden, "models"), at(pipeline, "model").as_string()));
+    const auto tokenizer = Tokenizer::from_json(Value(std::move(file)).dump_json(), "", name);
+    const List &ids = at(pipeline, "ids").as_list(), &special = at(pipeline, "special").as_list();
+    const List& decoded = at(pipeline, "decoded").as_list();
+    REQUIRE(ids.size() == texts.size());
+    for (size_t i = 0; i < texts.size(); ++i) {
+      const std::string& text = texts[i].as_string();
+      CAPTURE(text);
+      CHECK(tokenizer->encode(text, false) == ids_of(ids[i]));
+      const std::vector<int32_t> all = tokenizer->encode(text, true);
+      if (i < special.size()) CHECK(all == ids_of(special[i]));
+      if (i % 2 == 0) {
+        CHECK(tokenizer->decode(all, true) == decoded[i / 2].as_string());
+        CHECK(stream(*tokenizer, all, true) == decoded[i / 2].as_string());
+      }
+    }
+    for (const Value& one : at(pipeline, "decode").as_list()) {
+      const std::vector<int32_t> drawn = ids_of(one.as_list()[0]);
+      CHECK(tokenizer->decode(drawn, false) == one.as_list()[1].as_string());
     }
   }
 }
