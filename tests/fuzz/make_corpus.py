@@ -80,6 +80,15 @@ for path in sorted((golden / "text").glob("*/tokenizer.json")):
     config = path.parent / "tokenizer_config.json"
     data = json.dumps(tokenizer, ensure_ascii=False) + "\0" + text + "\0" + (config.read_text() if config.exists() else "{}")
     save("tokenizer", path.parent.name, data)
+file = json.loads((golden / "text" / "pipelines.json").read_text())
+for name in ("falcon", "tekken", "roberta", "phi4", "gemma", "t5", "t5_converted", "unigram_bytes", "bert", "bert_cased", "wordlevel", "clip", "prefix",
+             "delimiters", "split_any"):
+    pipeline = file["pipelines"][name]
+    parts = {key: pipeline[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder")}
+    model = json.loads(json.dumps(file["models"][pipeline["model"]]))
+    if isinstance(model["vocab"], list):
+        model["vocab"] = model["vocab"][:60]
+    save("tokenizer", "pipeline-" + name, json.dumps(small({**parts, "model": model}), ensure_ascii=False) + "\0" + text)
 base = {"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None,
         "decoder": None, "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}}
 
@@ -96,6 +105,12 @@ tokenizer("ids-beyond", model={"type": "BPE", "vocab": {"a": 2147483647, "b": -1
 tokenizer("ids-sparse", model={"type": "BPE", "vocab": {"a": 0, "b": 9999999}, "merges": []})
 tokenizer("backtracking", body="a" * 2000 + "!", pre_tokenizer={
     "type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False})
+tokenizer("charsmap-outside", normalizer={"type": "Precompiled", "precompiled_charsmap": "CAAAAP////8A/wEAeAA="})
+tokenizer("charsmap-short", normalizer={"type": "Precompiled", "precompiled_charsmap": "CAAAAA=="})
+tokenizer("unigram-long", body="a" * 3000, model={"type": "Unigram", "unk_id": 0, "vocab": [["a" * n, -n] for n in range(1, 60)]})
+tokenizer("unigram-no-unk", body="b", model={"type": "Unigram", "vocab": [["a", -1e308], ["", 5], ["a", 1e308]]})
+tokenizer("wordpiece-long", body="a" * 3000, model={"type": "WordPiece", "max_input_chars_per_word": 99999999, "vocab": {"[UNK]": 0, "a": 1, "##aa": 2}})
+tokenizer("wordlevel", body="a b", model={"type": "WordLevel", "vocab": {"a": 0, "<unk>": 9}}, pre_tokenizer={"type": "FixedLength", "length": 1})
 tokenizer("all-parts", body=text, normalizer={"type": "Sequence", "normalizers": [
     {"type": "NFKC"}, {"type": "Lowercase"}, {"type": "Strip", "strip_left": True, "strip_right": True},
     {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}, {"type": "Prepend", "prepend": "\u2581"}]},
@@ -112,8 +127,8 @@ tokenizer("all-parts", body=text, normalizer={"type": "Sequence", "normalizers":
                     "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [3], "tokens": ["<s>"]}}})
 
 # importers
-for name in ("import_spm", "import_spm_gemma", "import_spm_first", "import_tiktoken"):
-    data = (golden / "text" / name / "tokenizer.model").read_bytes()
+for name in ("import_spm", "import_spm_gemma", "import_spm_first", "import_tiktoken", "import_t5"):
+    data = next(iter((golden / "text" / name).glob("*.model"))).read_bytes()
     save("import", name, b"s" + data[:6000])
     save("import", name + "-cut", b"s" + data[:1001])
 vocab = json.loads((golden / "text" / "import_gpt2" / "vocab.json").read_text())
