@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 #include <unordered_set>
 
 #include "base/error.h"
@@ -15,6 +16,21 @@ uint64_t name_seed(const std::string& name) {
   uint64_t hash = 14695981039346656037ull;
   for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
   return hash;
+}
+
+// The part where the file has it: as it is, or cut into the runs that lie apart there.
+void append_stored(std::vector<StagingPart>& out, const StagingPart& part, const Stored& stored) {
+  const int64_t run = stored.run > 0 ? stored.run : std::max<int64_t>(1, part.rows.begin + part.rows.count);
+  const int64_t end = part.rows.begin + part.rows.count;
+  int64_t row = part.rows.begin;
+  do {  // at least once, so that a part of padding alone stays
+    const int64_t now = std::min(end, (row / run + 1) * run) - row;
+    StagingPart piece = part;
+    piece.rows = {stored.first + row / run * stored.stride + row % run, now, now};
+    piece.to_row = part.to_row + row - part.rows.begin;
+    out.push_back(piece);
+    row += now;
+  } while (row < end);
 }
 
 // Converts through a small buffer into device memory.
@@ -69,7 +85,6 @@ StagingItem& WeightLoader::item(std::span<const std::string> names) {
     StagingPart part;
     part.source_cols = shape.size() == 2 ? shape[1] : 1;
     part.rows = partition_.of(spec->second.rows, shape[0]);
-    part.rows.begin += spec->second.stored.first;
     part.cols = shape.size() == 2 ? partition_.of(spec->second.cols, shape[1]) : Range{0, 1, 1};
     part.to_row = out.rows;
     check(out.parts.empty() || out.cols == part.cols.padded, "stacked tensors have equally many columns");
@@ -88,9 +103,19 @@ StagingItem& WeightLoader::item(std::span<const std::string> names) {
     }
     if (out.parts.empty()) out.dtype = dtype;
     same_dtype = same_dtype && dtype == out.dtype;
-    out.parts.push_back(part);
+    if (part.tensor != nullptr) {
+      append_stored(out.parts, part, spec->second.stored);
+    } else {
+      out.parts.push_back(part);
+    }
   }
   if (!same_dtype || out.dtype == DType::kF64) out.dtype = DType::kF32;
+  // Reads go through the file in its order.
+  std::stable_sort(out.parts.begin(), out.parts.end(), [](const StagingPart& a, const StagingPart& b) {
+    if (a.tensor == nullptr || b.tensor == nullptr) return false;
+    const auto place = [](const StagingPart& p) { return std::tuple(p.tensor->file, p.tensor->offset, p.rows.begin); };
+    return place(a) < place(b);
+  });
   by_names_.emplace(std::move(key), items_.size());
   items_.push_back(std::move(out));
   return items_.back();

@@ -30,6 +30,8 @@ class WeightLoader {
   void table(const std::string& name, Buffer& to);                               // [rows, columns] in `dtype`
   void vector(std::span<const std::string> names, Buffer& to);                   // f32
 
+  bool lists(const std::string& name) const { return specs_.contains(name); }  // the table does
+
   void run(const StagingOptions& options);
   size_t weight_bytes() const { return weight_bytes_; }  // held after run()
 

@@ -17,12 +17,15 @@ enum class Place : uint8_t { kEmbedding, kLayer, kHead };
 
 enum class Init : uint8_t { kUniform, kOne };  // random weights: uniform with variance 1 / columns, or ones
 
-// How a checkpoint holds a tensor where it does not hold it alone and as [out, in]. Loading undoes it.
+// How a checkpoint holds a tensor where it does not hold it alone and as [out, in]. Loading undoes it. With `run`, this
+// one's output features come in runs of that many, which begin `stride` apart: q, k and v of each head or group of
+// heads beside each other.
 struct Stored {
   bool transposed = false;  // the file's matrix is [in, out]
   std::string name{};       // of the tensor that holds this one among others; empty: the tensor's own
   int64_t first = 0;        // output feature of that tensor with which this one begins
   int64_t outputs = 0;      // output features of that tensor; 0: no others
+  int64_t run = 0, stride = 0;
 };
 
 struct TensorSpec {

@@ -201,6 +201,66 @@ TEST_CASE("Transposed and fused matrices are turned and taken apart, padded with
   }
 }
 
+TEST_CASE("Rows that lie in groups of heads are taken apart for every split") {
+  // The file holds 3 groups: 2 query heads, a key head, a value head, each of 4 rows.
+  constexpr int64_t kOutputs = 48, kHead = 4, kGroup = 16;
+  const auto grouped = [](const std::string& name, int64_t first, int64_t run) {
+    Stored out{false, name, first, kOutputs};
+    out.run = run, out.stride = kGroup;
+    return out;
+  };
+  const std::vector<TensorSpec> table = {
+      {"q", {24, kWidth}, Split::kQueryHeads, Split::kWhole, {}, 0, {}, grouped("qkv", 0, 2 * kHead)},
+      {"k", {12, kWidth}, Split::kKvHeads, Split::kWhole, {}, 0, {}, grouped("qkv", 2 * kHead, kHead)},
+      {"v", {12, kWidth}, Split::kKvHeads, Split::kWhole, {}, 0, {}, grouped("qkv", 3 * kHead, kHead)},
+      {"v.bias", {12}, Split::kKvHeads, Split::kWhole, {}, 0, {}, grouped("qkv.bias", 3 * kHead, kHead)},
+  };
+  std::vector<float> qkv, bias;
+  for (int64_t out = 0; out < kOutputs; ++out) {
+    bias.push_back(value(1, out, 0));
+    for (int64_t in = 0; in < kWidth; ++in) qkv.push_back(value(0, out, in));
+  }
+  test::TemporaryFolder folder;
+  folder.write("model.safetensors", test::safetensors_bytes({{"qkv", "BF16", {kOutputs, kWidth}, raw("BF16", qkv)},
+                                                             {"qkv.bias", "BF16", {kOutputs}, raw("BF16", bias)}}));
+  const Checkpoint checkpoint = Checkpoint::open(folder.path(), "");
+  CHECK(unused_tensors(checkpoint, table, {}).empty());
+  for (const int tp : {1, 2, 3, 4, 6, 8}) {
+    for (int rank = 0; rank < tp; ++rank) {
+      const Partition p(kSizes, rank, tp);
+      for (const size_t read : {size_t{64}, size_t{1} << 20}) {
+        test::StoringBackend backend;
+        WeightLoader loader(backend, &checkpoint, table, p, DType::kF32);
+        std::unique_ptr<Weight> all;
+        Buffer v_bias;
+        const std::string names[] = {"q", "k", "v"}, bias_name[] = {"v.bias"};
+        loader.matrix(names, all);
+        loader.vector(bias_name, v_bias);
+        loader.run({2, 10000, read, true});
+        const std::vector<float> loaded = floats(all), loaded_bias = floats(v_bias);
+        int64_t at = 0;
+        const auto check_rows = [&](Split split, int64_t whole, const auto& stored_row) {
+          const Range rows = p.of(split, whole);
+          for (int64_t r = 0; r < rows.padded; ++r, ++at) {
+            for (int64_t c = 0; c < kWidth; ++c) {
+              const float expected = r < rows.count ? value(0, stored_row(rows.begin + r), c) : 0.0f;
+              REQUIRE(loaded[static_cast<size_t>(at * kWidth + c)] == expected);
+            }
+          }
+        };
+        check_rows(Split::kQueryHeads, 24, [](int64_t r) { return r / 8 * kGroup + r % 8; });
+        check_rows(Split::kKvHeads, 12, [](int64_t r) { return r / 4 * kGroup + 8 + r % 4; });
+        check_rows(Split::kKvHeads, 12, [](int64_t r) { return r / 4 * kGroup + 12 + r % 4; });
+        const Range kv = p.of(Split::kKvHeads, 12);
+        for (int64_t r = 0; r < kv.padded; ++r) {
+          const int64_t row = (kv.begin + r) / 4 * kGroup + 12 + (kv.begin + r) % 4;
+          REQUIRE(loaded_bias[static_cast<size_t>(r)] == (r < kv.count ? value(1, row, 0) : 0.0f));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("Weight bytes count everything that is held") {
   const Loaded w = load(nullptr, Partition(kSizes, 0, 1), DType::kBF16, 1 << 20, 1 << 20);
   CHECK(w.bytes == 2 * (48 * 24 + 24 * 24 + 24 * 10 + 13 * 24) + 2 * 13 * 24 + 4 * (12 + 24));
