@@ -30,8 +30,11 @@ void ColumnLinear::operator()(Backend& backend, const Tensor& out, const Tensor&
   backend.linear(out, x, *weight, with_bias(bias));
 }
 
-void RowLinear::operator()(Backend& backend, const Groups& groups, const Tensor& out, const Tensor& x) const {
-  backend.linear(out, x, *weight, groups.tp_rank() == 0 ? with_bias(bias) : Epilogue{});
+void RowLinear::operator()(Backend& backend, const Groups& groups, const Tensor& out, const Tensor& x,
+                           const Tensor& sum) const {
+  Epilogue epilogue = groups.tp_rank() == 0 ? with_bias(bias) : Epilogue{};
+  epilogue.residual = sum;
+  backend.linear(out, x, *weight, epilogue);
 }
 
 void reduce(const Groups& groups, const Tensor& x) {

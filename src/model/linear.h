@@ -24,7 +24,9 @@ struct ColumnLinear {
 struct RowLinear {
   std::unique_ptr<Weight> weight;  // [out, local in]
   Buffer bias;                     // f32 [out], or empty
-  void operator()(Backend& backend, const Groups& groups, const Tensor& out, const Tensor& x) const;
+  // `sum`, where given, is another partial sum [T, out] to add; it may be `out`.
+  void operator()(Backend& backend, const Groups& groups, const Tensor& out, const Tensor& x,
+                  const Tensor& sum = {}) const;
 };
 
 // Completes partial sums over the tp ranks.

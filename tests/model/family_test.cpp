@@ -71,11 +71,11 @@ TEST_CASE("Linear parameters are the products of the layers and the head") {
 }
 
 TEST_CASE("An unknown architecture is refused with the list of known ones") {
-  CHECK(contains(refusal(Folder("", "MambaForCausalLM").source),
-                 "the architecture MambaForCausalLM is not supported, expected one of GPT2LMHeadModel, GPT2Model, "
-                 "LlamaForCausalLM, LlamaModel, "
-                 "MistralForCausalLM, "
-                 "MistralModel, Qwen2ForCausalLM, Qwen2Model"));
+  const std::string unknown = refusal(Folder("", "MambaForCausalLM").source);
+  CHECK(contains(unknown, "the architecture MambaForCausalLM is not supported, expected one of "));
+  for (const char* known : {"GPT2LMHeadModel, GPT2Model, ", "LlamaForCausalLM, LlamaModel, ",
+                            "MistralForCausalLM, MistralModel, ", "Qwen2ForCausalLM, Qwen2Model"})
+    CHECK(contains(unknown, known));
   Folder none("");
   none.folder.write("config.json", "{}");
   CHECK(contains(refusal(none.source), "it names no architecture"));

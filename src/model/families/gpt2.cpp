@@ -5,42 +5,25 @@
 
 #include <cmath>
 
-#include "base/error.h"
-#include "model/family.h"
-#include "model/kv_cache.h"
-#include "model/linear.h"
-#include "weights/load.h"
+#include "model/decoder.h"
 
 namespace sluice {
 namespace {
-constexpr int64_t kMany = int64_t{1} << 31;
-
-struct Gpt2Config {
-  int64_t vocab, d_model, d_ff, n_layers, n_heads, head_dim, max_positions;
-  float eps;
-  Activation activation;
-  bool scaled, scaled_by_layer;  // scores / sqrt(head_dim), and / (layer + 1)
-  bool tied;
+struct Gpt2Config : DecoderSizes {
+  float eps = 1e-5f;
+  Activation activation = Activation::kGeluTanh;
+  bool scaled = true, scaled_by_layer = false;  // scores / sqrt(head_dim), and / (layer + 1)
 };
-
-// Configs write GPT-2's own name or the common one.
-int64_t read_size(const Config& config, const char* own, const char* common, int64_t fallback, int64_t high) {
-  const bool other = !config.contains(own) && config.contains(common);
-  return config.integer(other ? common : own, fallback, 1, high);
-}
 
 Gpt2Config read_gpt2(const Config& config) {
   Gpt2Config c{};
   c.vocab = config.integer("vocab_size", 50257, 1, kMany);
-  c.d_model = read_size(config, "n_embd", "hidden_size", 768, kMany);
-  c.n_layers = read_size(config, "n_layer", "num_hidden_layers", 12, 10000);
-  c.n_heads = read_size(config, "n_head", "num_attention_heads", 12, 65536);
-  c.max_positions = read_size(config, "n_positions", "max_position_embeddings", 1024, kMany);
+  c.d_model = read_size(config, {"n_embd", "hidden_size"}, 768, kMany);
+  c.n_layers = read_size(config, {"n_layer", "num_hidden_layers"}, 12, 10000);
+  c.n_heads = c.n_kv_heads = read_size(config, {"n_head", "num_attention_heads"}, 12, 65536);
+  c.max_positions = read_size(config, {"n_positions", "max_position_embeddings"}, 1024, kMany);
   c.d_ff = config.integer("n_inner", 4 * c.d_model, 1, kMany);
-  if (c.d_model % c.n_heads != 0)
-    config.refuse(config.contains("n_embd") ? "n_embd" : "hidden_size",
-                  fmt::format("a multiple of the {} heads", c.n_heads));
-  c.head_dim = c.d_model / c.n_heads;
+  c.head_dim = even_head_dim(config, config.contains("n_embd") ? "n_embd" : "hidden_size", c.d_model, c.n_heads);
   c.eps = static_cast<float>(config.number("layer_norm_epsilon", 1e-5));
   c.activation = read_activation(config, "activation_function", "gelu_new");
   c.scaled = config.flag("scale_attn_weights", true);
@@ -51,67 +34,37 @@ Gpt2Config read_gpt2(const Config& config) {
 }
 
 const std::string kTokens = "transformer.wte.weight", kPositions = "transformer.wpe.weight", kHead = "lm_head.weight";
-const std::string kNorm = "transformer.ln_f.weight", kNormBias = "transformer.ln_f.bias";
-std::string layer_name(int64_t layer, const char* part) { return fmt::format("transformer.h.{}.{}", layer, part); }
+std::string layer_prefix(int64_t layer) { return fmt::format("transformer.h.{}.", layer); }
 
 // Without the head where it is the embedding. q, k and v are columns of attn.c_attn.
-std::vector<TensorSpec> gpt2_tensors(const Gpt2Config& c) {
-  const int64_t h = c.d_model, f = c.d_ff;
-  std::vector<TensorSpec> out = {{kTokens, {c.vocab, h}, Split::kVocab, Split::kWhole, Place::kEmbedding},
-                                 {kPositions, {c.max_positions, h}, Split::kWhole, Split::kWhole, Place::kEmbedding}};
+std::vector<TensorSpec> gpt2_tensors(const Gpt2Config& c, bool tied) {
+  const Dim h{c.d_model}, q{c.d_model, Split::kQueryHeads}, f{c.d_ff, Split::kFeedForward};
+  const Stored turned{.transposed = true};
+  TensorTable t;
+  t.embedding("");
+  t.tensor(kTokens, {c.vocab, c.d_model}, Split::kVocab);
+  t.tensor(kPositions, {c.max_positions, c.d_model});
   for (int64_t i = 0; i < c.n_layers; ++i) {
-    const auto add = [&](const char* part, std::vector<int64_t> shape, Split rows, Split cols = Split::kWhole,
-                         Init init = Init::kUniform) {
-      const bool matrix = shape.size() == 2;
-      out.push_back(
-          {layer_name(i, part), std::move(shape), rows, cols, Place::kLayer, i, init, {.transposed = matrix}});
-    };
-    const auto norm = [&](const char* weight, const char* bias) {
-      add(weight, {h}, Split::kWhole, Split::kWhole, Init::kOne);
-      add(bias, {h}, Split::kWhole);
-    };
-    norm("ln_1.weight", "ln_1.bias");
-    const char* const blocks[3][2] = {
-        {"attn.q.weight", "attn.q.bias"}, {"attn.k.weight", "attn.k.bias"}, {"attn.v.weight", "attn.v.bias"}};
-    for (int64_t b = 0; b < 3; ++b) {
-      add(blocks[b][0], {h, h}, Split::kQueryHeads);
-      out.back().stored = {true, layer_name(i, "attn.c_attn.weight"), b * h, 3 * h};
-      add(blocks[b][1], {h}, Split::kQueryHeads);
-      out.back().stored = {false, layer_name(i, "attn.c_attn.bias"), b * h, 3 * h};
-    }
-    add("attn.c_proj.weight", {h, h}, Split::kWhole, Split::kQueryHeads);
-    add("attn.c_proj.bias", {h}, Split::kWhole);
-    norm("ln_2.weight", "ln_2.bias");
-    add("mlp.c_fc.weight", {f, h}, Split::kFeedForward);
-    add("mlp.c_fc.bias", {f}, Split::kFeedForward);
-    add("mlp.c_proj.weight", {h, f}, Split::kWhole, Split::kFeedForward);
-    add("mlp.c_proj.bias", {h}, Split::kWhole);
+    t.layer(i, layer_prefix(i));
+    t.norm("ln_1", c.d_model, true);
+    const char* const blocks[3] = {"attn.q", "attn.k", "attn.v"};
+    for (int64_t b = 0; b < 3; ++b)
+      t.linear(blocks[b], q, h, true, {true, "attn.c_attn", b * c.d_model, 3 * c.d_model});
+    t.linear("attn.c_proj", h, q, true, turned);
+    t.norm("ln_2", c.d_model, true);
+    t.linear("mlp.c_fc", f, h, true, turned);
+    t.linear("mlp.c_proj", h, f, true, turned);
   }
-  out.push_back({kNorm, {h}, Split::kWhole, Split::kWhole, Place::kHead, -1, Init::kOne});
-  out.push_back({kNormBias, {h}, Split::kWhole, Split::kWhole, Place::kHead});
-  if (!c.tied) out.push_back({kHead, {c.vocab, h}, Split::kVocab, Split::kWhole, Place::kHead});
-  return out;
+  t.head("");
+  t.norm("transformer.ln_f", c.d_model, true);
+  if (!tied) t.tensor(kHead, {c.vocab, c.d_model}, Split::kVocab);
+  return t.take();
 }
 
-void describe_gpt2(const Config& config, ModelInfo& info) {
-  const Gpt2Config c = read_gpt2(config);
-  info.vocab = c.vocab, info.max_positions = c.max_positions, info.n_layers = c.n_layers, info.d_model = c.d_model;
-  info.n_heads = c.n_heads, info.n_kv_heads = c.n_heads, info.head_dim = c.head_dim, info.d_ff = c.d_ff;
-  count_parameters(gpt2_tensors(c), info);
-}
-
-struct Norm {
-  Buffer weight, bias;  // f32 [H]
-};
-
-class Gpt2 final : public Model {
+class Gpt2 final : public DecoderModel {
  public:
-  explicit Gpt2(LoadContext& context);
-  const ModelInfo& info() const override { return info_; }
-  const std::vector<CacheGroupSpec>& cache_groups() const override { return cache_layout_.groups; }
-  void allocate(const RunLimits& limits) override;
+  Gpt2(LoadContext& context, const Gpt2Config& config);
   Tensor forward(const BatchView& batch) override;
-  void copy_blocks(int group, const Tensor& pairs) override { cache_.copy_blocks(backend_, group, pairs); }
 
  private:
   struct Layer {
@@ -121,196 +74,76 @@ class Gpt2 final : public Model {
     ColumnLinear up;
     RowLinear down;
   };
-  // Widths of one step on this rank; memory of disjoint lifetimes is shared.
-  struct Activations {
-    Tensor x, h, out;        // [T, H]: residual stream, normed input, output of a block
-    Tensor qkv, attended;    // [T, 3 * heads * hd], [T, heads * hd]
-    Tensor ff;               // [T, F]
-    Tensor last, last_norm;  // [logits, H]
-  };
-
-  void load(LoadContext& context);
-  Activations take(Arena& arena, int64_t rows, int64_t logits) const;
-  void apply(const Norm& norm, const Tensor& out, const Tensor& x, const Tensor& residual) const;
 
   Gpt2Config c_;
-  Backend& backend_;
-  Groups& groups_;
-  ModelInfo info_;
-  Partition partition_;
-  DType stored_, activation_, cache_dtype_;
-  LayerRange range_;
-  CacheLayout cache_layout_;
-  VocabEmbedding embedding_;
   Buffer positions_;           // [positions, H] in stored_; on the first stage
   std::vector<Layer> layers_;  // of this stage
   Norm final_norm_;
-  VocabLinear head_;
-  KvCache cache_;
-  Arena arena_;
 };
 
-Gpt2::Gpt2(LoadContext& context)
-    : c_(read_gpt2(context.config)),
-      backend_(context.backend),
-      groups_(context.groups),
-      info_(std::move(context.info)),
-      partition_({c_.n_heads, c_.n_heads, c_.head_dim, c_.d_ff, c_.vocab}, groups_.tp_rank(), groups_.tp_size()),
-      stored_(context.dtype),
-      activation_(backend_.activation_dtype(scheme_of(context.dtype))),
-      cache_dtype_(backend_.cache_dtype(scheme_of(context.dtype))) {
-  range_ = stage_layers(c_.n_layers, groups_.stage(), groups_.stages());
-  const size_t layer_bytes = KvCache::bytes_per_token(partition_.kv_heads.padded, c_.head_dim, cache_dtype_);
-  cache_layout_ = plan_cache(std::vector<int64_t>(static_cast<size_t>(c_.n_layers), 0), range_, layer_bytes);
-  layers_.resize(static_cast<size_t>(range_.count));
-  info_.kv_bytes_per_token = layer_bytes * layers_.size();
-  load(context);
-}
-
-void Gpt2::load(LoadContext& context) {
-  const TiedNames names = resolve_tie(context, kTokens, kHead, c_.tied);
-  if (c_.tied && !names.tied) info_.parameters += c_.vocab * c_.d_model;
-  c_.tied = names.tied;
-  std::vector<TensorSpec> table = gpt2_tensors(c_);
-  table.front().name = names.embed;
-  // Causal masks that old files carry.
-  warn_unused(context, table, {".attn.bias", ".attn.masked_bias", c_.tied ? kHead : ".attn.bias"});
-
-  WeightLoader loader(backend_, context.checkpoint, table, partition_, context.dtype);
-  if (groups_.first_stage()) {
-    loader.table(names.embed, embedding_.table);
-    loader.table(kPositions, positions_);
-    embedding_.dtype = context.dtype;
-    embedding_.first = partition_.vocab.begin;
-    embedding_.local = partition_.vocab.padded;
-    embedding_.width = c_.d_model;
-  }
-  const bool adds_bias = groups_.tp_rank() == 0;
+Gpt2::Gpt2(LoadContext& context, const Gpt2Config& config)
+    : DecoderModel(context, config), c_(config), layers_(static_cast<size_t>(range_.count)) {
+  const TiedNames names = tie_head(context, kTokens, kHead);
+  // Causal masks that old files carry stay unread.
+  ModuleLoader load(context,
+                    prepare(context, gpt2_tensors(c_, names.tied), kTokens, names, {".attn.bias", ".attn.masked_bias"}),
+                    partition_);
+  load_ends(load, names);
+  if (groups_.first_stage()) load.table(kPositions, positions_);
   for (size_t i = 0; i < layers_.size(); ++i) {
     Layer& layer = layers_[i];
-    const auto of_layer = [&](std::initializer_list<const char*> parts) {
-      std::vector<std::string> out;
-      for (const char* part : parts) out.push_back(layer_name(range_.begin + static_cast<int64_t>(i), part));
-      return out;
-    };
-    loader.vector(of_layer({"ln_1.weight"}), layer.attention_norm.weight);
-    loader.vector(of_layer({"ln_1.bias"}), layer.attention_norm.bias);
-    loader.matrix(of_layer({"attn.q.weight", "attn.k.weight", "attn.v.weight"}), layer.qkv.weight);
-    loader.vector(of_layer({"attn.q.bias", "attn.k.bias", "attn.v.bias"}), layer.qkv.bias);
-    loader.matrix(of_layer({"attn.c_proj.weight"}), layer.o.weight);
-    loader.vector(of_layer({"ln_2.weight"}), layer.mlp_norm.weight);
-    loader.vector(of_layer({"ln_2.bias"}), layer.mlp_norm.bias);
-    loader.matrix(of_layer({"mlp.c_fc.weight"}), layer.up.weight);
-    loader.vector(of_layer({"mlp.c_fc.bias"}), layer.up.bias);
-    loader.matrix(of_layer({"mlp.c_proj.weight"}), layer.down.weight);
-    if (adds_bias) loader.vector(of_layer({"attn.c_proj.bias"}), layer.o.bias);
-    if (adds_bias) loader.vector(of_layer({"mlp.c_proj.bias"}), layer.down.bias);
+    load.within(layer_prefix(global_layer(i)));
+    load.norm("ln_1", layer.attention_norm, NormKind::kLayer, c_.eps);
+    load.column({"attn.q", "attn.k", "attn.v"}, layer.qkv);
+    load.row("attn.c_proj", layer.o);
+    load.norm("ln_2", layer.mlp_norm, NormKind::kLayer, c_.eps);
+    load.column({"mlp.c_fc"}, layer.up);
+    load.row("mlp.c_proj", layer.down);
   }
-  if (groups_.last_stage()) {
-    loader.vector({&kNorm, 1}, final_norm_.weight);
-    loader.vector({&kNormBias, 1}, final_norm_.bias);
-    loader.matrix({&names.head, 1}, head_.weight);
-    head_.vocab = c_.vocab;
-  }
-  loader.run(context.staging);
-  info_.weight_bytes = loader.weight_bytes();
-  info_.read_bytes = head_.weight ? head_.weight->bytes() : 0;
-  for (const Layer& layer : layers_) {
-    info_.read_bytes +=
-        layer.qkv.weight->bytes() + layer.o.weight->bytes() + layer.up.weight->bytes() + layer.down.weight->bytes();
-  }
-}
-
-Gpt2::Activations Gpt2::take(Arena& arena, int64_t rows, int64_t logits) const {
-  const int64_t h = c_.d_model, q = partition_.heads.padded * c_.head_dim;
-  Activations a;
-  a.x = arena.take(activation_, {rows, h});
-  a.h = arena.take(activation_, {rows, h});
-  a.out = arena.take(activation_, {rows, h});
-  const size_t shared = arena.mark();
-  a.qkv = arena.take(activation_, {rows, 3 * q});
-  a.attended = arena.take(activation_, {rows, q});
-  arena.release(shared);
-  a.ff = arena.take(activation_, {rows, partition_.d_ff.padded});
-  arena.release(shared);
-  a.last = arena.take(activation_, {logits, h});
-  a.last_norm = arena.take(activation_, {logits, h});
-  return a;
-}
-
-void Gpt2::allocate(const RunLimits& limits) {
-  require_context(limits, c_.max_positions);
-  Arena dry;
-  take(dry, limits.max_rows, limits.max_logits);
-  if (groups_.last_stage()) head_.measure(groups_, dry, limits.max_logits);
-  require_cache_memory(backend_, cache_layout_.groups, limits, dry.peak(), 0);
-
-  arena_ = Arena(backend_.allocate(dry.peak()));
-  cache_.allocate(backend_, cache_layout_.layer_groups, limits, partition_.kv_heads.padded, c_.head_dim, cache_dtype_);
-  if (groups_.last_stage()) head_.allocate(backend_, groups_, limits.max_logits);
-}
-
-void Gpt2::apply(const Norm& norm, const Tensor& out, const Tensor& x, const Tensor& residual) const {
-  backend_.layer_norm(out, x, residual, norm.weight.view(DType::kF32, {c_.d_model}),
-                      norm.bias.view(DType::kF32, {c_.d_model}), c_.eps);
+  load.within("");
+  if (groups_.last_stage()) load.norm("transformer.ln_f", final_norm_, NormKind::kLayer, c_.eps);
+  load.run(info_);
 }
 
 Tensor Gpt2::forward(const BatchView& batch) {
-  arena_.release(0);
-  const Activations a = take(arena_, batch.rows, batch.logits);
-  const int64_t q = partition_.heads.padded * c_.head_dim;
-  AttentionShape shape;
-  shape.n_heads = shape.n_kv_heads = partition_.heads.padded;
-  shape.head_dim = c_.head_dim;
-
-  Tensor pending;  // not yet part of x: positions, or the output of the block before
-  if (groups_.first_stage()) {
-    embedding_(backend_, groups_, a.x, batch.tokens);
+  Activations a = begin(batch);
+  if (!receive(a)) {
+    embed(a.x, batch);
     backend_.embed(a.out, positions_.view(stored_, {c_.max_positions, c_.d_model}), batch.positions, 0);
-    pending = a.out;
-  } else {
-    groups_.pp->recv(a.x, groups_.stage() - 1);
+    a.pending = a.out;
   }
-  const auto add_and_norm = [&](const Norm& norm) {
-    apply(norm, a.h, pending ? pending : a.x, pending ? a.x : Tensor{});
-    pending = a.out;
-  };
+  AttentionShape shape = attention_shape();
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
-    const int group = cache_layout_.layer_groups[i];
-    const CacheLayer& cache = cache_.layer(i);
-    const float depth = c_.scaled_by_layer ? static_cast<float>(range_.begin + static_cast<int64_t>(i) + 1) : 1.0f;
+    const float depth = c_.scaled_by_layer ? static_cast<float>(global_layer(i) + 1) : 1.0f;
     shape.scale = 1.0f / (depth * (c_.scaled ? std::sqrt(static_cast<float>(c_.head_dim)) : 1.0f));
-    add_and_norm(layer.attention_norm);
+    norm(layer.attention_norm, a);
     layer.qkv(backend_, a.qkv, a.h);
-    const Tensor query = a.qkv.columns(0, q);
-    backend_.rope_and_cache(query, a.qkv.columns(q, q), a.qkv.columns(2 * q, q), {}, batch, group, shape, cache);
-    backend_.attention(a.attended, query, batch, group, shape, cache);
+    attend(a, batch, i, shape);
     layer.o(backend_, groups_, a.out, a.attended);
-    reduce(groups_, a.out);
-    add_and_norm(layer.mlp_norm);
+    reduce(a.out);
+    a.pending = a.out;
+    norm(layer.mlp_norm, a);
     layer.up(backend_, a.ff, a.h);
     backend_.activation(a.ff, c_.activation);
     layer.down(backend_, groups_, a.out, a.ff);
-    reduce(groups_, a.out);
+    reduce(a.out);
+    a.pending = a.out;
   }
-  backend_.add(a.x, a.out);
-  if (!groups_.last_stage()) {
-    groups_.pp->send(a.x, groups_.stage() + 1);
-    return {};
-  }
-  if (batch.logits == 0) return Tensor(nullptr, DType::kF32, {0, c_.vocab});
-  backend_.gather_rows(a.last, a.x, batch.logits_rows);
-  apply(final_norm_, a.last_norm, a.last, {});
-  return head_(backend_, groups_, arena_, a.last_norm);
+  if (!finish(a, batch)) return no_logits();
+  final_norm_(backend_, a.last_norm, a.last);
+  return logits(a.last_norm);
 }
 
 const RegisterFamily kRegistered({"gpt2",
                                   {"GPT2LMHeadModel", "GPT2Model"},
                                   "transformer.",
-                                  describe_gpt2,
+                                  [](const Config& config, ModelInfo& info) {
+                                    const Gpt2Config c = read_gpt2(config);
+                                    describe_decoder(c, gpt2_tensors(c, c.tied), info);
+                                  },
                                   [](LoadContext& context) -> std::unique_ptr<Model> {
-                                    return std::make_unique<Gpt2>(context);
+                                    return std::make_unique<Gpt2>(context, read_gpt2(context.config));
                                   }});
 }  // namespace
 }  // namespace sluice

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/module_loader.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace sluice {
+namespace {
+const TensorSpec& spec_of(const std::vector<TensorSpec>& table, const std::string& name) {
+  const auto found = std::find_if(table.begin(), table.end(), [&](const TensorSpec& s) { return s.name == name; });
+  check(found != table.end(), "a tensor is loaded that the family's table does not list");
+  return *found;
+}
+}  // namespace
+
+ModuleLoader::ModuleLoader(LoadContext& context, const std::vector<TensorSpec>& table, const Partition& partition)
+    : context_(context),
+      partition_(partition),
+      table_(table),
+      loader_(context.backend, context.checkpoint, table, partition, context.dtype) {}
+
+std::vector<std::string> ModuleLoader::full(std::initializer_list<const char*> names, const char* end) const {
+  std::vector<std::string> out;
+  for (const char* name : names) out.push_back(prefix_ + name + end);
+  return out;
+}
+
+void ModuleLoader::matrix(std::span<const std::string> names, std::unique_ptr<Weight>& to) {
+  loader_.matrix(names, to);
+  products_.push_back(&to);
+}
+
+void ModuleLoader::norm(const std::string& name, Norm& to, NormKind kind, float eps, float offset) {
+  if (offset != 0) offsets_.emplace_back(&to.weight, offset);
+  to.kind = kind, to.eps = eps;
+  loader_.vector(full({name.c_str()}, ".weight"), to.weight);
+  const auto bias = full({name.c_str()}, ".bias");
+  if (loader_.lists(bias.front())) loader_.vector(bias, to.bias);
+}
+
+void ModuleLoader::column(std::initializer_list<const char*> names, ColumnLinear& to) {
+  matrix(full(names, ".weight"), to.weight);
+  const auto bias = full(names, ".bias");
+  if (loader_.lists(bias.front())) loader_.vector(bias, to.bias);
+}
+
+void ModuleLoader::row(const char* name, RowLinear& to) {
+  matrix(full({name}, ".weight"), to.weight);
+  const auto bias = full({name}, ".bias");
+  if (context_.groups.tp_rank() == 0 && loader_.lists(bias.front())) loader_.vector(bias, to.bias);
+}
+
+void ModuleLoader::embedding(const std::string& name, VocabEmbedding& to) {
+  loader_.table(name, to.table);
+  to.dtype = context_.dtype;
+  to.first = partition_.vocab.begin;
+  to.local = partition_.vocab.padded;
+  to.width = spec_of(table_, name).shape[1];
+}
+
+void ModuleLoader::head(const std::string& name, VocabLinear& to) {
+  matrix({&name, 1}, to.weight);
+  to.vocab = spec_of(table_, name).shape[0];
+}
+
+void ModuleLoader::table(const std::string& name, Buffer& to) { loader_.table(name, to); }
+
+void ModuleLoader::run(ModelInfo& info) {
+  loader_.run(context_.staging);
+  for (const auto& [buffer, offset] : offsets_) {
+    std::vector<float> values(buffer->bytes() / sizeof(float));
+    const Tensor device = buffer->view(DType::kF32, {static_cast<int64_t>(values.size())});
+    context_.backend.copy_out(values.data(), device);
+    for (float& value : values) value += offset;
+    context_.backend.copy_in(device, values.data());
+  }
+  info.weight_bytes = loader_.weight_bytes();
+  info.read_bytes = 0;
+  for (const std::unique_ptr<Weight>* product : products_) info.read_bytes += (*product)->bytes();
+}
+
+}  // namespace sluice
