@@ -61,4 +61,5 @@ else()
   target_link_libraries(dep::hwy INTERFACE ${SLUICE_HWY})
 endif()
 find_package(prometheus-cpp REQUIRED)
+find_package(CURL REQUIRED)
 

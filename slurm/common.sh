@@ -116,6 +116,22 @@ job::step() {
   return "$code"
 }
 
+# job::alone COMMAND...: runs it on the batch node itself, hands TERM and INT on, returns its exit code.
+job::alone() {
+  local code=127 pid="" signalled
+  trap 'signalled=1; [[ -z $pid ]] || kill -TERM "$pid" 2>/dev/null' TERM INT
+  "$@" &
+  pid=$!
+  while :; do
+    signalled=""
+    wait "$pid"
+    code=$?
+    [[ -n $signalled ]] || break # a signal interrupts wait, whose answer is then not the program's
+  done
+  trap - TERM INT
+  return "$code"
+}
+
 # Whether Slurm is taking this job's nodes for another. The job must then not end by itself: one that does counts as finished.
 job::preempted() { [[ $(scontrol -o show job "$SLURM_JOB_ID" 2>/dev/null) =~ PreemptTime=[0-9] ]]; }
 

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cluster/launch.h"
+#include "hub/cache.h"
 
 namespace sluice {
 namespace {
@@ -49,12 +50,6 @@ void check_unsupported(const Settings& settings) {
         "quantize (from {}): '{}' is not available; this build holds weights as float32, bfloat16 or float16. Unset it",
         settings.origin("quantize"), settings.text("quantize")));
   }
-  if (settings.has("revision")) {
-    throw Error(fmt::format(
-        "revision (from {}): '{}' names a revision on the hub, and this build reads folders. Give the folder of that "
-        "revision as --model",
-        settings.origin("revision"), settings.text("revision")));
-  }
   for (const auto& [variable, reason] : kWithoutEffect) {
     if (std::getenv(variable) != nullptr) {
       log_warning(fmt::format("{} is set and has no effect here: {}", variable, reason));
@@ -74,7 +69,10 @@ ModelSource model_source(const Settings& settings) {
     throw Error("no model: give --model FOLDER (or MODEL_ID in the environment), or --random-init SHAPE");
   }
   source.folder = settings.text("model");
-  if (source.folder != "null" && !std::filesystem::is_regular_file(source.folder / "config.json")) {
+  if (source.folder == "null") return source;
+  source.folder =
+      require_model(read_hub_settings(process_environment()), settings.text("model"), settings.text("revision"));
+  if (!std::filesystem::is_regular_file(source.folder / "config.json")) {
     throw Error(fmt::format(
         "model (from {}): {} holds no config.json; expected a folder with a checkpoint in Hugging Face layout "
         "(config.json, *.safetensors, tokenizer.json)",

@@ -12,7 +12,7 @@ ServedModel read_served_model(const Settings& settings) {
   ServedModel served;
   served.source = model_source(settings);
   served.null = served.source.folder == "null";
-  served.name = served.source.random_shape.empty() ? served.source.folder.string() : served.source.random_shape;
+  served.name = served.source.random_shape.empty() ? settings.text("model") : served.source.random_shape;
   while (served.name.size() > 1 && served.name.back() == '/') served.name.pop_back();
   const bool has_files = !served.null && served.source.random_shape.empty();
   const std::filesystem::path tokenizer = settings.has("tokenizer") ? std::filesystem::path(settings.text("tokenizer"))

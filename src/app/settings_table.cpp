@@ -6,13 +6,13 @@ namespace sluice {
 // clang-format off
 const std::vector<SettingRow>& settings_table() {
   static const std::vector<SettingRow> rows = {
-      {Topic::kModel, {"model", {"SLUICE_MODEL", "MODEL_ID"}, "", "Checkpoint folder in Hugging Face layout, or 'null': fixed tokens without compute."}},
+      {Topic::kModel, {"model", {"SLUICE_MODEL", "MODEL_ID"}, "", "Checkpoint folder in Hugging Face layout, a downloaded model's name (ORG/NAME), or 'null': fixed tokens without compute."}},
       {Topic::kModel, {"random-init", {"SLUICE_RANDOM_INIT"}, "", "Named shape filled with random weights instead of a checkpoint."}},
       {Topic::kModel, {"tokenizer", {"SLUICE_TOKENIZER", "TOKENIZER"}, "", "Folder with tokenizer.json; default: the model's, or bytes with --random-init."}},
       {Topic::kModel, {"chat-template", {"SLUICE_CHAT_TEMPLATE"}, "", "File with a Jinja chat template that replaces the model's."}},
       {Topic::kModel, {"dtype", {"SLUICE_DTYPE", "DTYPE"}, "auto", "Weights as float32, bfloat16, float16, or auto for the checkpoint's own."}},
       {Topic::kModel, {"quantize", {"SLUICE_QUANTIZE", "QUANTIZE"}, "", "Weight quantisation; this build has none and refuses every value."}},
-      {Topic::kModel, {"revision", {"SLUICE_REVISION", "REVISION"}, "", "Revision on the hub; this build reads folders and refuses every value."}},
+      {Topic::kModel, {"revision", {"SLUICE_REVISION", "REVISION"}, "", "Branch, tag or commit of a downloaded model; default: main."}},
       {Topic::kRun, {"tp", {"SLUICE_TP", "TP", "NUM_SHARD"}, "", "Tensor-parallel ranks; default: as many as fit inside the hosts."}},
       {Topic::kRun, {"pp", {"SLUICE_PP", "PP"}, "", "Pipeline stages; default: tasks / tp."}},
       {Topic::kRun, {"tp-across-hosts", {"SLUICE_TP_ACROSS_HOSTS", "TP_ACROSS_HOSTS"}, "false", "Let a tensor-parallel group span hosts."}},

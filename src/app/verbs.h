@@ -16,6 +16,9 @@ void add_generate(CLI::App& app, int& exit_code);
 void add_chat(CLI::App& app, int& exit_code);
 void add_info(CLI::App& app, int& exit_code);
 void add_bench(CLI::App& app, int& exit_code);
+void add_download(CLI::App& app, int& exit_code);
+void add_verify(CLI::App& app, int& exit_code);
+void add_plan(CLI::App& app, int& exit_code);
 void add_bench_serve(CLI::App& bench, int& exit_code);  // `bench serve`, added by add_bench
 
 }  // namespace sluice

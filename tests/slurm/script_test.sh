@@ -57,6 +57,11 @@ check() {
   printf 'ok    %s\n' "$sentence"
 }
 
+check "a download outside Slurm becomes the program" "sluice download" "exit=0" -- MODEL_ID=org/model slurm/download.sh
+check "a download job runs on its own node" "sluice download" "!srun" "exit=0" -- SLURM_JOB_ID=77 MODEL_ID=org/model slurm/download.sh
+check "a download without a model says what to set" "MODEL_ID=ORG/NAME" "exit=2" -- SLURM_JOB_ID=77 slurm/download.sh
+check "a site without internet on its nodes is told" "login or data node" -- SLURM_JOB_ID=77 MODEL_ID=org/model SITE_NODE_INTERNET=no slurm/download.sh
+
 job=(SLURM_JOB_ID=77 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=n1)
 check "a job without a task count starts one task" "--nodes=1 --ntasks=1 --mpi=none" "!--cpus-per-task" "bin/sluice serve" "exit=0" -- "${job[@]}"
 check "two nodes without a task count start one task each" "--nodes=2 --ntasks=2 --mpi=pmix" -- "${job[@]}" SLURM_JOB_NUM_NODES=2

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// sluice plan MODEL: from config.json alone, on which GPUs the model fits, and the line that submits it.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "app/options.h"
+#include "app/progress.h"
+#include "app/verbs.h"
+#include "base/error.h"
+#include "hub/cache.h"
+#include "launch/plan.h"
+
+namespace sluice {
+namespace {
+
+struct PlanOptions {
+  std::string model, revision, dtype = "auto", quantize;
+  std::vector<std::string> gpus;
+  int64_t context = 0, sequences = 1, tp = 0, pp = 0, gpus_per_node = 4;
+  double utilization = 0.9;
+  bool json = false;
+};
+
+ModelSource source_of(const PlanOptions& options) {
+  ModelSource source;
+  source.dtype = options.dtype;
+  const std::vector<std::string> shapes = random_shapes();
+  std::error_code error;
+  if (std::find(shapes.begin(), shapes.end(), options.model) != shapes.end() &&
+      !std::filesystem::exists(options.model, error)) {
+    source.random_shape = options.model;
+    return source;
+  }
+  const std::filesystem::path path = options.model;
+  source.folder = path.filename() == "config.json" && std::filesystem::is_regular_file(path, error)
+                      ? (path.has_parent_path() ? path.parent_path() : ".")
+                      : require_model(read_hub_settings(process_environment()), options.model, options.revision);
+  return source;
+}
+
+double weight_bytes(const PlanOptions& options, const ModelInfo& model) {
+  if (options.quantize.empty()) return static_cast<double>(dtype_bytes(parse_dtype(model.dtype)));
+  if (options.quantize == "int8" || options.quantize == "bitsandbytes" || options.quantize == "fp8") return 1.0;
+  if (options.quantize == "int4" || options.quantize == "gptq" || options.quantize == "awq")
+    return 0.5625;  // with scales
+  throw Error(fmt::format("--quantize '{}': expected int8, bitsandbytes, int4, gptq, awq or fp8", options.quantize));
+}
+
+nlohmann::json fit_json(const Fit& fit) {
+  return {{"gpu", fit.gpu.name},
+          {"gpus", fit.ranks()},
+          {"tp", fit.tp},
+          {"pp", fit.pp},
+          {"weights_gib", fit.weights_gib},
+          {"fixed_gib", fit.fixed_gib},
+          {"room_gib", fit.room_gib},
+          {"cache_tokens", fit.cache_tokens},
+          {"tokens_per_s_limit", fit.tokens_per_s}};
+}
+
+int run(PlanOptions& options) {
+  const ModelSource source = source_of(options);
+  PlanRequest request;
+  request.model = read_model_info(source);
+  const ModelInfo& m = request.model;
+  request.bytes_per_weight = weight_bytes(options, m);
+  request.bytes_per_cache = static_cast<double>(dtype_bytes(parse_dtype(m.dtype)));
+  request.context = options.context > 0 ? options.context : std::min<int64_t>(m.max_positions, 4096);
+  if (request.context > m.max_positions)
+    throw Error(fmt::format("--context {} is more than the model's {} positions", request.context, m.max_positions));
+  request.sequences = options.sequences;
+  request.utilization = options.utilization;
+  request.gpus_per_node = static_cast<int>(options.gpus_per_node);
+  std::vector<GpuType> types;
+  for (const std::string& name : options.gpus) types.push_back(find_gpu(name));
+  if (types.empty()) types = gpu_types();
+  if ((options.tp > 0) != (options.pp > 0)) (options.tp > 0 ? options.pp : options.tp) = 1;
+
+  const double gib = static_cast<double>(m.parameters) * request.bytes_per_weight / (1024.0 * 1024 * 1024);
+  const double token = 2.0 * static_cast<double>(m.n_layers * m.n_kv_heads * m.head_dim) * request.bytes_per_cache;
+  nlohmann::json out = {{"model", options.model},
+                        {"family", m.family},
+                        {"parameters", m.parameters},
+                        {"weights_gib", gib},
+                        {"cache_bytes_per_token", token},
+                        {"context", request.context},
+                        {"sequences", request.sequences},
+                        {"fits", nlohmann::json::array()},
+                        {"does_not_fit", nlohmann::json::array()}};
+  if (!options.json) {
+    fmt::print("{}: {}, {:.2f} billion parameters, {:.1f} GiB as {}; cache {} per token\n", options.model, m.family,
+               static_cast<double>(m.parameters) * 1e-9, gib, options.quantize.empty() ? m.dtype : options.quantize,
+               format_bytes(token));
+    fmt::print("for {} sequence{} of {} tokens, {:.0f} % of each GPU's memory:\n\n", request.sequences,
+               request.sequences == 1 ? "" : "s", request.context, 100 * request.utilization);
+    fmt::print("{:<18} {:>5} {:>3} {:>3} {:>13} {:>12} {:>14} {:>16}\n", "GPU", "GPUs", "tp", "pp", "weights each",
+               "cache room", "cache tokens", "tokens/s, limit");
+  }
+  std::optional<Fit> best;
+  std::vector<std::string> misfits;
+  for (const GpuType& type : types) {
+    std::optional<Fit> fit;
+    if (options.tp > 0) {
+      fit = layout_fit(request, type, static_cast<int>(options.tp), static_cast<int>(options.pp));
+      if (fit->room_gib < 0) {
+        misfits.push_back(fmt::format("{} ({:.1f} GiB of weights and {:.1f} of {:.1f} used otherwise)", type.name,
+                                      fit->weights_gib, fit->fixed_gib, type.memory_gib * request.utilization));
+        fit.reset();
+      }
+    } else {
+      fit = smallest_fit(request, type);
+      if (!fit)
+        misfits.push_back(type.supported ? type.name : type.name + " (too old: compute capability 8.0 is needed)");
+    }
+    if (!fit) {
+      out["does_not_fit"].push_back(type.name);
+      continue;
+    }
+    out["fits"].push_back(fit_json(*fit));
+    out["fits"].back()["submit"] = submit_line(request, *fit, options.model);
+    if (!best || fit->ranks() < best->ranks()) best = fit;
+    if (options.json) continue;
+    fmt::print("{:<18} {:>5} {:>3} {:>3} {:>9.1f} GiB {:>8.1f} GiB {:>14} {:>16}\n", type.name, fit->ranks(), fit->tp,
+               fit->pp, fit->weights_gib, fit->room_gib, fit->cache_tokens,
+               fit->tokens_per_s > 0 ? fmt::format("{:.0f}", fit->tokens_per_s) : "-");
+  }
+  if (options.json) {
+    fmt::print("{}\n", out.dump(1));
+  } else {
+    if (!misfits.empty()) fmt::print("\ndoes not fit: {}\n", fmt::join(misfits, ", "));
+    if (best) fmt::print("\n{}\n", submit_line(request, *best, options.model));
+  }
+  if (!best) {
+    throw Error(fmt::format(
+        "{} fits on none of these; try --quantize int8 or int4, a shorter --context, or larger GPUs", options.model));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<PlanOptions>();
+  CLI::App* verb =
+      app.add_subcommand("plan", "From config.json alone: which GPUs a model needs, and the line that submits it.");
+  verb->add_option("MODEL", options->model,
+                   "Folder, config.json, downloaded model (ORG/NAME) or named shape [MODEL_ID].")
+      ->envname("MODEL_ID")
+      ->required();
+  verb->add_option("--revision", options->revision, "Branch, tag or commit of a downloaded model.");
+  verb->add_option("--gpus", options->gpus,
+                   "Kinds to consider: a100:40, a100:80/3g.40gb, h100, NAME:GIB; default: all known.");
+  verb->add_option("--dtype", options->dtype, "float32, bfloat16, float16 or auto.")->capture_default_str();
+  verb->add_option("--quantize", options->quantize, "int8, int4, gptq, awq or fp8.");
+  verb->add_option("--context", options->context, "Tokens of one sequence; default: the model's, at most 4096.")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+  verb->add_option("--sequences", options->sequences, "Sequences that must fit at once.")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  verb->add_option("--tp", options->tp, "Only this number of tensor-parallel ranks.")->check(CLI::Range(1, 64));
+  verb->add_option("--pp", options->pp, "Only this number of pipeline stages.")->check(CLI::Range(1, 64));
+  verb->add_option("--gpus-per-node", options->gpus_per_node, "GPUs of a node.")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  verb->add_option("--gpu-memory-utilization", options->utilization, "Share of a GPU's memory to use.")
+      ->check(CLI::Range(0.1, 1.0))
+      ->capture_default_str();
+  verb->add_flag("--json", options->json, "Machine-readable.");
+  verb->callback([options, &exit_code] { exit_code = run(*options); });
+}
+
+}  // namespace sluice

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// A file that is arriving in pieces. Beside the bytes (DIGEST.part) a small mapped file (DIGEST.part-state) counts what
+// each piece holds, so that a process killed at any moment leaves both in step and the next one goes on from there.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+namespace sluice {
+
+class PartFile {
+ public:
+  // Opens or makes both files for `size` bytes in pieces of `piece`; a state of another size or version starts afresh.
+  // Throws Error.
+  PartFile(const std::filesystem::path& blob, uint64_t size, uint64_t piece);
+  ~PartFile();
+  PartFile(const PartFile&) = delete;
+  PartFile& operator=(const PartFile&) = delete;
+
+  uint64_t size() const { return size_; }
+  int64_t pieces() const { return pieces_; }
+  uint64_t begin(int64_t piece) const { return static_cast<uint64_t>(piece) * piece_; }
+  uint64_t length(int64_t piece) const;
+  uint64_t done(int64_t piece) const;  // bytes from its begin that are written
+  uint64_t done() const;               // over all pieces
+  uint64_t frontier() const;           // bytes from the start of the file without a gap; any thread
+  bool complete() const { return done() == size_; }
+
+  // Appends to the piece. Throws Error naming a full disk or an exhausted quota.
+  void append(int64_t piece, const char* bytes, size_t n);
+  void reset();  // nothing is there any more
+  // Reads what lies before the frontier.
+  void read(uint64_t at, void* to, size_t n) const;
+  // Syncs, renames the bytes to the blob, removes the state. Throws Error.
+  void finish();
+  void remove();  // both files
+
+ private:
+  struct State;
+  std::filesystem::path blob_, part_, state_path_;
+  uint64_t size_, piece_;
+  int64_t pieces_;
+  int fd_ = -1;
+  State* state_ = nullptr;
+  size_t state_bytes_ = 0;
+};
+
+}  // namespace sluice

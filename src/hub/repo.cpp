@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "hub/repo.h"
+
+#include <fmt/format.h>
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <thread>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "hub/digest.h"
+
+namespace sluice {
+namespace {
+using Json = nlohmann::json;
+constexpr size_t kAnswerLimit = size_t{64} << 20;  // bytes of one listing page
+constexpr int kAttempts = 6;
+constexpr int kRedirects = 8;
+
+std::string header(const GetResult& result, const char* name) {
+  const auto found = result.headers.find(name);
+  return found == result.headers.end() ? std::string() : found->second;
+}
+
+void check_path(const std::string& path) {
+  bool good = !path.empty() && path.size() < 1024 && path.find('\\') == path.npos && path.find('\0') == path.npos;
+  for (size_t begin = 0; good && begin <= path.size();) {
+    const size_t end = std::min(path.find('/', begin), path.size());
+    const std::string part = path.substr(begin, end - begin);
+    good = !part.empty() && part != "." && part != "..";
+    begin = end + 1;
+  }
+  if (!good)
+    throw Error(fmt::format("the hub lists a file named '{}'; expected a relative path inside the model", path));
+}
+
+Json parse(const std::string& body, const std::string& what) {
+  Json json = Json::parse(body, nullptr, false);
+  if (json.is_discarded()) throw Error(fmt::format("{}: the hub's answer is not JSON: {:.200}", what, body));
+  return json;
+}
+
+RepoFile read_entry(const Json& entry) {
+  RepoFile file;
+  file.path = entry.value("path", std::string());
+  check_path(file.path);
+  const auto lfs = entry.find("lfs");
+  const bool large = lfs != entry.end() && lfs->is_object();
+  const Json& holder = large ? *lfs : entry;
+  const auto size = holder.find("size");
+  const auto oid = holder.find("oid");
+  if (size == holder.end() || !size->is_number_unsigned() || oid == holder.end() || !oid->is_string() ||
+      !is_content_name(oid->get<std::string>())) {
+    throw Error(fmt::format("the hub's entry for {} lacks a size or a digest; found {}", file.path, entry.dump()));
+  }
+  file.size = size->get<uint64_t>();
+  file.digest = oid->get<std::string>();
+  return file;
+}
+
+// Link: <URL>; rel="next"
+std::string next_page(const GetResult& result) {
+  const std::string link = header(result, "link");
+  const size_t rel = link.find("rel=\"next\"");
+  if (rel == link.npos) return {};
+  const size_t open = link.rfind('<', rel), close = link.find('>', open);
+  return open == link.npos || close == link.npos ? std::string() : link.substr(open + 1, close - open - 1);
+}
+}  // namespace
+
+void check_revision(const std::string& revision) {
+  const bool good = !revision.empty() && revision.front() != '/' && revision.front() != '.' && revision.back() != '/' &&
+                    revision.find("..") == revision.npos && revision.find("//") == revision.npos &&
+                    std::all_of(revision.begin(), revision.end(), [](unsigned char c) {
+                      return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.' || c == '/';
+                    });
+  if (!good) throw Error(fmt::format("revision '{}' is no branch, tag or commit", revision));
+}
+
+bool worth_retrying(const GetResult& result) {
+  return result.status == 0 || !result.error.empty() || result.status == 408 || result.status == 429 ||
+         result.status >= 500;
+}
+
+double retry_delay(const GetResult& result, int attempt) {
+  const std::string after = header(result, "retry-after");
+  if (!after.empty() && std::isdigit(static_cast<unsigned char>(after[0])) != 0)
+    return std::clamp(std::atof(after.c_str()), 0.0, 300.0);
+  // ratelimit: "api";r=0;t=57
+  const std::string limit = header(result, "ratelimit");
+  if (const size_t t = limit.find("t="); result.status == 429 && t != limit.npos)
+    return std::clamp(std::atof(limit.c_str() + t + 2), 0.0, 300.0);
+  return std::min(30.0, 0.5 * static_cast<double>(1 << std::min(attempt, 6)));
+}
+
+std::string explain_refusal(const GetResult& result, const HubSettings& hub, const std::string& what) {
+  if (result.status == 0 || !result.error.empty()) {
+    return fmt::format("{}: {}. Compute nodes of many clusters have no internet: download on a login or data node",
+                       what, result.error.empty() ? "no answer" : result.error);
+  }
+  const std::string code = header(result, "x-error-code"), message = header(result, "x-error-message");
+  const std::string said = message.empty() ? std::string() : fmt::format(" ({})", message);
+  const std::string token = hub.token.empty() ? fmt::format("no token is set: put one into {} (mode 0600) or HF_TOKEN",
+                                                            hub.token_file.string())
+                                              : fmt::format("the token of {} was sent", hub.token_origin);
+  if (code == "GatedRepo") {
+    return fmt::format("{}: access needs the licence to be accepted on the model's page at {}{}; {}", what,
+                       hub.endpoint, said, token);
+  }
+  if (code == "RevisionNotFound") return fmt::format("{}: there is no such revision{}", what, said);
+  if (code == "EntryNotFound") return fmt::format("{}: there is no such file at that revision{}", what, said);
+  if (result.status == 401 || code == "RepoNotFound") {
+    return fmt::format("{}: the hub knows no such model, or it is private{}; {}", what, said, token);
+  }
+  if (result.status == 403) return fmt::format("{}: access is refused{}; {}", what, said, token);
+  if (result.status == 404) return fmt::format("{}: not found at {}{}", what, hub.endpoint, said);
+  if (result.status == 407) return fmt::format("{}: the proxy wants a login (407); see https_proxy", what);
+  if (result.status == 429) {
+    return fmt::format("{}: too many requests from this address (429){}; others may share it. {}", what, said,
+                       hub.token.empty() ? "A token raises the limit" : "Try again later");
+  }
+  return fmt::format("{}: the hub answers {}{}", what, result.status, said);
+}
+
+Answer hub_get(Transfers& transfers, const HubSettings& hub, const std::string& url, const std::string& what) {
+  for (int attempt = 0;; ++attempt) {
+    std::string at = url;
+    Answer answer;
+    for (int hop = 0;; ++hop) {
+      Get get;
+      get.url = at;
+      if (url_origin(at) == url_origin(hub.endpoint)) get.bearer = hub.token;
+      answer = get_whole(transfers, get, kAnswerLimit);
+      const std::string location = header(answer.result, "location");
+      if (answer.result.status < 300 || answer.result.status >= 400 || location.empty()) break;
+      if (hop == kRedirects)
+        throw Error(fmt::format("{}: more than {} redirects, last to {}", what, kRedirects, location));
+      at = resolve_location(at, location);
+    }
+    if (answer.result.status == 200 && answer.result.error.empty()) return answer;
+    if (!worth_retrying(answer.result) || attempt + 1 == kAttempts)
+      throw Error(explain_refusal(answer.result, hub, what));
+    const double delay = retry_delay(answer.result, attempt);
+    log_warning(fmt::format("{}; again in {:.1f} s", explain_refusal(answer.result, hub, what), delay));
+    std::this_thread::sleep_for(std::chrono::duration<double>(delay));
+  }
+}
+
+RepoListing list_repo(Transfers& transfers, const HubSettings& hub, const std::string& repo,
+                      const std::string& revision) {
+  const std::string base = fmt::format("{}/api/models/{}", hub.endpoint, repo);
+  const std::string what = fmt::format("model '{}' at revision '{}'", repo, revision);
+  const Json info =
+      parse(hub_get(transfers, hub, fmt::format("{}/revision/{}", base, url_quote(revision, false)), what).body, what);
+  RepoListing listing;
+  listing.commit = info.value("sha", std::string());
+  if (!is_content_name(listing.commit) || listing.commit.size() != 40)
+    throw Error(fmt::format("{}: the hub names no commit; found sha '{}'", what, listing.commit));
+  std::string url = fmt::format("{}/tree/{}?recursive=true", base, listing.commit);
+  std::set<std::string> pages;
+  while (!url.empty()) {
+    if (!pages.insert(url).second) throw Error(fmt::format("{}: the listing leads back to itself at {}", what, url));
+    const Answer page = hub_get(transfers, hub, url, what);
+    const Json entries = parse(page.body, what);
+    if (!entries.is_array()) throw Error(fmt::format("{}: expected a list of files, found {:.200}", what, page.body));
+    for (const Json& entry : entries) {
+      if (entry.is_object() && entry.value("type", std::string()) == "file") listing.files.push_back(read_entry(entry));
+    }
+    const std::string next = next_page(page.result);
+    url = next.empty() ? std::string() : resolve_location(url, next);
+  }
+  return listing;
+}
+
+std::string file_url(const HubSettings& hub, const std::string& repo, const std::string& commit,
+                     const std::string& path) {
+  return fmt::format("{}/{}/resolve/{}/{}", hub.endpoint, repo, commit, url_quote(path, true));
+}
+
+namespace {
+bool matches(const std::string& path, const std::vector<std::string>& patterns) {
+  const std::string name = path.substr(path.rfind('/') + 1);
+  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+    return ::fnmatch(pattern.c_str(), path.c_str(), 0) == 0 || ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+  });
+}
+}  // namespace
+
+std::vector<RepoFile> choose_files(const std::vector<RepoFile>& files, const std::vector<std::string>& include,
+                                   const std::vector<std::string>& exclude) {
+  const auto any = [&](const char* ending) {
+    return std::any_of(files.begin(), files.end(), [&](const RepoFile& file) {
+      return file.path.find('/') == file.path.npos && file.path.ends_with(ending);
+    });
+  };
+  const bool safetensors = any(".safetensors");
+  const bool bin = !safetensors && any(".bin");
+  const bool nemo = !safetensors && !bin && any(".nemo");
+  std::vector<RepoFile> out;
+  for (const RepoFile& file : files) {
+    if (matches(file.path, exclude)) continue;
+    if (!include.empty()) {
+      if (matches(file.path, include)) out.push_back(file);
+      continue;
+    }
+    const std::string& p = file.path;
+    if (p.find('/') != p.npos) continue;  // other formats and samples live in folders
+    const bool weights = (safetensors && p.ends_with(".safetensors") && !p.starts_with("consolidated")) ||
+                         (bin && p.ends_with(".bin") && p != "training_args.bin") || (nemo && p.ends_with(".nemo"));
+    const bool index = p.ends_with(".index.json");
+    const bool wanted_index =
+        index && ((safetensors && p.find("safetensors") != p.npos) || (bin && p.ends_with(".bin.index.json")));
+    const bool text = !index && (p.ends_with(".json") || p.ends_with(".txt") || p.ends_with(".jinja") ||
+                                 p.ends_with(".model") || p.ends_with(".tiktoken") || p.ends_with(".yaml"));
+    if (weights || wanted_index || text || p.starts_with("LICENSE")) out.push_back(file);
+  }
+  return out;
+}
+
+}  // namespace sluice

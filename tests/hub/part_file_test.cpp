@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "hub/part_file.h"
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "hub/digest.h"
+
+using namespace sluice;
+namespace fs = std::filesystem;
+
+namespace {
+struct Folder {
+  fs::path path;
+  Folder() {
+    char name[] = "/tmp/sluice-part-XXXXXX";
+    path = ::mkdtemp(name);
+  }
+  ~Folder() { fs::remove_all(path); }
+};
+}  // namespace
+
+TEST_CASE("pieces arrive in any order, survive reopening, and become the file") {
+  const Folder folder;
+  const fs::path blob = folder.path / "blobs/x";
+  {
+    PartFile part(blob, 10, 4);
+    CHECK(part.pieces() == 3);
+    CHECK(part.length(2) == 2);
+    part.append(1, "efgh", 4);
+    part.append(0, "ab", 2);
+    CHECK(part.frontier() == 2);
+    CHECK(part.done() == 6);
+  }
+  PartFile part(blob, 10, 4);
+  CHECK(part.done() == 6);
+  part.append(0, "cd", 2);
+  CHECK(part.frontier() == 8);
+  part.append(2, "ij", 2);
+  CHECK(part.complete());
+  part.finish();
+  CHECK(read_file(blob) == "abcdefghij");
+  CHECK(std::distance(fs::directory_iterator(blob.parent_path()), {}) == 1);
+}
+
+TEST_CASE("a state of another size, or one that promises more than there is, starts afresh") {
+  const Folder folder;
+  const fs::path blob = folder.path / "x";
+  { PartFile(blob, 10, 4).append(0, "abcd", 4); }
+  { CHECK(PartFile(blob, 12, 4).done() == 0); }
+  { PartFile(blob, 12, 4).append(2, "abcd", 4); }
+  fs::resize_file(blob.string() + ".part", 3);
+  CHECK(PartFile(blob, 12, 4).done() == 0);
+  std::ofstream(blob.string() + ".part-state") << "garbage";
+  CHECK(PartFile(blob, 12, 4).done() == 0);
+}
+
+TEST_CASE("an empty file is complete from the start") {
+  const Folder folder;
+  PartFile part(folder.path / "x", 0, 4);
+  CHECK(part.complete());
+  part.finish();
+  CHECK(read_file(folder.path / "x").empty());
+}
+
+TEST_CASE("digests are the hub's: sha256, and git's sha1 of a blob") {
+  const Folder folder;
+  std::ofstream(folder.path / "x") << "hello\n";
+  CHECK(file_digest(folder.path / "x", std::string(40, '0')) == "ce013625030ba8dba906f756967f9e9ca394464a");
+  CHECK(file_digest(folder.path / "x", std::string(64, '0')) ==
+        "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03");
+  CHECK_THROWS_AS(Digest("xyz", 3), Error);
+}
