@@ -2,15 +2,33 @@
 #include "api/dialect.h"
 
 #include <algorithm>
-
-#include "api/json.h"
-
 namespace sluice {
 namespace {
 
 std::vector<Dialect>& registry() {
   static std::vector<Dialect> all;
   return all;
+}
+
+// Whether `path` fits `pattern`, where {} stands for one byte or more; collects what each {} covers, the first as
+// little as possible.
+bool fits(std::string_view pattern, std::string_view path, std::vector<std::string>& arguments) {
+  const size_t hole = pattern.find("{}");
+  if (hole == std::string_view::npos) return pattern == path;
+  if (path.substr(0, hole) != pattern.substr(0, hole)) return false;
+  const std::string_view rest = pattern.substr(hole + 2);
+  for (size_t length = 1; hole + length <= path.size(); ++length) {
+    arguments.emplace_back(path.substr(hole, length));
+    if (fits(rest, path.substr(hole + length), arguments)) return true;
+    arguments.pop_back();
+  }
+  return false;
+}
+
+size_t literal_size(const std::string& pattern) {
+  size_t size = pattern.size();
+  for (size_t at = pattern.find("{}"); at != std::string::npos; at = pattern.find("{}", at + 2)) size -= 2;
+  return size;
 }
 
 }  // namespace
@@ -26,9 +44,11 @@ std::span<const Dialect> dialects() { return registry(); }
 
 Router::Router(std::span<const Dialect> dialects) {
   for (const Dialect& dialect : dialects)
-    for (const Route& route : dialect.routes) entries_.push_back({&route, &dialect, false});
-  std::stable_sort(entries_.begin(), entries_.end(),
-                   [](const Match& a, const Match& b) { return a.route->priority > b.route->priority; });
+    for (const Route& route : dialect.routes) entries_.push_back({&route, &dialect, false, {}});
+  std::stable_sort(entries_.begin(), entries_.end(), [](const Match& a, const Match& b) {
+    const size_t x = literal_size(a.route->path), y = literal_size(b.route->path);
+    return x != y ? x > y : a.route->priority > b.route->priority;
+  });
   for (size_t i = 0; i < entries_.size(); ++i) {
     for (size_t j = i + 1; j < entries_.size(); ++j) {
       const Route &a = *entries_[i].route, &b = *entries_[j].route;
@@ -41,9 +61,17 @@ Router::Router(std::span<const Dialect> dialects) {
 
 Router::Match Router::find(std::string_view method, std::string_view path) const {
   bool path_exists = false;
+  std::string_view pattern;  // the first that fits: no other is asked
   for (const Match& entry : entries_) {
-    if (entry.route->path != path) continue;
-    if (entry.route->method == method) return entry;
+    std::vector<std::string> arguments;
+    if (path_exists ? entry.route->path != pattern : !fits(entry.route->path, path, arguments)) continue;
+    pattern = entry.route->path;
+    if (entry.route->method == method) {
+      if (path_exists) fits(pattern, path, arguments);
+      Match match = entry;
+      match.arguments = std::move(arguments);
+      return match;
+    }
     path_exists = true;
   }
   if (method == "HEAD") return find("GET", path);
@@ -53,7 +81,9 @@ Router::Match Router::find(std::string_view method, std::string_view path) const
   const std::string_view folder = path.substr(0, path.find('/', 1));
   for (const Match& entry : entries_) {
     const std::string_view own = entry.route->path;
-    if (path_exists ? own == path : own.size() > folder.size() && own.starts_with(folder) && own[folder.size()] == '/')
+    std::vector<std::string> arguments;
+    if (path_exists ? fits(own, path, arguments)
+                    : own.size() > folder.size() && own.starts_with(folder) && own[folder.size()] == '/')
       none.dialect = entry.dialect;
   }
   return none;
@@ -63,20 +93,24 @@ Router::Match Router::find(const HttpRequest& request) const {
   Match first = find(request.method, request.path);
   if (first.route == nullptr || !first.route->claims) return first;
   std::vector<Match> all = claimants(request);
-  return all.empty() ? first : all.front();
+  if (all.empty()) return first;
+  all.front().arguments = std::move(first.arguments);
+  return all.front();
 }
 
 std::vector<Router::Match> Router::claimants(const HttpRequest& request) const {
   std::vector<Match> all;
-  std::vector<std::string> keys;
+  const Match first = find(request.method, request.path);
+  if (first.route == nullptr) return all;
+  BodyOutline body;
   bool scanned = false;
   for (const Match& entry : entries_) {
-    if (entry.route->path != request.path || entry.route->method != request.method) continue;
+    if (entry.route->path != first.route->path || entry.route->method != first.route->method) continue;
     if (entry.route->claims && !scanned) {
-      keys = top_level_keys(request.body);
+      body = outline(request.body);
       scanned = true;
     }
-    if (!entry.route->claims || entry.route->claims(request.headers, keys)) all.push_back(entry);
+    if (!entry.route->claims || entry.route->claims(request.headers, body)) all.push_back(entry);
   }
   return all;
 }

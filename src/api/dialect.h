@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "api/http.h"
+#include "api/json.h"
 #include "api/service.h"
 #include "base/error.h"
 
@@ -23,13 +24,14 @@ struct RouteContext {
 };
 
 struct Route {
-  std::string method, path;  // exact
+  std::string method;
+  std::string path;  // exact, or with {} for any text; the pattern with the most literal text wins
   // Runs on the connection's thread; RequestError and std::exception become the dialect's error reply.
   std::function<void(const HttpRequest&, Reply&, const RouteContext&)> handler;
   bool open = false;        // answers without the key
   bool needs_model = true;  // refused with kUnavailable unless ready
-  // Told apart by headers and the names of the body's members where several routes share (method, path). Empty: always.
-  std::function<bool(const Headers&, std::span<const std::string> keys)> claims = {};
+  // Told apart by headers and the body's members where several routes share (method, path). Empty: always.
+  std::function<bool(const Headers&, const BodyOutline&)> claims = {};
   int priority = 0;  // the highest that claims wins; where none claims, the highest of all answers
 };
 
@@ -61,7 +63,8 @@ class Router {
   struct Match {
     const Route* route = nullptr;  // nullptr: unknown path
     const Dialect* dialect = nullptr;
-    bool wrong_method = false;  // the path exists with other methods
+    bool wrong_method = false;                // the path exists with other methods
+    std::vector<std::string> arguments = {};  // what stands for each {}
   };
   // Before the body is known: the highest priority of (method, path); decides who reports errors. HEAD falls back to
   // GET.
@@ -71,7 +74,7 @@ class Router {
   std::vector<Match> claimants(const HttpRequest& request) const;
 
  private:
-  std::vector<Match> entries_;  // by descending priority, then name
+  std::vector<Match> entries_;  // by literal text of the path, then priority, both descending, then name
 };
 
 }  // namespace sluice

@@ -2,7 +2,10 @@
 // A request and its reply as a dialect sees them: no socket, no thread. Owned by the connection that carries them.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,13 +25,24 @@ class Headers {
 };
 
 struct HttpRequest {
-  std::string method;  // upper case
-  std::string path;    // decoded, without the query
+  std::string method;                  // upper case
+  std::string path;                    // decoded, without the query
+  std::vector<std::string> arguments;  // what the route's {} stand for
   Headers headers;
   std::string body;
   std::string id;        // x-request-id as given, else drawn
   double arrived = 0;    // monotonic seconds
   bool is_json() const;  // content-type application/json or application/*+json
+};
+
+// What one exchange cost, for the request log; filled by whoever runs its engine requests.
+struct Account {
+  std::mutex mutex;  // of all that follows
+  bool keep_prompts = false;
+  int32_t requests = 0, finished = 0;
+  int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  double queue_seconds = 0, prefill_seconds = 0, decode_seconds = 0;  // the longest of the requests
+  std::vector<std::vector<int32_t>> prompts;                          // only when kept
 };
 
 struct Reply {
@@ -43,6 +57,8 @@ struct Reply {
   // Set by the server. Registers a function that is called at most once, from another thread, when the client goes away
   // before the reply is complete. It must not block.
   std::function<void(std::function<void()>)> when_gone;
+
+  std::shared_ptr<Account> account;  // set by the server when there is a request log
 
   void content(int code, std::string type, std::string text) {
     status = code;

@@ -55,8 +55,9 @@ Value convert(const Node& node) {
 }
 
 // Collects the members of the outermost object and skips the rest.
-struct KeyScanner : nlohmann::json_sax<Node> {
-  std::vector<std::string> keys;
+struct OutlineScanner : nlohmann::json_sax<Node> {
+  BodyOutline outline;
+  bool names_model = false;
   int depth = 0;
   bool object = false;
 
@@ -69,14 +70,19 @@ struct KeyScanner : nlohmann::json_sax<Node> {
   bool number_integer(number_integer_t) override { return true; }
   bool number_unsigned(number_unsigned_t) override { return true; }
   bool number_float(number_float_t, const string_t&) override { return true; }
-  bool string(string_t&) override { return true; }
+  bool string(string_t& text) override {
+    if (depth == 1 && names_model) outline.model = text;
+    return true;
+  }
   bool binary(binary_t&) override { return true; }
   bool start_object(std::size_t) override { return enter(true); }
   bool start_array(std::size_t) override { return enter(false); }
   bool end_object() override { return --depth, true; }
   bool end_array() override { return --depth, true; }
   bool key(string_t& name) override {
-    if (depth == 1) keys.push_back(name);
+    if (depth != 1) return true;
+    names_model = name == "model";
+    outline.keys.push_back(name);
     return true;
   }
   bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
@@ -236,10 +242,12 @@ std::string JsonView::dump() const {
 
 Value JsonView::value() const { return missing() ? Value() : convert(node_of(node_)); }
 
-std::vector<std::string> top_level_keys(std::string_view text) {
-  KeyScanner scanner;
+bool BodyOutline::has(std::string_view key) const { return std::find(keys.begin(), keys.end(), key) != keys.end(); }
+
+BodyOutline outline(std::string_view text) {
+  OutlineScanner scanner;
   Node::sax_parse(text.begin(), text.end(), &scanner);
-  return std::move(scanner.keys);
+  return std::move(scanner.outline);
 }
 
 void append_json_text(std::string& out, std::string_view text) {

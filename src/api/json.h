@@ -58,8 +58,13 @@ class JsonBody {
   std::unique_ptr<Impl> impl_;
 };
 
-// The names of a body's top-level members; empty when it is no JSON object. Reads without building the tree.
-std::vector<std::string> top_level_keys(std::string_view text);
+// What a body says about itself at a glance, read without building the tree; empty when it is no JSON object.
+struct BodyOutline {
+  std::vector<std::string> keys;  // names of the outermost members
+  std::string model;              // their "model", where that is a string
+  bool has(std::string_view key) const;
+};
+BodyOutline outline(std::string_view text);
 
 // Writing. Text is valid UTF-8; control characters, quotes and backslashes are escaped.
 void append_json_string(std::string& out, std::string_view text);  // with quotes

@@ -3,6 +3,8 @@
 // are read when the page is asked for. Names follow TGI (tgi_), vLLM (vllm:) where they mean the same, else sluice_.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -10,6 +12,23 @@
 #include "api/service.h"
 
 namespace sluice {
+
+// Calls of one model name, as Triton counts them. Seconds.
+struct CallStats {
+  struct Times {
+    double total = 0, queue = 0, input = 0, infer = 0, output = 0;
+  };
+  struct Batch {
+    uint64_t count = 0;
+    Times sum;
+  };
+  uint64_t succeeded = 0, failed = 0;
+  uint64_t inferences = 0;  // rows of all calls that succeeded
+  double failed_seconds = 0;
+  double last = 0;  // wall clock of the last success
+  Times sum;
+  std::map<int64_t, Batch> batches;  // by rows of a call
+};
 
 class Metrics {
  public:
@@ -25,6 +44,9 @@ class Metrics {
   void validated(double seconds);                // parsing and tokenising one request
   void connection(int change);                   // +1 opened, -1 closed
   void replied(int status);
+  void called(std::string_view model, int64_t batch, const CallStats::Times& times);
+  void call_failed(std::string_view model, double seconds);
+  CallStats calls(std::string_view model) const;
 
   std::string text(const Service& service) const;
 

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "api/json.h"
+#include "api/request_log.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -69,18 +70,21 @@ void unreadable(int status, Reply& reply) {
 }  // namespace
 
 struct Server::Impl {
-  Impl(ServerOptions o, std::span<const Dialect> dialects) : options(std::move(o)), router(dialects) {}
+  Impl(ServerOptions o, std::span<const Dialect> dialects) : options(std::move(o)), router(dialects) {
+    if (!options.request_log.empty()) log = std::make_unique<RequestLog>(options.request_log, options.log_prompts);
+  }
 
   void fail(const Dialect* dialect, Failure failure, const HttpRequest& request, Reply& reply) const {
     Reply fresh;
     fresh.when_gone = std::move(reply.when_gone);
+    fresh.account = std::move(reply.account);
     reply = std::move(fresh);
     if (dialect != nullptr && dialect->error) return dialect->error(failure, request, reply);
     plain_error(failure.status != 0 ? failure.status : 500, failure.message, "request", reply);
   }
 
-  void route(HttpRequest& request, const Transport::ReadBody& read_body, Reply& reply) const {
-    Router::Match match = router.find(request.method, request.path);
+  void route(HttpRequest& request, const Transport::ReadBody& read_body, Reply& reply, Router::Match& match) const {
+    match = router.find(request.method, request.path);
     if (match.route == nullptr) {
       std::string message = match.wrong_method ? fmt::format("{} is not offered by {}", request.method, request.path)
                                                : fmt::format("there is no {}", request.path.substr(0, 256));
@@ -129,6 +133,7 @@ struct Server::Impl {
                     request, reply);
     }
     match = router.find(request);
+    request.arguments = match.arguments;
     try {
       match.route->handler(request, reply, context);
     } catch (const RequestError& error) {
@@ -157,15 +162,23 @@ struct Server::Impl {
 
   void handle(HttpRequest& request, const Transport::ReadBody& read_body, Reply& reply) const {
     request.id = request_id(request.headers.get("x-request-id"));
-    route(request, read_body, reply);
+    if (log != nullptr) log->open(reply);
+    Router::Match match;
+    route(request, read_body, reply, match);
     reply.headers.add("x-request-id", request.id);
     if (!options.job_id.empty()) reply.headers.add("x-job-id", options.job_id);
     metrics->replied(reply.status);
+    if (log != nullptr) {
+      const Service* served = service.load();
+      log->close(request, match.dialect != nullptr ? match.dialect->name : "", reply,
+                 served != nullptr ? served->tokenizer : nullptr);
+    }
     log_debug(fmt::format("{} {} {} {}", request.id, request.method, request.path, reply.status));
   }
 
   ServerOptions options;
   Router router;
+  std::unique_ptr<RequestLog> log;
   Metrics* metrics = nullptr;
   std::atomic<ServerState> state = ServerState::kLoading;
   std::atomic<const Service*> service = nullptr;

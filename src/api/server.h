@@ -17,9 +17,11 @@ namespace sluice {
 
 struct ServerOptions {
   std::string host = "0.0.0.0";
-  std::vector<int> ports;  // candidates in order, the first free one is taken; {0}: any
-  std::string key;         // asked for by every route that is not open; empty: none is asked (AUTH=none)
-  std::string job_id;      // sent as x-job-id when not empty
+  std::vector<int> ports;    // candidates in order, the first free one is taken; {0}: any
+  std::string key;           // asked for by every route that is not open; empty: none is asked (AUTH=none)
+  std::string job_id;        // sent as x-job-id when not empty
+  std::string request_log;   // file for one JSON line per request, "-" for standard error; empty: none
+  bool log_prompts = false;  // prompts go into it too
   TransportOptions transport;
 };
 

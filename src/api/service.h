@@ -33,6 +33,10 @@ struct ModelFacts {
   double top_p = 1.0;
   int32_t top_k = 0;  // 0: off
   double repetition_penalty = 1.0;
+  std::string family;        // "llama"
+  int64_t parameters = 0;    // of the whole model
+  int64_t weight_bytes = 0;  // of the checkpoint's files, or of what stands for them
+  std::string quantization;  // empty: weights are of `dtype`
 };
 
 struct Service {

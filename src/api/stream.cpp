@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/stream.h"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -92,7 +93,7 @@ class Generation::SourceSink final : public Sink {
 };
 
 Generation::Generation(const Service& service, Reply& reply, Mode mode)
-    : service_(service), shared_(std::make_shared<Shared>()), started_(monotonic_seconds()) {
+    : service_(service), shared_(std::make_shared<Shared>()), account_(reply.account), started_(monotonic_seconds()) {
   shared_->mode = mode;
   if (reply.when_gone) {
     reply.when_gone([shared = shared_] {
@@ -117,6 +118,12 @@ Generation::~Generation() {
 
 void Generation::start(GenerateRequest request) {
   service_.metrics->request_started(request);
+  if (account_ != nullptr) {
+    std::lock_guard lock(account_->mutex);
+    ++account_->requests;
+    account_->prompt_tokens += static_cast<int64_t>(request.prompt.size());
+    if (account_->keep_prompts) account_->prompts.push_back(request.prompt);
+  }
   std::shared_ptr<Sink> sink;
   Shared::Source* source = nullptr;
   {
@@ -161,8 +168,18 @@ Generation::Next Generation::next(std::vector<Event>& events, double seconds) {
   }
   if (shared_->open != 0) return Next::kIdle;
   lock.unlock();
-  for (const auto& source : shared_->sources)
-    service_.metrics->request_finished(source->usage, started_, shared_->first_output);
+  for (const auto& source : shared_->sources) {
+    const Usage& usage = source->usage;
+    service_.metrics->request_finished(usage, started_, shared_->first_output);
+    if (account_ == nullptr) continue;
+    std::lock_guard account_lock(account_->mutex);
+    ++account_->finished;
+    account_->cached_tokens += usage.cached_tokens;
+    account_->generated_tokens += usage.generated_tokens;
+    account_->queue_seconds = std::max(account_->queue_seconds, usage.queue_seconds);
+    account_->prefill_seconds = std::max(account_->prefill_seconds, usage.prefill_seconds);
+    account_->decode_seconds = std::max(account_->decode_seconds, usage.decode_seconds);
+  }
   return Next::kDone;
 }
 
@@ -222,6 +239,66 @@ std::vector<Answer> assemble(std::vector<Event>& events, int32_t source, int32_t
     }
   }
   return answers;
+}
+
+std::optional<Finished> run(const Service& service, Reply& reply, GenerateRequest request) {
+  std::vector<GenerateRequest> one;
+  one.push_back(std::move(request));
+  auto all = run_all(service, reply, std::move(one));
+  if (!all) return {};
+  return std::move(all->front());
+}
+
+std::optional<std::vector<Finished>> run_all(const Service& service, Reply& reply,
+                                             std::vector<GenerateRequest> requests) {
+  const double started = monotonic_seconds();
+  std::vector<int32_t> choices;
+  Generation generation(service, reply, Generation::Mode::kWhole);
+  for (GenerateRequest& request : requests) {
+    choices.push_back(request.n);
+    generation.start(std::move(request));
+  }
+  std::vector<Event> events;
+  if (!generation.collect(events)) return {};
+  std::vector<Finished> all(choices.size());
+  for (size_t i = 0; i < all.size(); ++i) {
+    all[i].answers = assemble(events, static_cast<int32_t>(i), choices[i]);
+    for (const Answer& answer : all[i].answers) service.metrics->finish_reason(answer.finish);
+    all[i].prompt = generation.prompt(i);
+    all[i].usage = generation.usage(i);
+    all[i].seconds = monotonic_seconds() - started;
+  }
+  return all;
+}
+
+void stream(const Service& service, Reply& reply, GenerateRequest request, std::shared_ptr<StreamWriter> writer) {
+  auto generation = std::make_shared<Generation>(service, reply, Generation::Mode::kStream);
+  generation->start(std::move(request));
+  reply.stream = [&service, generation, writer = std::move(writer),
+                  events = std::vector<Event>()](std::string& out) mutable {
+    try {
+      switch (generation->next(events, kKeepAliveSeconds)) {
+        case Generation::Next::kIdle:
+          writer->idle(out);
+          return true;
+        case Generation::Next::kGone:
+          return false;
+        case Generation::Next::kEvents:
+          for (const Event& event : events) {
+            if (event.finish != FinishReason::kNone) service.metrics->finish_reason(event.finish);
+            writer->event(out, event);
+          }
+          return true;
+        case Generation::Next::kDone:
+          break;
+      }
+      writer->done(out, generation->usage(0));
+    } catch (const RequestError& error) {
+      service.metrics->request_failed("generation");
+      writer->failed(out, error);
+    }
+    return false;
+  };
 }
 
 }  // namespace sluice

@@ -4,12 +4,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "api/http.h"
 #include "api/service.h"
+#include "base/error.h"
 
 namespace sluice {
 
@@ -50,7 +52,8 @@ class Generation {
   class SourceSink;
   const Service& service_;
   std::shared_ptr<Shared> shared_;
-  double started_ = 0;  // monotonic seconds
+  std::shared_ptr<Account> account_;  // null without a request log
+  double started_ = 0;                // monotonic seconds
 };
 
 // One choice of a finished generation, put together from its events.
@@ -64,6 +67,29 @@ struct Answer {
 };
 // Answers of one source, in order of choice.
 std::vector<Answer> assemble(std::vector<Event>& events, int32_t source, int32_t n);
+
+// Requests run to their end. Nothing when the client left before it.
+struct Finished {
+  std::vector<Answer> answers;
+  std::vector<TokenInfo> prompt;  // with prompt_logprobs
+  Usage usage;
+  double seconds = 0;  // submission to end
+};
+std::optional<Finished> run(const Service& service, Reply& reply, GenerateRequest request);
+std::optional<std::vector<Finished>> run_all(const Service& service, Reply& reply,
+                                             std::vector<GenerateRequest> requests);
+
+// How one dialect writes one streamed request.
+class StreamWriter {
+ public:
+  virtual ~StreamWriter() = default;
+  virtual void event(std::string& out, const Event& event) = 0;
+  virtual void done(std::string& out, const Usage& usage) = 0;
+  virtual void failed(std::string& out, const RequestError& error) = 0;
+  virtual void idle(std::string&) {}  // nothing came for kKeepAliveSeconds
+};
+// Submits the request (throws as Engine::submit) and makes `reply` stream its output; headers are the caller's.
+void stream(const Service& service, Reply& reply, GenerateRequest request, std::shared_ptr<StreamWriter> writer);
 
 // Server-sent events.
 inline constexpr double kKeepAliveSeconds = 15;  // a comment goes out when nothing else did

@@ -10,15 +10,42 @@
 
 namespace sluice {
 
-ModelFacts read_model_facts(const ServedModel& model, const std::string& id, const ExecutorInfo& executor) {
+std::vector<std::string> served_names(const Settings& settings, const ServedModel& model) {
+  if (!settings.has("served-model-name")) return {model.name};
+  std::vector<std::string> names(1);
+  for (const char c : settings.text("served-model-name")) {
+    if (c == ',')
+      names.emplace_back();
+    else
+      names.back() += c;
+  }
+  for (const std::string& name : names)
+    if (name.empty() || name.front() == ' ' || name.back() == ' ')
+      throw Error(fmt::format("served-model-name (from {}): expected names with commas between them, found '{}'",
+                              settings.origin("served-model-name"), settings.text("served-model-name")));
+  return names;
+}
+
+ModelFacts read_model_facts(const ServedModel& model, const std::vector<std::string>& names,
+                            const ExecutorInfo& executor) {
   ModelFacts facts;
-  facts.id = id;
+  facts.id = names[0];
+  facts.aliases.assign(names.begin() + 1, names.end());
   facts.root = model.name;
   const std::string base = std::filesystem::path(model.name).filename().string();
-  if (base != id) facts.aliases.push_back(base);
-  if (model.name != id) facts.aliases.push_back(model.name);
+  if (base != facts.id) facts.aliases.push_back(base);
+  if (model.name != facts.id) facts.aliases.push_back(model.name);
   facts.dtype = executor.model.dtype;
   facts.max_context = executor.limits.max_context;
+  facts.family = executor.model.family;
+  facts.parameters = executor.model.parameters;
+  facts.weight_bytes = static_cast<int64_t>(executor.model.weight_bytes);
+  if (!model.null && !model.source.folder.empty()) {
+    uintmax_t bytes = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(model.source.folder))
+      if (entry.is_regular_file() && entry.path().extension() == ".safetensors") bytes += entry.file_size();
+    if (bytes > 0) facts.weight_bytes = static_cast<int64_t>(bytes);
+  }
   const std::filesystem::path path = model.source.folder / "generation_config.json";
   if (model.null || model.source.folder.empty() || !std::filesystem::exists(path)) return facts;
   const auto config = nlohmann::json::parse(read_file(path), nullptr, false);

@@ -114,7 +114,8 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   endpoint.id = id;
   endpoint.host = read_host_facts().host;
   endpoint.job_id = launch.job_id ? std::to_string(*launch.job_id) : "";
-  endpoint.model = settings.has("served-model-name") ? settings.text("served-model-name") : model.name;
+  const std::vector<std::string> names = served_names(settings, model);
+  endpoint.model = names[0];
   if (key) endpoint.key_file = make_key(home, id, launch.restart_count > 0).string();
   endpoint.pid = ::getpid();
   endpoint.start_time = wall_seconds();
@@ -127,6 +128,8 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   for (const uint16_t port : http_ports(launch.job_id, fixed, read_port_limits())) server_options.ports.push_back(port);
   if (key) server_options.key = read_key(endpoint.key_file);
   server_options.job_id = endpoint.job_id;
+  server_options.request_log = settings.text("request-log");
+  server_options.log_prompts = settings.flag("log-prompts");
   server_options.transport.max_body = static_cast<size_t>(settings.integer("payload-limit", 1, int64_t{1} << 40));
   Server server(server_options);
   endpoint.port = server.port();
@@ -161,7 +164,7 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
       world.all_loaded();
       service.bind(engine);
       service.chat = model.chat.get();
-      service.model = read_model_facts(model, endpoint.model, engine.info());
+      service.model = read_model_facts(model, names, engine.info());
       service.limits = request_limits(settings, engine.info());
       service.version = SLUICE_VERSION;
       service.started = wall_seconds();

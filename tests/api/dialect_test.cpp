@@ -26,9 +26,7 @@ Dialect speaking(std::string name, std::string key, int priority) {
   Route route;
   route.method = "POST";
   route.path = "/generate";
-  route.claims = [key](const Headers&, std::span<const std::string> keys) {
-    return std::find(keys.begin(), keys.end(), key) != keys.end();
-  };
+  route.claims = [key](const Headers&, const BodyOutline& body) { return body.has(key); };
   route.priority = priority;
   d.routes.push_back(route);
   return d;
@@ -52,6 +50,27 @@ TEST_CASE("dialects that share a path are told apart by the body's members") {
   CHECK(router.find(with_body(R"({"inputs":1,"prompt":1})")).dialect->name == "a");
   CHECK(router.claimants(with_body(R"({"inputs":1,"prompt":1})")).size() == 2);
   CHECK(router.find(with_body("nonsense")).dialect->name == "a");
+}
+
+TEST_CASE("a hole in a path stands for any text, and more literal text wins") {
+  Dialect d;
+  d.name = "a";
+  for (const char* path :
+       {"/v2/models/{}", "/v2/models/{}/versions/{}/generate", "/v2/models/{}/generate", "/v2/models/stats"}) {
+    Route route;
+    route.method = "GET";
+    route.path = path;
+    d.routes.push_back(route);
+  }
+  const Dialect one[] = {d};
+  Router router(one);
+  CHECK(router.find("GET", "/v2/models/stats").route->path == "/v2/models/stats");
+  CHECK(router.find("GET", "/v2/models/stats").arguments.empty());
+  CHECK(router.find("GET", "/v2/models/a/b").arguments == std::vector<std::string>{"a/b"});
+  CHECK(router.find("GET", "/v2/models/m/generate").arguments == std::vector<std::string>{"m"});
+  CHECK(router.find("GET", "/v2/models/m/versions/7/generate").arguments == std::vector<std::string>{"m", "7"});
+  CHECK(router.find("POST", "/v2/models/m/generate").wrong_method);
+  CHECK(router.find("GET", "/v2/models/").route == nullptr);
 }
 
 TEST_CASE("a generation that is dropped cancels what it started") {

@@ -62,6 +62,10 @@ struct FakeEngine {
     s.model.id = "test-model";
     s.model.aliases = {"other-name"};
     s.model.root = "models/test";
+    s.model.family = "llama";
+    s.model.parameters = 1500000;
+    s.model.weight_bytes = 6000000;
+    s.model.max_context = 2048;
     s.version = "0.1.0";
     s.started = 1700000000;
     s.metrics = &metrics;

@@ -65,8 +65,10 @@ TEST_CASE("what is not JSON, or nested without end, is refused") {
 }
 
 TEST_CASE("the names of a body's members are found without reading the rest") {
-  CHECK(top_level_keys(R"({"a":{"x":1},"b":[{"y":2}],"c":3})") == std::vector<std::string>{"a", "b", "c"});
-  CHECK(top_level_keys("[1,2]").empty());
-  CHECK(top_level_keys("nonsense").empty());
-  CHECK(top_level_keys(R"({"a":1,"b")").size() <= 2);
+  CHECK(outline(R"({"a":{"x":1},"b":[{"y":2}],"c":3})").keys == std::vector<std::string>{"a", "b", "c"});
+  CHECK(outline(R"({"a":{"model":"x"},"model":"y"})").model == "y");
+  CHECK(outline(R"({"model":7})").model.empty());
+  CHECK(outline("[1,2]").keys.empty());
+  CHECK(outline("nonsense").keys.empty());
+  CHECK(outline(R"({"a":1,"b")").keys.size() <= 2);
 }

@@ -26,7 +26,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       fuzz::demand(JsonBody(written).root().string() == string, "a string is not written as it was read");
     }
   });
-  top_level_keys(text);
+  outline(text);
   utf8_length(text);
   return 0;
 }

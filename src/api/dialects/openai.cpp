@@ -3,12 +3,9 @@
 #include <algorithm>
 
 #include "api/dialect.h"
-#include "api/dialects/openai_parse.h"
+#include "api/dialects/openai_answer.h"
 #include "api/dialects/openai_reply.h"
-#include "api/json.h"
-#include "api/metrics.h"
-#include "api/stream.h"
-#include "base/clock.h"
+#include "api/fields.h"
 
 namespace sluice::openai {
 namespace {
@@ -58,109 +55,53 @@ void error(const Failure& failure, const HttpRequest&, Reply& reply) {
   reply.json(named.status, std::move(out));
 }
 
-Frame frame_of(const HttpRequest& http, const Service& service) {
-  return {http.id, static_cast<int64_t>(wall_seconds()), service.model.id, "sluice-" + service.version};
-}
+bool claims_generation(const Headers& headers, const BodyOutline& body) { return !expects_tgi(headers, body); }
 
-Totals totals_of(const Generation& generation, bool only_prompt) {
-  Totals totals;
-  for (size_t i = 0; i < generation.sources(); ++i) {
-    const Usage& usage = generation.usage(i);
-    totals.prompt += usage.prompt_tokens;
-    totals.cached += usage.cached_tokens;
-    if (!only_prompt) totals.generated += usage.generated_tokens;
+void tokenize(const HttpRequest& http, Reply& reply, const Service& service) {
+  const JsonBody json = parse(http);
+  const JsonView body = json.root();
+  const Fields fields{body};
+  check_model(body, service.model);
+  std::vector<int32_t> ids;
+  if (body["messages"].missing()) {
+    const auto prompt = fields.string("prompt");
+    if (!prompt) invalid_field("prompt", "prompt: field required");
+    ids = service.tokenizer->encode(*prompt, fields.boolean("add_special_tokens", true));
+  } else {
+    const ToolUse tools = read_tools(body["tools"], {});
+    ids = service.tokenizer->encode(render_chat(body, service, tools), fields.boolean("add_special_tokens", false));
   }
-  return totals;
-}
-
-void answer_whole(const HttpRequest& http, Reply& reply, const Service& service, Call call) {
-  Generation generation(service, reply, Generation::Mode::kWhole);
-  for (const GenerateRequest& request : call.requests) generation.start(request);
-  std::vector<Event> events;
-  if (!generation.collect(events)) return;
-  std::vector<std::vector<Answer>> answers;
-  std::vector<std::vector<TokenInfo>> prompts;
-  for (size_t i = 0; i < call.requests.size(); ++i) {
-    answers.push_back(assemble(events, static_cast<int32_t>(i), call.n));
-    prompts.push_back(generation.prompt(i));
-    for (const Answer& answer : answers.back()) service.metrics->finish_reason(answer.finish);
-  }
-  reply.json(200, whole(call, frame_of(http, service), answers, prompts, totals_of(generation, call.only_prompt)));
-}
-
-// State of one stream; lives in the reply's closure.
-struct Stream {
-  Stream(const HttpRequest& http, const Service& s, Reply& reply, Call c)
-      : service(s),
-        call(std::move(c)),
-        chunks(call, frame_of(http, s)),
-        generation(s, reply, Generation::Mode::kStream),
-        offsets(call.requests.size() * static_cast<size_t>(call.n)) {}
-
-  bool produce(std::string& out) try {
-    if (!opened) {
-      opened = true;
-      open(out);
-      if (!out.empty()) return true;
+  std::string out = "{\"count\":", strings;
+  append_integer(out, static_cast<int64_t>(ids.size()));
+  out += ",\"max_model_len\":";
+  append_integer(out, service.limits.max_total_tokens);
+  out += ",\"tokens\":[";
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (i > 0) {
+      out += ',';
+      strings += ',';
     }
-    switch (generation.next(events, kKeepAliveSeconds)) {
-      case Generation::Next::kIdle:
-        out += kKeepAlive;
-        return true;
-      case Generation::Next::kGone:
-        return false;
-      case Generation::Next::kEvents:
-        for (const Event& event : events) append(out, event);
-        return true;
-      case Generation::Next::kDone:
-        break;
-    }
-    if (call.include_usage) chunks.usage(out, totals_of(generation, false));
-    out += "data: [DONE]\n\n";
-    return false;
-  } catch (const RequestError& failed) {
-    service.metrics->request_failed("generation");
-    out += "data: ";
-    append_error(out, 500, failed.what(), "InternalServerError", "");
-    out += "\n\ndata: [DONE]\n\n";
-    return false;
+    append_integer(out, ids[i]);
+    append_json_string(strings, service.tokenizer->token_text(ids[i]));
   }
+  out += "],\"token_strs\":";
+  out += fields.boolean("return_token_strs", false) ? "[" + strings + "]}" : "null}";
+  reply.json(200, std::move(out));
+}
 
-  void open(std::string& out) {
-    if (!call.chat && !call.echo) return;
-    for (size_t i = 0; i < offsets.size(); ++i)
-      chunks.opening(out, static_cast<int32_t>(i), call.echo ? call.prompts[i / static_cast<size_t>(call.n)] : "");
-  }
+void detokenize(const HttpRequest& http, Reply& reply, const Service& service) {
+  const JsonBody json = parse(http);
+  check_model(json.root(), service.model);
+  if (json.root()["tokens"].unset()) invalid_field("tokens", "tokens: field required");
+  const auto ids = read_ids("tokens", json.root()["tokens"], service.tokenizer->vocab_size());
+  std::string out = "{\"prompt\":";
+  append_json_string(out, service.tokenizer->decode(ids, false));
+  out += '}';
+  reply.json(200, std::move(out));
+}
 
-  void append(std::string& out, const Event& event) {
-    const bool finished = event.finish != FinishReason::kNone;
-    if (finished) service.metrics->finish_reason(event.finish);
-    // Part of a character, or of a possible stop string: nothing to say yet.
-    if (event.text.empty() && !finished && !call.logprobs) return;
-    const int32_t index = event.source * call.n + event.choice;
-    int64_t& offset = offsets[static_cast<size_t>(index)];
-    chunks.piece(out, index, event, offset);
-    if (call.logprobs) offset += utf8_length(event.token.text);
-  }
-
-  const Service& service;
-  Call call;
-  Chunks chunks;
-  Generation generation;
-  std::vector<Event> events;
-  std::vector<int64_t> offsets;  // per choice, characters of its tokens' text so far
-  bool opened = false;
-};
-
-void answer(const HttpRequest& http, Reply& reply, const Service& service, Call call) {
-  service.metrics->validated(monotonic_seconds() - http.arrived);
-  if (!call.stream) return answer_whole(http, reply, service, std::move(call));
-  auto state = std::make_shared<Stream>(http, service, reply, std::move(call));
-  for (const GenerateRequest& request : state->call.requests) state->generation.start(request);
-  reply.headers.add("content-type", "text/event-stream");
-  reply.headers.add("cache-control", "no-cache");
-  reply.headers.add("x-accel-buffering", "no");
-  reply.stream = [state](std::string& out) { return state->produce(out); };
+void embeddings(const HttpRequest&, Reply&, const RouteContext&) {
+  invalid_field("model", "The model does not support Embeddings API: this server only generates text");
 }
 
 const RegisterDialect registered{{
@@ -171,12 +112,30 @@ const RegisterDialect registered{{
              [](const HttpRequest&, Reply& reply, const RouteContext& c) { reply.json(200, models(*c.service)); }},
             {"POST", "/v1/chat/completions",
              [](const HttpRequest& http, Reply& reply, const RouteContext& c) {
-               answer(http, reply, *c.service, read_chat(http, *c.service));
-             }},
+               answer(http, reply, *c.service, read_chat(http, *c.service, Manner::kVllm));
+             },
+             false, true, claims_generation, 10},
             {"POST", "/v1/completions",
              [](const HttpRequest& http, Reply& reply, const RouteContext& c) {
-               answer(http, reply, *c.service, read_completion(http, *c.service));
+               answer(http, reply, *c.service, read_completion(http, *c.service, Manner::kVllm));
+             },
+             false, true, claims_generation, 10},
+            {"GET", "/v1/models/{}",
+             [](const HttpRequest& http, Reply& reply, const RouteContext& c) {
+               const ModelFacts& facts = c.service->model;
+               const std::string& asked = http.arguments[0];
+               if (asked != facts.id &&
+                   std::find(facts.aliases.begin(), facts.aliases.end(), asked) == facts.aliases.end())
+                 throw RequestError(RequestError::Kind::kUnknownModel, "The model `" + asked + "` does not exist.",
+                                    "model");
+               reply.json(200, model_card(*c.service));
              }},
+            {"POST", "/v1/embeddings", embeddings},
+            {"POST", "/tokenize",
+             [](const HttpRequest& http, Reply& reply, const RouteContext& c) { tokenize(http, reply, *c.service); },
+             false, true, [](const Headers&, const BodyOutline& body) { return !body.has("inputs"); }, 5},
+            {"POST", "/detokenize",
+             [](const HttpRequest& http, Reply& reply, const RouteContext& c) { detokenize(http, reply, *c.service); }},
             {"GET", "/version",
              [](const HttpRequest&, Reply& reply, const RouteContext& c) {
                reply.json(200, "{\"version\":\"" + c.service->version + "\"}");

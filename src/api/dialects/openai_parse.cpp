@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <charconv>
 
-#include "api/json.h"
+#include "api/fields.h"
+#include "api/prompt.h"
 #include "base/error.h"
 
 namespace sluice::openai {
@@ -14,71 +15,13 @@ namespace {
 
 using Kind = JsonView::Kind;
 
-[[noreturn]] void invalid(std::string param, const std::string& text) {
-  throw RequestError(RequestError::Kind::kValidation, text, std::move(param));
-}
-
-[[noreturn]] void wrong_type(const std::string& name, const JsonView& found, std::string_view expected) {
-  invalid(name, fmt::format("{}: expected {}, found {}", name, expected, found.describe()));
-}
-
-// Members of the body; null counts as absent.
-struct Fields {
-  JsonView body;
-
-  std::optional<double> number(const std::string& name) const {
-    JsonView node = body[name];
-    if (node.unset()) return {};
-    auto value = node.number();
-    if (!value) wrong_type(name, node, "a number");
-    return value;
-  }
-  std::optional<int64_t> integer(const std::string& name) const {
-    JsonView node = body[name];
-    if (node.unset()) return {};
-    auto value = node.integer();
-    if (!value) wrong_type(name, node, "an integer");
-    return value;
-  }
-  bool boolean(const std::string& name, bool otherwise) const {
-    JsonView node = body[name];
-    if (node.unset()) return otherwise;
-    auto value = node.boolean();
-    if (!value) wrong_type(name, node, "a boolean");
-    return *value;
-  }
-  double in_range(const std::string& name, double otherwise, double low, double high) const {
-    double value = number(name).value_or(otherwise);
-    if (!(value >= low && value <= high))
-      invalid(name, fmt::format("{} must be in [{:g}, {:g}], got {}.", name, low, high, value));
-    return value;
-  }
-};
-
-// Present and neither null, false, zero, empty, nor equal to the neutral value: somebody counts on it.
-bool asks(const JsonView& node, std::string_view neutral) {
-  switch (node.kind()) {
-    case Kind::kMissing:
-    case Kind::kNull:
-      return false;
-    case Kind::kBool:
-      return node.dump() != (neutral.empty() ? "false" : neutral);
-    case Kind::kInteger:
-    case Kind::kFloat:
-      return *node.number() != 0 && node.dump() != neutral;
-    case Kind::kString:
-      return !node.string_view().empty() && node.string_view() != neutral;
-    default:
-      return node.size() != 0;
-  }
-}
+[[noreturn]] void invalid(std::string param, const std::string& text) { invalid_field(std::move(param), text); }
 
 // Fields that change the answer and are not offered. `neutral`: a value that asks for nothing.
 struct Unsupported {
   std::string_view name, neutral;
 };
-constexpr Unsupported kUnsupported[] = {{"tools", ""},
-                                        {"functions", ""},
+constexpr Unsupported kUnsupported[] = {{"functions", ""},
                                         {"function_call", "none"},
                                         {"guided_json", ""},
                                         {"guided_regex", ""},
@@ -93,7 +36,6 @@ constexpr Unsupported kUnsupported[] = {{"tools", ""},
                                         {"allowed_token_ids", ""},
                                         {"bad_words", ""},
                                         {"chat_template", ""},
-                                        {"documents", ""},
                                         {"priority", ""},
                                         {"return_tokens_as_token_ids", ""},
                                         {"spaces_between_special_tokens", "true"},
@@ -105,19 +47,14 @@ constexpr Unsupported kUnsupported[] = {{"tools", ""},
                                         {"mm_processor_kwargs", ""},
                                         {"logits_processors", ""},
                                         {"thinking_token_budget", ""},
-                                        {"tool_prompt", ""},
                                         {"adapter_id", ""}};
 
 void refuse_unsupported(const JsonView& body) {
   for (const Unsupported& field : kUnsupported) {
     JsonView node = body[field.name];
     if (!asks(node, field.neutral)) continue;
-    if (node.kind() == Kind::kFloat && field.neutral == "1" && *node.number() == 1.0) continue;
     invalid(std::string(field.name), fmt::format("{} is not supported by this server; leave it out", field.name));
   }
-  JsonView choice = body["tool_choice"];
-  if (asks(choice, "none") && choice.string_view() != "auto")
-    invalid("tool_choice", "tool_choice is not supported by this server; leave it out");
   JsonView format = body["response_format"];
   if (!format.unset() && format["type"].string_view() != "text")
     invalid("response_format",
@@ -126,6 +63,13 @@ void refuse_unsupported(const JsonView& body) {
   JsonView modalities = body["modalities"];
   for (size_t i = 0; i < modalities.size(); ++i)
     if (modalities.at(i).string_view() != "text") invalid("modalities", "modalities: only \"text\" is supported");
+}
+
+}  // namespace
+
+bool expects_tgi(const Headers& headers, const BodyOutline& body) {
+  return body.model == "tgi" || body.model == "dummy" || body.has("tool_prompt") ||
+         headers.get("user-agent").find("hf_hub/") != std::string_view::npos;
 }
 
 void check_model(const JsonView& body, const ModelFacts& facts) {
@@ -140,42 +84,11 @@ void check_model(const JsonView& body, const ModelFacts& facts) {
                      fmt::format("The model `{}` does not exist. This server has `{}`.", name, facts.id), "model");
 }
 
-std::vector<std::string> read_stop(const JsonView& stop) {
-  std::vector<std::string> out;
-  if (stop.unset()) return out;
-  if (stop.kind() == Kind::kString) {
-    out.push_back(*stop.string());
-  } else if (stop.kind() == Kind::kArray) {
-    for (size_t i = 0; i < stop.size(); ++i) {
-      if (stop.at(i).kind() != Kind::kString) wrong_type("stop", stop.at(i), "a string or a list of strings");
-      out.push_back(*stop.at(i).string());
-    }
-  } else {
-    wrong_type("stop", stop, "a string or a list of strings");
-  }
-  for (const std::string& text : out)
-    if (text.empty()) invalid("stop", "stop cannot contain an empty string.");
-  return out;
-}
-
-std::vector<int32_t> read_ids(const std::string& name, const JsonView& list, int64_t vocab) {
-  std::vector<int32_t> ids;
-  if (list.unset()) return ids;
-  if (list.kind() != Kind::kArray) wrong_type(name, list, "a list of token ids");
-  ids.reserve(list.size());
-  for (size_t i = 0; i < list.size(); ++i) {
-    auto id = list.at(i).integer();
-    if (!id) wrong_type(name, list.at(i), "a token id");
-    if (*id < 0 || *id >= vocab)
-      invalid(name, fmt::format("{}: token id {} is outside the vocabulary of {} tokens", name, *id, vocab));
-    ids.push_back(static_cast<int32_t>(*id));
-  }
-  return ids;
-}
+namespace {
 
 std::vector<LogitBias> read_bias(const JsonView& map, int64_t vocab) {
   std::vector<LogitBias> out;
-  if (map.unset()) return out;
+  if (map.unset() || (map.kind() == Kind::kArray && map.size() == 0)) return out;
   if (map.kind() != Kind::kObject) wrong_type("logit_bias", map, "an object of token id to bias");
   for (const std::string& key : map.keys()) {
     int64_t id = -1;
@@ -193,15 +106,12 @@ std::vector<LogitBias> read_bias(const JsonView& map, int64_t vocab) {
 GenerateRequest read_common(const JsonView& body, const Service& service, Call& call) {
   const Fields fields{body};
   const ModelFacts& facts = service.model;
-  check_model(body, facts);
+  if (call.manner != Manner::kTgi) check_model(body, facts);
   refuse_unsupported(body);
   GenerateRequest r;
   SamplingParams& s = r.sampling;
-  const double temperature = fields.number("temperature").value_or(facts.temperature);
-  if (!(temperature >= 0))
-    invalid("temperature", fmt::format("temperature must be non-negative, got {}.", temperature));
-  s.greedy = temperature < 1e-5;
-  s.temperature = s.greedy ? 1.0f : static_cast<float>(temperature);
+  set_temperature(s, fields.number("temperature").value_or(call.manner == Manner::kFastChat ? 0.7 : facts.temperature),
+                  "temperature");
   const double top_p = fields.number("top_p").value_or(facts.top_p);
   if (!(top_p > 0 && top_p <= 1)) invalid("top_p", fmt::format("top_p must be in (0, 1], got {}.", top_p));
   s.top_p = static_cast<float>(top_p);
@@ -217,14 +127,12 @@ GenerateRequest read_common(const JsonView& body, const Service& service, Call& 
   s.repetition_penalty = static_cast<float>(repetition);
   const int64_t vocab = service.tokenizer->vocab_size();
   s.logit_bias = read_bias(body["logit_bias"], vocab);
-  if (JsonView seed = body["seed"]; !seed.unset()) {
-    auto large = seed.unsigned_integer();
-    auto number = seed.integer();
-    if (!large && !number) wrong_type("seed", seed, "an integer");
-    s.seed = large ? *large : static_cast<uint64_t>(*number);
-    r.has_seed = true;
-  }
-  r.stop = read_stop(body["stop"]);
+  const auto seed = fields.seed("seed");
+  s.seed = seed.value_or(0);
+  r.has_seed = seed.has_value();
+  r.stop = fields.strings("stop");
+  for (const std::string& text : r.stop)
+    if (text.empty()) invalid("stop", "stop cannot contain an empty string.");
   if (static_cast<int64_t>(r.stop.size()) > std::max<int64_t>(4, service.limits.max_stop_sequences))
     invalid("stop", fmt::format("stop supports up to {} strings, got {}.",
                                 std::max<int64_t>(4, service.limits.max_stop_sequences), r.stop.size()));
@@ -245,8 +153,7 @@ GenerateRequest read_common(const JsonView& body, const Service& service, Call& 
   if (JsonView options = body["stream_options"]; !options.unset()) {
     if (!call.stream) invalid("stream_options", "stream_options is only allowed together with stream");
     call.include_usage = Fields{options}.boolean("include_usage", false);
-    if (asks(options["continuous_usage_stats"], ""))
-      invalid("stream_options", "stream_options.continuous_usage_stats is not supported by this server; leave it out");
+    call.continuous_usage = call.include_usage && Fields{options}.boolean("continuous_usage_stats", false);
   }
   const int64_t best_of = fields.integer("best_of").value_or(n);
   if (best_of < n)
@@ -296,45 +203,14 @@ void fit(GenerateRequest& r, std::optional<int64_t> wanted, const std::string& p
                                       r.max_new_tokens, r.min_new_tokens));
 }
 
-Value read_content(const JsonView& content, bool takes_parts) {
-  if (content.unset()) return Value("");
-  if (content.kind() == Kind::kString) return content.value();
-  if (content.kind() != Kind::kArray) wrong_type("messages.content", content, "a string or a list of parts");
-  std::string joined;
-  for (size_t i = 0; i < content.size(); ++i) {
-    JsonView part = content.at(i);
-    std::string_view type = part.kind() == Kind::kString ? "text" : part["type"].string_view();
-    if (type != "text")
-      invalid("messages",
-              fmt::format("messages: a content part of type \"{}\" is not supported; this server takes text", type));
-    JsonView text = part.kind() == Kind::kString ? part : part["text"];
-    if (text.kind() != Kind::kString) wrong_type("messages.content.text", text, "a string");
-    if (i > 0) joined += '\n';
-    joined += text.string_view();
-  }
-  return takes_parts ? content.value() : Value(std::move(joined));
-}
-
-ChatInput read_messages(const JsonView& body, const ChatTemplate& chat) {
+ChatInput read_chat_input(const JsonView& body, const ChatTemplate& chat) {
   const Fields fields{body};
-  JsonView messages = body["messages"];
-  if (messages.unset()) invalid("messages", "messages: field required");
-  if (messages.kind() != Kind::kArray) wrong_type("messages", messages, "a list of messages");
-  if (messages.size() == 0) invalid("messages", "messages: at least one is needed");
   ChatInput input;
-  const bool takes_parts = chat.takes_content_parts();
-  List list;
-  for (size_t i = 0; i < messages.size(); ++i) {
-    JsonView message = messages.at(i);
-    if (message.kind() != Kind::kObject) wrong_type("messages", message, "a message with role and content");
-    if (message["role"].kind() != Kind::kString) wrong_type("messages.role", message["role"], "a string");
-    Dict dict;
-    for (const std::string& key : message.keys())
-      dict.set(key, key == "content" ? read_content(message[key], takes_parts) : message[key].value());
-    if (message["content"].missing()) dict.set("content", Value(""));
-    list.push_back(Value(std::move(dict)));
+  input.messages = read_messages(body["messages"], chat);
+  if (JsonView documents = body["documents"]; !documents.unset()) {
+    if (documents.kind() != Kind::kArray) wrong_type("documents", documents, "a list of documents");
+    input.documents = documents.value();
   }
-  input.messages = Value(std::move(list));
   input.add_generation_prompt = fields.boolean("add_generation_prompt", true);
   input.continue_final_message = fields.boolean("continue_final_message", false);
   if (input.continue_final_message) {
@@ -349,33 +225,39 @@ ChatInput read_messages(const JsonView& body, const ChatTemplate& chat) {
   return input;
 }
 
+}  // namespace
+
 JsonBody parse(const HttpRequest& request) {
   if (!request.headers.get("content-type").empty() && !request.is_json())
     throw RequestError(RequestError::Kind::kMalformed, "send the header Content-Type: application/json",
                        "content-type");
-  JsonBody body(request.body);
-  if (body.root().kind() != Kind::kObject) wrong_type("body", body.root(), "a JSON object");
-  return body;
+  return read_object(request.body);
 }
 
-}  // namespace
+std::string render_chat(const JsonView& body, const Service& service, const ToolUse& tools) {
+  const ChatTemplate& chat = chat_of(service, "use /v1/completions with the whole prompt");
+  ChatInput input = read_chat_input(body, chat);
+  show_tools(input, tools, chat, Fields{body}.string("tool_prompt").value_or(""));
+  return chat.render(input);
+}
 
-Call read_chat(const HttpRequest& request, const Service& service) {
+Call read_chat(const HttpRequest& request, const Service& service, Manner manner) {
   const JsonBody json = parse(request);
   const JsonView body = json.root();
   const Fields fields{body};
   Call call;
+  call.manner = manner;
   call.chat = true;
   GenerateRequest r = read_common(body, service, call);
-  if (service.chat == nullptr)
-    throw RequestError(RequestError::Kind::kTemplate,
-                       "this model has no chat template; use /v1/completions with the whole prompt", "messages");
   if (asks(body["echo"], "")) invalid("echo", "echo is not supported by the chat route; leave it out");
   const int64_t top = fields.integer("top_logprobs").value_or(0);
   const bool logprobs = fields.boolean("logprobs", false);
   if (top != 0 && !logprobs) invalid("top_logprobs", "top_logprobs needs logprobs to be true");
   if (logprobs) set_logprobs(r, call, top, "top_logprobs", service.limits);
-  const std::string prompt = service.chat->render(read_messages(body, *service.chat));
+  call.tools = read_tools(body["tools"], body["tool_choice"]);
+  if (call.tools.choice != ToolUse::Choice::kNone && logprobs)
+    invalid("logprobs", "logprobs together with tools are not supported; leave one of them out");
+  const std::string prompt = render_chat(body, service, call.tools);
   r.prompt = service.tokenizer->encode(prompt, fields.boolean("add_special_tokens", false));
   auto wanted = fields.integer("max_completion_tokens");
   if (!wanted) wanted = fields.integer("max_tokens");
@@ -384,11 +266,12 @@ Call read_chat(const HttpRequest& request, const Service& service) {
   return call;
 }
 
-Call read_completion(const HttpRequest& request, const Service& service) {
+Call read_completion(const HttpRequest& request, const Service& service, Manner manner) {
   const JsonBody json = parse(request);
   const JsonView body = json.root();
   const Fields fields{body};
   Call call;
+  call.manner = manner;
   GenerateRequest common = read_common(body, service, call);
   call.echo = fields.boolean("echo", false);
   if (auto top = fields.integer("logprobs")) set_logprobs(common, call, *top, "logprobs", service.limits);

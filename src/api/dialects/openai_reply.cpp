@@ -11,15 +11,60 @@ namespace {
 // As vLLM: minus infinity has no place in JSON.
 float floored(float logprob) { return std::max(logprob, -9999.0f); }
 
-void append_finish(std::string& out, FinishReason reason, std::string_view stop_text, int32_t stop_id) {
-  out += reason == FinishReason::kLength ? ",\"finish_reason\":\"length\",\"stop_reason\":"
-                                         : ",\"finish_reason\":\"stop\",\"stop_reason\":";
+// TGI tells a stop string from the end of the text, and in completion streams names the latter eos_token.
+std::string_view finish_name(const Call& call, FinishReason reason, bool chunk) {
+  if (reason == FinishReason::kLength) return "length";
+  if (call.manner != Manner::kTgi) return "stop";
+  if (reason == FinishReason::kStop) return "stop_sequence";
+  return chunk && !call.chat ? "eos_token" : "stop";
+}
+
+void append_finish(std::string& out, const Call& call, FinishReason reason, std::string_view stop_text, int32_t stop_id,
+                   bool chunk) {
+  out += ",\"finish_reason\":\"";
+  out += finish_name(call, reason, chunk);
+  out += '"';
+  if (call.manner == Manner::kTgi) return;
+  out += ",\"stop_reason\":";
   if (reason == FinishReason::kStop && !stop_text.empty())
     append_json_string(out, stop_text);
   else if (reason == FinishReason::kStop && stop_id >= 0)
     append_integer(out, stop_id);
   else
     out += "null";
+}
+
+void append_calls(std::string& out, const Call& call, std::string_view id, int64_t choice,
+                  const std::vector<ToolCall>& calls, bool chunk) {
+  out += "\"tool_calls\":[";
+  for (size_t i = 0; i < calls.size(); ++i) {
+    out += i > 0 ? ",{" : "{";
+    if (chunk) {
+      out += "\"index\":";
+      append_integer(out, static_cast<int64_t>(i));
+      out += ',';
+    }
+    out += "\"id\":\"call-";
+    append_json_text(out, id);
+    out += '-';
+    append_integer(out, choice);
+    out += '-';
+    append_integer(out, static_cast<int64_t>(i));
+    out += "\",\"type\":\"function\",\"function\":{";
+    if (call.manner == Manner::kTgi) out += "\"description\":null,";
+    out += "\"name\":";
+    append_json_string(out, calls[i].name);
+    out += ",\"arguments\":";
+    append_json_string(out, calls[i].arguments);
+    out += "}}";
+  }
+  out += ']';
+}
+
+// A named function was asked for: to the client that is an answer like any other.
+const char* calls_finish(const Call& call) {
+  const bool plain = call.tools.choice == ToolUse::Choice::kNamed || call.manner == Manner::kTgi;
+  return plain ? ",\"finish_reason\":\"stop\"" : ",\"finish_reason\":\"tool_calls\"";
 }
 
 void append_chat_entry(std::string& out, const TokenInfo& token) {
@@ -137,7 +182,17 @@ std::string whole(const Call& call, const Frame& frame, std::vector<std::vector<
         answer.finish = FinishReason::kLength;
       }
       if (call.chat) {
-        out += ",\"message\":{\"role\":\"assistant\",\"content\":";
+        const std::vector<ToolCall> calls = find_calls(call.tools, answer.text);
+        out += ",\"message\":{\"role\":\"assistant\",";
+        if (!calls.empty()) {
+          if (call.manner != Manner::kTgi) out += "\"content\":null,";
+          append_calls(out, call, frame.id, index - 1, calls, false);
+          out += "},\"logprobs\":null";
+          out += calls_finish(call);
+          out += call.manner == Manner::kTgi ? "}" : ",\"stop_reason\":null}";
+          continue;
+        }
+        out += "\"content\":";
         append_json_string(out, answer.text);
         out += "},\"logprobs\":";
         if (call.logprobs)
@@ -157,7 +212,7 @@ std::string whole(const Call& call, const Frame& frame, std::vector<std::vector<
           out += "null";
         }
       }
-      append_finish(out, answer.finish, answer.stop_text, answer.stop_id);
+      append_finish(out, call, answer.finish, answer.stop_text, answer.stop_id, false);
       out += '}';
     }
   }
@@ -167,9 +222,20 @@ std::string whole(const Call& call, const Frame& frame, std::vector<std::vector<
   return out;
 }
 
-Chunks::Chunks(const Call& call, const Frame& frame) : call_(call) {
+Chunks::Chunks(const Call& call, const Frame& frame) : call_(call), id_(frame.id) {
   head_ = "data: " + head(call, frame, true);
-  tail_ = call.include_usage ? "}],\"usage\":null}\n\n" : "}]}\n\n";
+}
+
+// Ends choice, choices and event.
+void Chunks::close(std::string& out, const Totals* so_far) const {
+  out += "}]";
+  if (so_far != nullptr) {
+    out += ",\"usage\":";
+    append_usage(out, *so_far);
+  } else if (call_.include_usage || call_.manner == Manner::kTgi) {
+    out += ",\"usage\":null";
+  }
+  out += "}\n\n";
 }
 
 void Chunks::opening(std::string& out, int32_t index, std::string_view echo) const {
@@ -183,14 +249,17 @@ void Chunks::opening(std::string& out, int32_t index, std::string_view echo) con
     append_json_string(out, echo);
   }
   out += ",\"logprobs\":null,\"finish_reason\":null";
-  out += tail_;
+  close(out, nullptr);
 }
 
-void Chunks::piece(std::string& out, int32_t index, const Event& event, int64_t offset) const {
+void Chunks::piece(std::string& out, int32_t index, const Event& event, int64_t offset, const Totals& so_far) const {
+  const bool tgi = call_.manner == Manner::kTgi;
   out += head_;
   out += "{\"index\":";
   append_integer(out, index);
-  out += call_.chat ? ",\"delta\":{\"content\":\"" : ",\"text\":\"";
+  out += !call_.chat ? ",\"text\":\""
+         : tgi       ? ",\"delta\":{\"role\":\"assistant\",\"content\":\""
+                     : ",\"delta\":{\"content\":\"";
   append_json_text(out, event.text);
   out += call_.chat ? "\"},\"logprobs\":" : "\",\"logprobs\":";
   if (call_.logprobs && event.has_token) {
@@ -201,11 +270,24 @@ void Chunks::piece(std::string& out, int32_t index, const Event& event, int64_t 
   } else {
     out += "null";
   }
-  if (event.finish == FinishReason::kNone)
-    out += ",\"finish_reason\":null";
+  const bool ended = event.finish != FinishReason::kNone;
+  if (ended)
+    append_finish(out, call_, event.finish, event.stop_text, event.stop_id, true);
   else
-    append_finish(out, event.finish, event.stop_text, event.stop_id);
-  out += tail_;
+    out += tgi && !call_.chat ? ",\"finish_reason\":\"\"" : ",\"finish_reason\":null";
+  const bool tells = call_.continuous_usage || (tgi && !call_.chat && ended);
+  close(out, tells ? &so_far : nullptr);
+}
+
+void Chunks::calls(std::string& out, int32_t index, const std::vector<ToolCall>& calls) const {
+  out += head_;
+  out += "{\"index\":";
+  append_integer(out, index);
+  out += ",\"delta\":{\"role\":\"assistant\",";
+  append_calls(out, call_, id_, index, calls, true);
+  out += "},\"logprobs\":null";
+  out += calls_finish(call_);
+  close(out, nullptr);
 }
 
 void Chunks::usage(std::string& out, const Totals& totals) const {
@@ -213,6 +295,18 @@ void Chunks::usage(std::string& out, const Totals& totals) const {
   out += "],\"usage\":";
   append_usage(out, totals);
   out += "}\n\n";
+}
+
+void append_stream_error(std::string& out, const Call& call, std::string_view message) {
+  out += "data: ";
+  if (call.manner == Manner::kTgi) {
+    out += "{\"error\":{\"message\":";
+    append_json_string(out, message);
+    out += ",\"http_status_code\":424}}";
+  } else {
+    append_error(out, 500, message, "InternalServerError", "");
+  }
+  out += "\n\n";
 }
 
 void append_error(std::string& out, int status, std::string_view message, std::string_view type,
@@ -231,8 +325,8 @@ void append_error(std::string& out, int status, std::string_view message, std::s
   out += "}}";
 }
 
-std::string models(const Service& service) {
-  std::string out = "{\"object\":\"list\",\"data\":[{\"id\":", created;
+std::string model_card(const Service& service) {
+  std::string out = "{\"id\":", created;
   append_integer(created, static_cast<int64_t>(service.started));
   append_json_string(out, service.model.id);
   out += ",\"object\":\"model\",\"created\":" + created + ",\"owned_by\":\"sluice\",\"root\":";
@@ -242,9 +336,10 @@ std::string models(const Service& service) {
   out +=
       ",\"permission\":[{\"id\":\"modelperm-0\",\"object\":\"model_permission\",\"created\":" + created +
       ",\"allow_create_engine\":false,\"allow_sampling\":true,\"allow_logprobs\":true,\"allow_search_indices\":false,"
-      "\"allow_view\":true,\"allow_fine_tuning\":false,\"organization\":\"*\",\"group\":null,\"is_blocking\":false}]}]"
-      "}";
+      "\"allow_view\":true,\"allow_fine_tuning\":false,\"organization\":\"*\",\"group\":null,\"is_blocking\":false}]}";
   return out;
 }
+
+std::string models(const Service& service) { return "{\"object\":\"list\",\"data\":[" + model_card(service) + "]}"; }
 
 }  // namespace sluice::openai

@@ -33,17 +33,24 @@ class Chunks {
   Chunks(const Call& call, const Frame& frame);
   void opening(std::string& out, int32_t index, std::string_view echo) const;  // role, or the echoed prompt
   // `offset`: characters of the choice's text before this chunk. `event` may lack text; its finish closes the choice.
-  void piece(std::string& out, int32_t index, const Event& event, int64_t offset) const;
+  // `so_far`: the usage up to here, told with continuous_usage and by TGI's last completion chunk.
+  void piece(std::string& out, int32_t index, const Event& event, int64_t offset, const Totals& so_far) const;
+  // A whole answer that turned out to be calls.
+  void calls(std::string& out, int32_t index, const std::vector<ToolCall>& calls) const;
   void usage(std::string& out, const Totals& totals) const;
 
  private:
   const Call& call_;
-  std::string head_;  // up to and including "index":
-  std::string tail_;  // after the choice
+  void close(std::string& out, const Totals* so_far) const;
+  std::string id_;
+  std::string head_;  // up to and including "choices":[
 };
 
 void append_error(std::string& out, int status, std::string_view message, std::string_view type,
                   std::string_view param);
-std::string models(const Service& service);
+// The error inside a stream, in the manner of `call`; [DONE] follows.
+void append_stream_error(std::string& out, const Call& call, std::string_view message);
+std::string models(const Service& service);      // the list
+std::string model_card(const Service& service);  // its one entry
 
 }  // namespace sluice::openai

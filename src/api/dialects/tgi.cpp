@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "api/dialect.h"
+#include "api/dialects/openai_parse.h"
+#include "api/dialects/tgi_more.h"
 #include "api/dialects/tgi_parse.h"
 #include "api/dialects/tgi_reply.h"
 #include "api/metrics.h"
@@ -171,9 +173,7 @@ auto with_body(F answer) {
   };
 }
 
-bool has_inputs(const Headers&, std::span<const std::string> keys) {
-  return std::find(keys.begin(), keys.end(), "inputs") != keys.end();
-}
+bool has_inputs(const Headers&, const BodyOutline& body) { return body.has("inputs"); }
 
 void health(const HttpRequest&, Reply& reply, const RouteContext& context) {
   if (context.state == ServerState::kReady) return reply.content(200, "text/plain", "");
@@ -197,9 +197,30 @@ void root(const HttpRequest&, Reply& reply, const RouteContext& context) {
   }
 }
 
+// Browsers and Ollama's clients are answered in their own way.
+bool plain_root(const Headers& headers, const BodyOutline&) {
+  return headers.get("accept").find("text/html") == std::string_view::npos &&
+         !headers.get("user-agent").starts_with("ollama");
+}
+
 // True for `/` when the model is a plain text generator or a local path, as TGI decides it.
 bool compat_full_text(const Service& service) {
   return service.model.pipeline_tag.empty() || service.model.pipeline_tag == "text-generation";
+}
+
+void compat(const HttpRequest& http, Reply& reply, const Service& s, const Parameters& p) {
+  if (p.stream) return stream(http, reply, s, p, compat_full_text(s));
+  Parameters filled = p;
+  if (!filled.return_full_text) filled.return_full_text = compat_full_text(s);
+  whole(http, reply, s, filled, true);
+}
+
+// Whatever the body looks like: generation, chat or completion.
+void invocations(const HttpRequest& http, Reply& reply, const RouteContext& context) {
+  const BodyOutline body = outline(http.body);
+  if (!body.has("inputs") && body.has("messages")) return chat(http, reply, context);
+  if (!body.has("inputs") && body.has("prompt")) return completion(http, reply, context);
+  with_body(compat)(http, reply, context);
 }
 
 const RegisterDialect registered{{
@@ -215,22 +236,30 @@ const RegisterDialect registered{{
              with_body([](const HttpRequest& http, Reply& reply, const Service& s, const Parameters& p) {
                stream(http, reply, s, p, false);
              })},
-            {"POST", "/", with_body([](const HttpRequest& http, Reply& reply, const Service& s, const Parameters& p) {
-               if (p.stream) return stream(http, reply, s, p, compat_full_text(s));
-               Parameters filled = p;
-               if (!filled.return_full_text) filled.return_full_text = compat_full_text(s);
-               whole(http, reply, s, filled, true);
-             })},
+            {"POST", "/", with_body(compat)},
+            {"POST", "/invocations", invocations},
+            {"POST", "/vertex",
+             [](const HttpRequest& http, Reply& reply, const RouteContext& context) {
+               try {
+                 vertex(http, reply, context);
+               } catch (const BodyRejection& rejection) {
+                 reply.content(rejection.status, "text/plain; charset=utf-8", rejection.text);
+               }
+             }},
+            {"POST", "/chat_tokenize", chat_tokenize},
+            {"POST", "/v1/chat/completions", chat, false, true, openai::expects_tgi, 1},
+            {"POST", "/v1/completions", completion, false, true, openai::expects_tgi, 1},
             {"POST", "/tokenize",
              with_body([](const HttpRequest&, Reply& reply, const Service& s, const Parameters& p) {
                if (p.inputs.empty()) throw RequestError(RequestError::Kind::kValidation, "`inputs` cannot be empty");
-               reply.json(200, tokens(s, p.inputs));
+               reply.json(200, tokens(s, p.inputs, true));
              }),
              false, true, has_inputs, 10},
-            {"GET", "/", root, false, false},
+            {"GET", "/", root, false, false, plain_root, 30},
             {"HEAD", "/", root, true, false},
             {"GET", "/health", health, true, false},
             {"GET", "/ping", health, true, false},
+            {"POST", "/ping", health, true, false},
             {"GET", "/info",
              [](const HttpRequest&, Reply& reply, const RouteContext& c) { reply.json(200, info(*c.service)); }},
             {"GET", "/metrics",

@@ -90,7 +90,10 @@ Parameters read(const HttpRequest& request) {
   } catch (const RequestError& error) {
     reject(400, fmt::format("Failed to parse the request body as JSON: {}", error.what()));
   }
-  const JsonView root = body->root();
+  return read_parameters(body->root());
+}
+
+Parameters read_parameters(const JsonView& root) {
   if (root.kind() != JsonView::Kind::kObject) wrong_type("body", root, "struct GenerateRequest");
   Parameters p;
   JsonView inputs = root["inputs"];

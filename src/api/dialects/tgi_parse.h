@@ -32,8 +32,9 @@ struct Parameters {
   bool adapter_id = false;  // one was sent
 };
 
-// Throws BodyRejection.
+// Each throws BodyRejection.
 Parameters read(const HttpRequest& request);
+Parameters read_parameters(const JsonView& root);  // of the body itself: {"inputs", "parameters"?, "stream"?}
 
 // What is left of the request after validation.
 struct Prepared {

@@ -210,12 +210,12 @@ std::string info(const Service& s) {
   return out;
 }
 
-std::string tokens(const Service& service, std::string_view inputs) {
+std::string tokens(const Service& service, std::string_view inputs, bool add_special) {
   const Tokenizer& tokenizer = *service.tokenizer;
   Detokenizer decoder(tokenizer, true);
   std::string out = "[", text;
   int64_t at = 0;
-  for (int32_t id : tokenizer.encode(inputs, true)) {
+  for (int32_t id : tokenizer.encode(inputs, add_special)) {
     text.clear();
     decoder.append(id, text);
     if (out.size() > 1) out += ',';

@@ -22,6 +22,6 @@ void append_piece(std::string& out, const Prepared& prepared, const Event& event
 void append_error(std::string& out, std::string_view message, std::string_view type);
 std::string info(const Service& service);
 // [{"id", "text", "start", "stop"}], offsets in bytes of the decoded text.
-std::string tokens(const Service& service, std::string_view inputs);
+std::string tokens(const Service& service, std::string_view inputs, bool add_special);
 
 }  // namespace sluice::tgi
