@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -35,8 +36,16 @@ int main(int argc, char** argv) {
   sluice::add_download(app, exit_code);
   sluice::add_verify(app, exit_code);
   sluice::add_plan(app, exit_code);
+  std::vector<std::string> arguments;
+  if (argc > 0 && sluice::called_as_maritalk(argv[0])) {
+    if (const int code = sluice::read_maritalk(argc, argv, arguments); code >= 0) return code;
+    std::reverse(arguments.begin(), arguments.end());  // the library takes them from the back
+  }
   try {
-    app.parse(argc, argv);
+    if (arguments.empty())
+      app.parse(argc, argv);
+    else
+      app.parse(arguments);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   } catch (const sluice::Error& error) {

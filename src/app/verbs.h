@@ -2,6 +2,9 @@
 // One verb of the command line, one file. Each add_*() declares its subcommand; its callback sets `exit_code`.
 #pragma once
 
+#include <string>
+#include <vector>
+
 namespace CLI {
 class App;
 }
@@ -20,5 +23,10 @@ void add_download(CLI::App& app, int& exit_code);
 void add_verify(CLI::App& app, int& exit_code);
 void add_plan(CLI::App& app, int& exit_code);
 void add_bench_serve(CLI::App& bench, int& exit_code);  // `bench serve`, added by add_bench
+
+// Whether argv[0] is MariTalk Local's name; its options then become a verb and arguments of this program.
+bool called_as_maritalk(const char* name);
+// Returns the exit code where the options end the program (help, version, a mistake), else -1.
+int read_maritalk(int argc, char** argv, std::vector<std::string>& arguments);
 
 }  // namespace sluice
