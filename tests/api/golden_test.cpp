@@ -2,7 +2,7 @@
 // Plays tests/api/golden/<dialect>/<case>.request.json through a real server and compares <case>.response.json.
 //   request:  {"method", "path", "headers"?: {..}, "body"?: any JSON | "raw"?: text, "engine"?: {"answer"?: ids,
 //   "refuse"?, "lose"?}} response: {"status", "headers"?: {..}, "body"?: JSON | "text"?: exact body | "events"?: [JSON
-//   or text, one per SSE event]}
+//   or text, one per SSE event] | "lines"?: [JSON, one per line]}
 // The string "*" stands for any value.
 #include <doctest/doctest.h>
 
@@ -161,8 +161,18 @@ TEST_CASE("golden exchanges") {
       CHECK(difference(c.response["body"], ordered_json::parse(reply.body), "") == "");
     }
     if (c.response.contains("events")) {
-      CHECK(reply.header("content-type") == "text/event-stream");
+      CHECK(reply.header("content-type").rfind("text/event-stream", 0) == 0);
       CHECK(difference(c.response["events"], events_of(reply.body), "") == "");
+    }
+    if (c.response.contains("lines")) {
+      CHECK(reply.header("content-type") == "application/x-ndjson");
+      ordered_json lines = ordered_json::array();
+      for (size_t at = 0, end; at < reply.body.size(); at = end + 1) {
+        end = reply.body.find('\n', at);
+        REQUIRE(end != std::string::npos);
+        lines.push_back(ordered_json::parse(reply.body.substr(at, end - at)));
+      }
+      CHECK(difference(c.response["lines"], lines, "") == "");
     }
     if (c.request.contains("submitted")) {
       // What the engine must have been asked, as far as the golden names it.
@@ -215,7 +225,9 @@ TEST_CASE("exactly one route claims each golden request") {
 TEST_CASE("the dialects linked in are the ones there should be") {
   std::vector<std::string> names;
   for (const Dialect& d : dialects()) names.push_back(d.name);
-  CHECK(std::find(names.begin(), names.end(), "openai") != names.end());
-  CHECK(std::find(names.begin(), names.end(), "tgi") != names.end());
+  for (const char* name : {"energon", "fastchat", "maritalk", "ollama", "openai", "tgi", "triton", "vllm_demo"}) {
+    INFO(name);
+    CHECK(std::find(names.begin(), names.end(), name) != names.end());
+  }
   CHECK(std::is_sorted(names.begin(), names.end()));
 }
