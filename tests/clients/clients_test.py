@@ -13,30 +13,14 @@ import openai
 import text_generation
 from text_generation.errors import ValidationError
 
+from checks import check, finish, refused
+
 record = json.loads(pathlib.Path(sys.argv[1]).read_text())
 url = f"http://127.0.0.1:{record['port']}"
 key = pathlib.Path(record["key_file"]).read_text().strip()
 bearer = {"Authorization": f"Bearer {key}"}
 oa = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60)
 messages = [{"role": "user", "content": "What is the capital of France?"}]
-failures = 0
-
-
-def check(name, condition, found=None):
-    global failures
-    if not condition:
-        failures += 1
-    print(f"{'ok    ' if condition else 'FAILED'} {name}" + ("" if condition else f": {found!r}"), flush=True)
-
-
-def refused(name, error, call):
-    try:
-        found = call()
-    except error as e:
-        check(name, True)
-        return e
-    check(name, False, found)
-
 
 # --- openai
 served = oa.models.list().data[0]
@@ -90,10 +74,15 @@ stop = oa.completions.create(model=served.id, prompt="The capital of France", ma
 check("openai: stop", stop.choices[0].text == "" and stop.choices[0].finish_reason == "stop", stop)
 refused("openai: unknown model is 404", openai.NotFoundError,
         lambda: oa.completions.create(model="gpt-4", prompt="a"))
-error = refused("openai: tools are refused", openai.BadRequestError,
-                lambda: oa.chat.completions.create(model="tgi", messages=messages, tools=[
-                    {"type": "function", "function": {"name": "f", "parameters": {}}}]))
-check("openai: the refusal names the field", error is not None and error.param == "tools", error)
+error = refused("openai: a field that is not offered is refused", openai.BadRequestError,
+                lambda: oa.completions.create(model="tgi", prompt="a", suffix="b"))
+check("openai: the refusal names the field", error is not None and "suffix" in str(error), error)
+check("openai: models.retrieve", oa.models.retrieve(served.id).id == served.id)
+refused("openai: embeddings are refused", openai.BadRequestError, lambda: oa.embeddings.create(model=served.id, input="a"))
+if has_chat:
+    weather = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}
+    offered = oa.chat.completions.create(model=served.id, messages=messages, max_tokens=12, temperature=0, tools=[weather])
+    check("openai: tools are offered to the model", offered.usage.prompt_tokens > reply.usage.prompt_tokens, offered)
 refused("openai: wrong key is 401", openai.AuthenticationError,
         lambda: openai.OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0).models.list())
 
@@ -158,5 +147,4 @@ with urllib.request.urlopen(urllib.request.Request(f"{url}/metrics", headers=bea
     page = reply.read().decode()
     check("curl: metrics", "tgi_request_count" in page and "vllm:generation_tokens_total" in page)
 
-print(f"{failures} failed")
-sys.exit(1 if failures else 0)
+finish("clients_test.py", has_chat)

@@ -42,7 +42,8 @@ done
   cat "$work/log"
   exit 1
 }
-if ! timeout 240 "$python" "$here/$script" "$record"; then
+export SLUICE_BINARY="$build/sluice" SLUICE_TEST_MODEL="$model"
+if ! timeout 360 "$python" "$here/$script" "$record"; then
   kill -0 "$server" 2>/dev/null || echo "the server ended before the clients did"
   tail -20 "$work/log"
   exit 1
