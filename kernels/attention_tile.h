@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: Apache-2.0
+// Flash-style attention on tensor cores, one kernel for prefill and decode. The queries of a K/V head's group are
+// packed as rows: row r of a sequence is token r / group, head r % group. Instantiated per head dimension in
+// attention_<dim>.cu.
+#pragma once
+
+#include "attention.h"
+#include "device.h"
+#include "launch.h"
+#include "tensor_core.h"
+
+namespace sluice::kernels {
+
+// Where a block leaves what it found in its part of the keys: workspace of AttentionParams.
+constexpr size_t kMostArrivals = 16384;
+struct Partials {
+  uint32_t* arrived;  // [seqs, grid's y]: parts that are written; kMostArrivals words lie here whatever is used
+  float* ml;          // [seqs, n_heads, splits, 2]: largest score (of base 2) and sum of weights
+  float* sums;        // [seqs, n_heads, splits, head_dim]
+};
+
+struct TileParams {
+  AttentionParams a;
+  Partials parts;
+  bool skip_single;  // sequences with one row are another kernel's
+  bool zero_rest;    // clears rows that belong to no sequence
+};
+
+// kRowWarps x 16 packed rows per block; the keys of a tile are cut among kKeyWarps.
+template <class T, int kDim, bool kDecode>
+struct TileShape {
+  static constexpr bool kWide = kDim > 128;
+  static constexpr int kRowWarps = kDecode ? 1 : kWide ? 2 : 4;
+  static constexpr int kKeyWarps = kDecode ? (kWide ? 2 : 4) : 1;
+  static constexpr int kThreads = kRowWarps * kKeyWarps * kWarpSize;
+  static constexpr int kRows = kRowWarps * 16;
+  static constexpr int kKeys = kWide ? 32 : 64;       // of a tile
+  static constexpr int kOwnKeys = kKeys / kKeyWarps;  // of a warp
+  static constexpr int kStride = kDim + 8;            // elements between rows in shared memory: no bank conflicts
+  static constexpr int kPieces = kDim / 8;            // 16-byte pieces of a head
+  static constexpr size_t kQ = size_t{kRows} * kStride, kTile = size_t{kKeys} * kStride;
+  static constexpr size_t kMerge = kKeyWarps > 1 ? size_t{kKeyWarps} * 16 * (kDim + 2) * sizeof(float) : 0;
+  static constexpr size_t kLoads = 4 * kTile * sizeof(T);  // K and V, two stages
+  static constexpr size_t kShared = kQ * sizeof(T) + (kLoads > kMerge ? kLoads : kMerge);
+};
+
+// The sequence and the tile in it that block `index` of a grid takes; seq < 0 when there is none. Every lane agrees.
+struct TilePlace {
+  int seq, tile;
+};
+__device__ __forceinline__ TilePlace find_tile(const TileParams& p, int index, int group, int rows_per_tile) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  for (int base = 0; base < p.a.seqs; base += kWarpSize) {
+    const int s = base + lane;
+    int tiles = 0;
+    if (s < p.a.seqs) {
+      const int rows = p.a.first_row[s + 1] - p.a.first_row[s];
+      tiles = rows == 1 && p.skip_single ? 0 : (rows * group + rows_per_tile - 1) / rows_per_tile;
+    }
+    int end = tiles;  // of this sequence's tiles among those of the 32
+#pragma unroll
+    for (int step = 1; step < kWarpSize; step *= 2) {
+      const int other = __shfl_up_sync(kAllLanes, end, step);
+      if (lane >= step) end += other;
+    }
+    const unsigned beyond = __ballot_sync(kAllLanes, end > index);
+    if (beyond != 0) {
+      const int at = __ffs(static_cast<int>(beyond)) - 1;
+      const int last = __shfl_sync(kAllLanes, end, at);
+      return {base + at, last - 1 - index};  // late tiles, which see most keys, first
+    }
+    index -= __shfl_sync(kAllLanes, end, kWarpSize - 1);
+  }
+  return {-1, 0};
+}
+
+// One score tile's softmax state of a thread: rows g and g + 8 of its warp's 16.
+template <class T, int kDim, bool kDecode>
+struct TileState {
+  using S = TileShape<T, kDim, kDecode>;
+  float sums[kDim / 8][4] = {};
+  float top[2] = {-INFINITY, -INFINITY};  // largest score, in units of log2
+  float weight[2] = {0, 0};               // this thread's share of the sum of weights
+};
+
+// Copies the keys [first, first + kKeys) that lie in [low, high] to `k` and `v`; the others become zeros.
+template <class T, int kDim, bool kDecode>
+__device__ __forceinline__ void load_keys(const AttentionParams& a, const int32_t* table, int kv_head, int first,
+                                          int low, int high, T* k, T* v) {
+  using S = TileShape<T, kDim, kDecode>;
+  for (int i = static_cast<int>(threadIdx.x); i < S::kKeys * S::kPieces; i += S::kThreads) {
+    const int row = i / S::kPieces, piece = i % S::kPieces * 8, key = first + row;
+    const bool valid = key >= low && key <= high;
+    int64_t from = 0;
+    if (valid) {
+      const int block = key / a.block_size, offset = key - block * a.block_size;
+      from = table[block] * a.block_stride + (int64_t{kv_head} * a.block_size + offset) * kDim + piece;
+    }
+    copy_async(k + row * S::kStride + piece, static_cast<const T*>(a.k_cache) + from, valid);
+    copy_async(v + row * S::kStride + piece, static_cast<const T*>(a.v_cache) + from, valid);
+  }
+  commit_copies();
+}
+
+template <class T>
+__device__ __forceinline__ uint32_t pair_of(float low, float high) {
+  Pack<T, 2> pair;
+  pair.at[0] = from_float<T>(low);
+  pair.at[1] = from_float<T>(high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+// Adds a warp's own keys of a tile to its state. `q` holds the warp's 16 rows; `first` is the position of own key 0.
+template <class T, int kDim, bool kDecode>
+__device__ __forceinline__ void attend(TileState<T, kDim, kDecode>& state, const AttentionParams& a, const T* q,
+                                       const T* k, const T* v, int first, const int (&position)[2],
+                                       const float (&slope)[2]) {
+  using S = TileShape<T, kDim, kDecode>;
+  constexpr int kTiles = S::kOwnKeys / 8;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  float scores[kTiles][4] = {};
+#pragma unroll
+  for (int d = 0; d < kDim; d += 16) {
+    uint32_t rows[4];
+    // Matrices (rows 0-7, d), (rows 8-15, d), (rows 0-7, d + 8), (rows 8-15, d + 8): the operand's registers.
+    load_matrices(rows, q + (lane % 16) * S::kStride + d + lane / 16 * 8);
+#pragma unroll
+    for (int j = 0; j < kTiles; j += 2) {
+      uint32_t keys[4];
+      load_matrices(keys, k + ((j + lane / 16) * 8 + lane % 8) * S::kStride + d + lane / 8 % 2 * 8);
+      const uint32_t left[2] = {keys[0], keys[1]}, right[2] = {keys[2], keys[3]};
+      mma<T>(scores[j], rows, left);
+      mma<T>(scores[j + 1], rows, right);
+    }
+  }
+
+  constexpr float kLog2e = 1.44269504f;
+  const float scale = a.scale * kLog2e;
+  float top[2] = {state.top[0], state.top[1]};
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int key = first + j * 8 + 2 * (lane % 4) + e % 2, r = e / 2;
+      const int behind = position[r] - key;
+      const bool seen = behind >= 0 && (a.window == 0 || behind < a.window);
+      const float s = scores[j][e] * scale - slope[r] * kLog2e * static_cast<float>(behind);
+      scores[j][e] = seen ? s : -INFINITY;
+      top[r] = fmaxf(top[r], scores[j][e]);
+    }
+  }
+  float base[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    top[r] = fmaxf(top[r], __shfl_xor_sync(kAllLanes, top[r], 1));
+    top[r] = fmaxf(top[r], __shfl_xor_sync(kAllLanes, top[r], 2));
+    base[r] = top[r] == -INFINITY ? 0.0f : top[r];  // no key seen yet
+    const float shrink = exp2f(state.top[r] - base[r]);
+    state.top[r] = top[r];
+    state.weight[r] *= shrink;
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+      state.sums[n][2 * r] *= shrink;
+      state.sums[n][2 * r + 1] *= shrink;
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      scores[j][e] = exp2f(scores[j][e] - base[e / 2]);
+      state.weight[e / 2] += scores[j][e];
+    }
+  }
+#pragma unroll
+  for (int s = 0; s < kTiles / 2; ++s) {
+    const float(&l)[4] = scores[2 * s];
+    const float(&h)[4] = scores[2 * s + 1];
+    const uint32_t weights[4] = {pair_of<T>(l[0], l[1]), pair_of<T>(l[2], l[3]), pair_of<T>(h[0], h[1]),
+                                 pair_of<T>(h[2], h[3])};
+#pragma unroll
+    for (int n = 0; n < kDim / 8; n += 2) {
+      uint32_t values[4];
+      load_matrices_transposed(values, v + (s * 16 + lane % 16) * S::kStride + n * 8 + lane / 16 * 8);
+      const uint32_t left[2] = {values[0], values[1]}, right[2] = {values[2], values[3]};
+      mma<T>(state.sums[n], weights, left);
+      mma<T>(state.sums[n + 1], weights, right);
+    }
+  }
+}
+
+// Rows that no sequence owns, this K/V head's columns of them.
+template <class T>
+__device__ __forceinline__ void clear_rest(const AttentionParams& a, int kv_head) {
+  const int width = a.n_heads / a.n_kv_heads * a.head_dim;
+  for (int64_t t = a.first_row[a.seqs]; t < a.rows; ++t) {
+    for (int i = static_cast<int>(threadIdx.x); i < width; i += static_cast<int>(blockDim.x))
+      static_cast<T*>(a.out)[t * a.out_stride + int64_t{kv_head} * width + i] = from_float<T>(0.0f);
+  }
+}
+
+// Adds up the parts of one packed row's keys, in order of the part, and stores element d.
+template <class T>
+__device__ __forceinline__ void merge_parts(const TileParams& p, int64_t row, int64_t head_row, int head, int d) {
+  const int splits = p.a.splits, dim = p.a.head_dim;
+  const float* ml = p.parts.ml + head_row * splits * 2;
+  const float* sums = p.parts.sums + head_row * splits * dim + d;
+  float top = -INFINITY;
+  for (int s = 0; s < splits; ++s) top = fmaxf(top, ml[2 * s]);
+  float weight = 0, sum = 0;
+  for (int s = 0; s < splits; ++s) {
+    const float share = ml[2 * s] == -INFINITY ? 0.0f : exp2f(ml[2 * s] - top);
+    weight += share * ml[2 * s + 1];
+    if (share > 0) sum += share * sums[int64_t{s} * dim];
+  }
+  static_cast<T*>(p.a.out)[row * p.a.out_stride + int64_t{head} * dim + d] = from_float<T>(sum / weight);
+}
+
+// Prefill: grid (tiles of all sequences, n_kv_heads). Decode: grid (splits, n_kv_heads * row tiles of a group, seqs).
+// Job: one tile of packed rows against its keys, or the block's part of them; the last part to come adds up all.
+// Precondition: head_dim is kDim; q, out and the cache are 16-byte aligned by row; a sequence has at least one key.
+// Bytes moved: decode 2 * keys * head_dim * sizeof(T) per sequence and K/V head (times row tiles of a group, from L2);
+// prefill as much per tile, from L2.
+template <class T, int kDim, bool kDecode>
+__global__ void __launch_bounds__(TileShape<T, kDim, kDecode>::kThreads) attention_kernel(const TileParams p) {
+  using S = TileShape<T, kDim, kDecode>;
+  const AttentionParams& a = p.a;
+  T* q = shared_as<T>();
+  T* loads = q + S::kQ;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int row_warp = warp / S::kKeyWarps, key_warp = warp % S::kKeyWarps;
+  const int group = a.n_heads / a.n_kv_heads, row_tiles = kDecode ? (group + S::kRows - 1) / S::kRows : 1;
+  const int kv_head = static_cast<int>(blockIdx.y) / row_tiles;
+
+  TilePlace place{static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.y) % row_tiles};
+  if (!kDecode) place = find_tile(p, static_cast<int>(blockIdx.x), group, S::kRows);
+  const bool last = kDecode ? blockIdx.z == gridDim.z - 1 && blockIdx.x == gridDim.x - 1 && place.tile == row_tiles - 1
+                            : blockIdx.x == gridDim.x - 1;
+  if (p.zero_rest && last) clear_rest<T>(a, kv_head);
+  if (place.seq < 0) return;
+  const int64_t first_row = a.first_row[place.seq];
+  const int tokens = static_cast<int>(a.first_row[place.seq + 1] - first_row), context = a.context[place.seq];
+  if (tokens == 0 || (kDecode && tokens != 1)) return;
+  const int first_packed = place.tile * S::kRows, packed = tokens * group;
+
+  for (int i = static_cast<int>(threadIdx.x); i < S::kRows * S::kPieces; i += S::kThreads) {
+    const int r = i / S::kPieces, piece = i % S::kPieces * 8, row = first_packed + r;
+    uint4 v = make_uint4(0, 0, 0, 0);
+    if (row < packed) {
+      const T* from = static_cast<const T*>(a.q) + (first_row + row / group) * a.q_stride +
+                      (int64_t{kv_head} * group + row % group) * kDim + piece;
+      v = *reinterpret_cast<const uint4*>(from);
+    }
+    *reinterpret_cast<uint4*>(q + r * S::kStride + piece) = v;
+  }
+  int position[2];
+  float slope[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = first_packed + row_warp * 16 + lane / 4 + 8 * r;
+    position[r] = row < packed ? context - tokens + row / group : -1;  // sees nothing
+    slope[r] = a.alibi_slopes != nullptr && row < packed ? a.alibi_slopes[kv_head * group + row % group] : 0.0f;
+  }
+  const int last_packed = (first_packed + S::kRows < packed ? first_packed + S::kRows : packed) - 1;
+  const int high = context - tokens + last_packed / group;
+  int low = 0;
+  if (a.window > 0) low = context - tokens + first_packed / group - a.window + 1;
+  if (low < 0) low = 0;
+  // Tiles start at multiples of kKeys whatever the rows, so that a row meets its keys in the same company.
+  int tile = low / S::kKeys, end = high / S::kKeys + 1;
+  if (kDecode) {
+    const int each = (end - tile + a.splits - 1) / a.splits, begin = tile + static_cast<int>(blockIdx.x) * each;
+    if (begin + each < end) end = begin + each;
+    tile = begin;
+  }
+  const bool idle = first_packed + row_warp * 16 >= packed;
+  const int32_t* table = a.block_table + place.seq * a.block_table_stride;
+
+  TileState<T, kDim, kDecode> state;
+  T* stages[2] = {loads, loads + 2 * S::kTile};
+  if (tile < end)
+    load_keys<T, kDim, kDecode>(a, table, kv_head, tile * S::kKeys, low, high, stages[0], stages[0] + S::kTile);
+  for (int stage = 0; tile < end; ++tile, stage ^= 1) {
+    if (tile + 1 < end) {
+      load_keys<T, kDim, kDecode>(a, table, kv_head, (tile + 1) * S::kKeys, low, high, stages[stage ^ 1],
+                                  stages[stage ^ 1] + S::kTile);
+      wait_copies<1>();
+    } else {
+      wait_copies<0>();
+    }
+    __syncthreads();
+    if (!idle) {
+      const int own = key_warp * S::kOwnKeys;
+      attend<T, kDim, kDecode>(state, a, q + row_warp * 16 * S::kStride, stages[stage] + own * S::kStride,
+                               stages[stage] + S::kTile + own * S::kStride, tile * S::kKeys + own, position, slope);
+    }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    state.weight[r] += __shfl_xor_sync(kAllLanes, state.weight[r], 1);
+    state.weight[r] += __shfl_xor_sync(kAllLanes, state.weight[r], 2);
+  }
+
+  if constexpr (!kDecode) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = first_packed + row_warp * 16 + lane / 4 + 8 * r;
+      if (row >= packed) continue;
+      T* out = static_cast<T*>(a.out) + (first_row + row / group) * a.out_stride +
+               (int64_t{kv_head} * group + row % group) * kDim + 2 * (lane % 4);
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n) {
+        *reinterpret_cast<uint32_t*>(out + n * 8) =
+            pair_of<T>(state.sums[n][2 * r] / state.weight[r], state.sums[n][2 * r + 1] / state.weight[r]);
+      }
+    }
+  } else {
+    // Of each key warp: [16][kDim] sums, then [16][2] largest score and weight.
+    float* merge = reinterpret_cast<float*>(loads);
+    float* own = merge + key_warp * 16 * (kDim + 2);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = lane / 4 + 8 * r;
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n) {
+        own[row * kDim + n * 8 + 2 * (lane % 4)] = state.sums[n][2 * r];
+        own[row * kDim + n * 8 + 2 * (lane % 4) + 1] = state.sums[n][2 * r + 1];
+      }
+      if (lane % 4 == 0) {
+        own[16 * kDim + 2 * row] = state.top[r];
+        own[16 * kDim + 2 * row + 1] = state.weight[r];
+      }
+    }
+    __syncthreads();
+    const int rows = packed - first_packed < S::kRows ? packed - first_packed : S::kRows;
+    for (int i = static_cast<int>(threadIdx.x); i < rows * kDim; i += S::kThreads) {
+      const int row = i / kDim, d = i % kDim, head = kv_head * group + first_packed + row;
+      float top = -INFINITY;
+      for (int w = 0; w < S::kKeyWarps; ++w) top = fmaxf(top, merge[w * 16 * (kDim + 2) + 16 * kDim + 2 * row]);
+      float weight = 0, sum = 0;
+      for (int w = 0; w < S::kKeyWarps; ++w) {
+        const float* part = merge + w * 16 * (kDim + 2);
+        const float share = part[16 * kDim + 2 * row] == -INFINITY ? 0.0f : exp2f(part[16 * kDim + 2 * row] - top);
+        weight += share * part[16 * kDim + 2 * row + 1];
+        sum += share * part[row * kDim + d];
+      }
+      if (a.splits == 1) {
+        static_cast<T*>(a.out)[first_row * a.out_stride + int64_t{head} * kDim + d] = from_float<T>(sum / weight);
+        continue;
+      }
+      const int64_t part = (int64_t{place.seq} * a.n_heads + head) * a.splits + blockIdx.x;
+      p.parts.sums[part * kDim + d] = sum;
+      if (d == 0) {
+        p.parts.ml[2 * part] = top;
+        p.parts.ml[2 * part + 1] = weight;
+      }
+    }
+    if (a.splits == 1) return;
+    __threadfence();
+    __syncthreads();
+    uint32_t* arrived = p.parts.arrived + int64_t{place.seq} * gridDim.y + blockIdx.y;
+    int is_last = 0;
+    if (threadIdx.x == 0) is_last = atomicAdd(arrived, 1u) == static_cast<uint32_t>(a.splits) - 1;
+    if (!__syncthreads_or(is_last)) return;
+    __threadfence();
+    if (threadIdx.x == 0) *arrived = 0;  // for the next launch
+    for (int i = static_cast<int>(threadIdx.x); i < rows * kDim; i += S::kThreads) {
+      const int head = kv_head * group + first_packed + i / kDim;
+      merge_parts<T>(p, first_row, int64_t{place.seq} * a.n_heads + head, head, i % kDim);
+    }
+  }
+}
+
+// Launches for one head dimension; the definitions of attention_<dim>.cu.
+template <int kDim>
+cudaError_t prefill(const TileParams& p, cudaStream_t stream);
+template <int kDim>
+cudaError_t decode(const TileParams& p, cudaStream_t stream);
+
+template <class T, int kDim>
+cudaError_t start_prefill(const TileParams& p, cudaStream_t stream) {
+  using S = TileShape<T, kDim, false>;
+  const int64_t group = p.a.n_heads / p.a.n_kv_heads;
+  const dim3 grid(blocks_for(p.a.rows * group, S::kRows) + static_cast<unsigned>(p.a.seqs),
+                  static_cast<unsigned>(p.a.n_kv_heads));
+  return launch("attention_prefill", attention_kernel<T, kDim, false>, grid, S::kThreads, S::kShared, stream, p);
+}
+template <class T, int kDim>
+cudaError_t start_decode(const TileParams& p, cudaStream_t stream) {
+  using S = TileShape<T, kDim, true>;
+  const int64_t group = p.a.n_heads / p.a.n_kv_heads;
+  const dim3 grid(static_cast<unsigned>(p.a.splits),
+                  static_cast<unsigned>(p.a.n_kv_heads) * blocks_for(group, S::kRows), static_cast<unsigned>(p.a.seqs));
+  return launch("attention_decode", attention_kernel<T, kDim, true>, grid, S::kThreads, S::kShared, stream, p);
+}
+
+#define SLUICE_ATTENTION(dim)                                                                                  \
+  namespace sluice::kernels {                                                                                  \
+  template <>                                                                                                  \
+  cudaError_t prefill<dim>(const TileParams& p, cudaStream_t stream) {                                         \
+    return p.a.type == Type::kBF16 ? start_prefill<bf16, dim>(p, stream) : start_prefill<f16, dim>(p, stream); \
+  }                                                                                                            \
+  template <>                                                                                                  \
+  cudaError_t decode<dim>(const TileParams& p, cudaStream_t stream) {                                          \
+    return p.a.type == Type::kBF16 ? start_decode<bf16, dim>(p, stream) : start_decode<f16, dim>(p, stream);   \
+  }                                                                                                            \
+  }
+
+}  // namespace sluice::kernels
