@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # `cmake --install BUILD --prefix DIR` makes a release: a folder that runs wherever it is copied.
-#   bin/sluice  lib/ (libraries that a plain Linux lacks)  lib/sluice/sluice_mpi.so  slurm/ env/ scripts/ docs/  licenses/
+#   bin/sluice  lib/ (libraries that a plain Linux lacks)  lib/sluice/ (modules: MPI, CUDA)  slurm/ env/ scripts/ docs/  licenses/
 #   LICENSE README.md VERSION MANIFEST
-# The C library and MPI are those of the machine that it runs on.
+# The C library, MPI and CUDA are those of the machine that it runs on.
 
 # The old form of the run path: it holds for the libraries' own needs too, and goes before LD_LIBRARY_PATH of some module.
 set(release_link_options -Wl,--disable-new-dtags)
@@ -25,6 +25,13 @@ if(TARGET sluice_mpi)
   list(REMOVE_DUPLICATES mpi_folders)
   set_target_properties(sluice_mpi PROPERTIES INSTALL_RPATH "$ORIGIN/..;${mpi_folders}")
   install(TARGETS sluice_mpi LIBRARY DESTINATION lib/sluice)
+endif()
+
+if(TARGET sluice_cuda)
+  # CUDA and NCCL are those of the machine that it runs on, from its search path or from where they were at the build.
+  target_link_options(sluice_cuda PRIVATE ${release_link_options})
+  set_target_properties(sluice_cuda PROPERTIES INSTALL_RPATH "$ORIGIN/..;${CUDAToolkit_LIBRARY_DIR};/usr/local/cuda/lib64")
+  install(TARGETS sluice_cuda LIBRARY DESTINATION lib/sluice)
 endif()
 
 # Whatever is linked, less the C library and the kernel's own.

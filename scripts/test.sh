@@ -16,10 +16,14 @@ if [[ -x scripts/client-env.sh ]]; then
   common::log "client packages"
   ./scripts/client-env.sh
 fi
-if command -v nvcc >/dev/null; then
-  common::log "nvcc is here, and the CUDA backend is not built by this release: CPU tests only"
+nvcc=$(command -v nvcc || ls "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" 2>/dev/null || true)
+if [[ -n $nvcc ]]; then
+  common::log "building kernels and CUDA backend with $nvcc for sm_80 and sm_90 (build/cuda-dev)"
+  cmake --preset cuda-dev -DCMAKE_CUDA_COMPILER="$nvcc" -DCMAKE_CUDA_ARCHITECTURES="80-real;90-real" -DSLUICE_TESTS=OFF >/dev/null
+  cmake --build --preset cuda-dev --target sluice_cuda
+  ./tests/cuda/load_test.sh build/cpu/sluice build/cuda-dev/sluice_cuda.so tests/models/demo
 else
-  common::log "no nvcc: CPU tests only"
+  common::log "NO NVCC: the CUDA kernels and backend are NOT compiled for GPUs here; install the CUDA toolkit to check them"
 fi
 common::log "tests"
 ctest --preset cpu "$@"

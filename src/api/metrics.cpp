@@ -234,6 +234,9 @@ std::string Metrics::text(const Service& service) const {
   add("sluice_requests_failed_total", "Requests the engine lost", Type::Counter, d(s.failed));
   add("sluice_cache_blocks", "Cache blocks", Type::Gauge, d(s.blocks));
   add("sluice_cache_blocks_used", "Cache blocks in use", Type::Gauge, d(s.blocks_used));
+  add("sluice_load_seconds", "Reading and packing the weights", Type::Gauge, service.load_seconds);
+  add("sluice_warm_seconds", "First use of the device and recording of steps", Type::Gauge, service.warm_seconds);
+  add("sluice_ready_seconds", "From start to ready", Type::Gauge, service.ready_seconds);
   add("sluice_leader_cpu_seconds_total", "CPU time of the leader's thread", Type::Counter, s.leader_seconds);
   // Triton's counters, per model name that its routes were asked for.
   const std::pair<const char*, double (*)(const CallStats&)> kCalls[] = {

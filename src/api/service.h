@@ -48,7 +48,8 @@ struct Service {
   const ChatTemplate* chat = nullptr;  // nullptr: the model has none
   ModelFacts model;
   Limits limits;
-  std::string version;         // of Sluice
+  std::string version;                                           // of Sluice
+  double load_seconds = 0, warm_seconds = 0, ready_seconds = 0;  // of rank 0: weights, first use, all from its start
   double started = 0;          // wall seconds when the model became ready: "created" of /v1/models
   Metrics* metrics = nullptr;  // never nullptr while serving
 

@@ -10,6 +10,7 @@
 
 #include "app/bench_limits.h"
 #include "app/bench_steps.h"
+#include "app/device.h"
 #include "app/options.h"
 #include "app/verbs.h"
 #include "base/clock.h"
@@ -38,7 +39,8 @@ double median(std::vector<double> values) {
 nlohmann::ordered_json bench_decode(BenchSteps& steps, Backend& backend, const ModelInfo& model, int64_t batch,
                                     const BenchOptions& options, double& best_read) {
   steps.start(batch, options.context);
-  steps.decode(2);
+  steps.decode(3);
+  steps.finish();
   std::vector<double> rates, gbps, shares;
   for (int i = 0; i < options.repeats; ++i) {
     const double read = backend.probe_read_gbps(kProbeBytes);
@@ -52,6 +54,7 @@ nlohmann::ordered_json bench_decode(BenchSteps& steps, Backend& backend, const M
                static_cast<double>(batch * steps.context()) * static_cast<double>(model.kv_bytes_per_token);
       ++n;
     } while (monotonic_seconds() - started < options.seconds && steps.context() + 1 < steps.max_context());
+    steps.finish();
     const double elapsed = monotonic_seconds() - started;
     rates.push_back(static_cast<double>(n * batch) / elapsed);
     gbps.push_back(bytes / elapsed * 1e-9);
@@ -97,13 +100,12 @@ int run(BenchOptions& options) {
     throw Error(
         fmt::format("sluice bench measures one rank, and this launch has {}; start it with one task", launch.world));
 
-  CpuOptions cpu;
-  cpu.threads = static_cast<int>(settings.integer("threads", 0, 4096));
-  cpu.isa = settings.text("cpu-isa");
-  const auto backend = make_cpu_backend(cpu);
+  const RankDevice device = choose_rank_device(settings, launch);
+  const auto backend = make_rank_backend(settings, device, 1);
   Groups groups = solo_groups();
   const double load_started = monotonic_seconds();
   auto model = load_model(model_source(settings), *backend, groups);
+  backend->wait_copies(backend->mark_copies());
   const double load_seconds = monotonic_seconds() - load_started;
   const ModelInfo info = model->info();
 
@@ -129,6 +131,7 @@ int run(BenchOptions& options) {
                      {"kv_bytes_per_token", info.kv_bytes_per_token}};
   report["backend"] = backend->describe();
   report["load_seconds"] = load_seconds;
+  report["warm_seconds"] = executor->info().warm_seconds;
   double best_read = 0, best_rate = 0;
   report["decode"] = nlohmann::ordered_json::array();
   report["prefill"] = nlohmann::ordered_json::array();

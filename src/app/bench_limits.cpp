@@ -22,6 +22,7 @@ Scheme scheme_of(const std::string& dtype) {
 
 ProductProbe::ProductProbe(Backend& backend, const ModelInfo& model) : backend_(backend) {
   const Scheme scheme = scheme_of(model.dtype);
+  activation_ = backend.activation_dtype(scheme);
   name_ = scheme == Scheme::kBF16 ? "bf16" : scheme == Scheme::kF16 ? "f16" : "f32";
   std::mt19937 random(1);
   std::normal_distribution<float> normal(0, 0.02f);
@@ -35,7 +36,14 @@ ProductProbe::ProductProbe(Backend& backend, const ModelInfo& model) : backend_(
                     backend.allocate(static_cast<size_t>(kRows * rows) * 4)};
     values.resize(static_cast<size_t>(kRows * cols));
     for (float& v : values) v = normal(random);
-    backend.copy_in(product.in.view(DType::kF32, {kRows, cols}), values.data());
+    const Tensor in = product.in.view(activation_, {kRows, cols});
+    if (activation_ == DType::kF32) {
+      backend.copy_in(in, values.data());
+    } else {
+      std::vector<uint16_t> narrow;
+      for (const float v : values) narrow.push_back(activation_ == DType::kBF16 ? f32_to_bf16(v) : f32_to_f16(v));
+      backend.copy_in(in, narrow.data());
+    }
     products_.push_back(std::move(product));
   }
 }
@@ -47,9 +55,9 @@ double ProductProbe::gflops() {
     const double started = monotonic_seconds();
     for (const Product& product : products_) {
       const int64_t rows = product.weight->rows(), cols = product.weight->cols();
-      const Tensor out = product.out.view(DType::kF32, {kRows, rows});
+      const Tensor out = product.out.view(activation_, {kRows, rows});
       for (int i = 0; i < 4; ++i)
-        backend_.linear(out, product.in.view(DType::kF32, {kRows, cols}), *product.weight, {});
+        backend_.linear(out, product.in.view(activation_, {kRows, cols}), *product.weight, {});
       flops += 4 * 2.0 * static_cast<double>(kRows * rows * cols);
     }
     float done;

@@ -28,6 +28,7 @@ class ProductProbe {
   };
   Backend& backend_;
   std::string name_;
+  DType activation_;
   std::vector<Product> products_;
 };
 

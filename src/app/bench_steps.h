@@ -14,7 +14,9 @@ class BenchSteps {
   BenchSteps(Executor& executor, int64_t tokens_per_slot);
   // Prefills `batch` sequences of `context` tokens each, one step per sequence, and samples the first token of each.
   void start(int64_t batch, int64_t context);
-  void decode(int64_t steps);  // each step extends every sequence by one token
+  // Each step extends every sequence by one token. The last may still run on a device: finish() waits for it.
+  void decode(int64_t steps);
+  void finish();
   int64_t context() const { return context_; }
   int64_t max_context() const { return tokens_per_slot_; }
 
@@ -22,7 +24,7 @@ class BenchSteps {
   void run();
   Executor& executor_;
   int64_t tokens_per_slot_, batch_ = 0, context_ = 0;
-  uint64_t next_id_ = 1;
+  uint64_t next_id_ = 1, known_ = 0;  // known_: the last step whose tokens have come
   Step step_;
   StepResult result_;
 };

@@ -21,8 +21,7 @@ constexpr std::pair<const char*, const char*> kWithoutEffect[] = {
     {"MAX_WAITING_TOKENS", "every step mixes prefill and decode"},
     {"VALIDATION_WORKERS", "each connection validates its own request"},
     {"SHARD_UDS_PATH", "ranks speak over TCP"},
-    {"CUDA_MEMORY_FRACTION", "this build runs on CPUs"},
-    {"DISABLE_CUSTOM_KERNELS", "this build runs on CPUs"},
+    {"DISABLE_CUSTOM_KERNELS", "there are no others"},
 };
 }  // namespace
 

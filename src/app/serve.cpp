@@ -165,8 +165,12 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
       service.bind(engine);
       service.chat = model.chat.get();
       service.model = read_model_facts(model, names, engine.info());
+      service.model.device = world.on_gpu() ? "cuda" : "cpu";
       service.limits = request_limits(settings, engine.info());
       service.version = SLUICE_VERSION;
+      service.load_seconds = world.times().load;
+      service.warm_seconds = world.times().warm;
+      service.ready_seconds = monotonic_seconds() - started;
       service.started = wall_seconds();
       service.metrics = &server.metrics();
       server.ready(service);

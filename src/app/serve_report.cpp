@@ -32,7 +32,7 @@ std::string start_line(const ServeReport& report) {
   line["record"] = report.endpoint.id;
   line["restart_count"] = launch.restart_count;
   line["launcher"] = launcher_name(launch.launcher);
-  line["mpi"] = launch.world > 1 ? launch.mpi_type : "none";
+  line["mpi"] = launch.world > 1 && !report.world.on_gpu() ? launch.mpi_type : "none";
   line["world"] = launch.world;
   line["tp"] = report.world.layout().tp;
   line["pp"] = report.world.layout().pp;
@@ -54,6 +54,8 @@ std::string start_line(const ServeReport& report) {
   line["family"] = report.model.info.family;
   line["dtype"] = report.executor.model.dtype;
   line["load_seconds"] = report.load_seconds;
+  line["weights_seconds"] = report.world.times().load;
+  line["warm_seconds"] = report.world.times().warm;
   line["cache_tokens"] =
       report.executor.limits.blocks.empty() ? 0 : report.executor.limits.blocks[0] * report.executor.limits.block_size;
   line["max_total_tokens"] = report.executor.limits.max_context;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "cluster/endpoint.h"
@@ -18,11 +19,17 @@ namespace {
 class RankExecutor : public Executor {
  public:
   RankExecutor(std::unique_ptr<Backend> backend, Groups groups, const ModelSource& source,
-               const std::function<ExecutorOptions(const Backend&, const ModelInfo&)>& size)
+               const std::function<ExecutorOptions(const Backend&, const ModelInfo&)>& size, LoadTimes& times)
       : backend_(std::move(backend)), groups_(std::move(groups)) {
+    const double started = monotonic_seconds();
     auto model = load_model(source, *backend_, groups_);
+    backend_->wait_copies(backend_->mark_copies());
+    times.load = monotonic_seconds() - started;
     const ExecutorOptions options = size(*backend_, model->info());
     inner_ = make_model_executor(std::move(model), *backend_, groups_, options);
+    times.warm = inner_->info().warm_seconds;
+    if (times.warm > 0 && groups_.world->rank() == 0)
+      log_info(fmt::format("loaded in {:.2f} s, warm in {:.2f} s", times.load, times.warm));
   }
   // Ranks that all ended by the same last step leave MPI together; after a loss MPI_Finalize would wait for the dead.
   ~RankExecutor() override {
@@ -61,15 +68,25 @@ int ranks_sharing_cpus(const std::vector<Hello>& hellos, const Hello& mine) {
   return cpus > ::sysconf(_SC_NPROCESSORS_ONLN) ? ranks : 1;
 }
 
+// A rank that fails beyond repair tells the others why before it aborts.
+ControlPlane* the_control = nullptr;
+
 }  // namespace
 
 World::World(const Settings& settings, const ServedModel& model, std::function<void(const std::string&)> on_lost)
     : settings_(settings), model_(model), launch_(read_launch(process_environment())) {
-  const Hello mine = describe_process(launch_);
+  Hello mine = describe_process(launch_);
   set_process_name(fmt::format("rank {} of {} on {}{}", launch_.rank, launch_.world, mine.place.host,
                                launch_.job_id ? fmt::format(", job {}", *launch_.job_id) : ""));
   if (leader()) {
     for (const std::string& warning : launch_.warnings) log_warning(warning);
+  }
+  if (!model.null) device_ = choose_rank_device(settings, launch_);
+  if (device_.cuda) {
+    mine.place.device_uuid = device_.device.uuid;
+    mine.place.visible_devices = device_.visible;
+  } else if (leader() && !device_.why_not.empty()) {
+    log_info(fmt::format("computing on the CPU: {}", device_.why_not));
   }
   ControlOptions options;
   if (launch_.world > 1) options.home = sluice_home(process_environment());
@@ -81,16 +98,28 @@ World::World(const Settings& settings, const ServedModel& model, std::function<v
     ::_exit(ControlOptions::kExitLost);
   };
   control_ = ControlPlane::form(options, launch_, mine);
+  the_control = control_.get();
+  set_fatal_hook([](std::string_view message) {
+    if (the_control != nullptr) the_control->abort(message);
+  });
   places_ = sluice::places(control_->hellos());
   const ModelLimits limits{static_cast<int>(model.info.n_heads), static_cast<int>(model.info.n_layers)};
   const bool across = settings.flag("tp-across-hosts");
   layout_ = choose_layout(ranks_per_host(places_), optional_count(settings, "tp"), optional_count(settings, "pp"),
                           limits, across);
+  const std::vector<std::string> warnings = check_rank_devices(places_, layout_.tp);
+  if (leader()) {
+    for (const std::string& warning : device_.warnings) log_warning(warning);
+    for (const std::string& warning : warnings) log_warning(warning);
+  }
   mine_ = plan_groups(layout_.tp, layout_.pp, places_, across)[static_cast<size_t>(launch_.rank)];
   local_ranks_ = ranks_sharing_cpus(control_->hellos(), mine);
 }
 
-World::~World() = default;
+World::~World() {
+  set_fatal_hook(nullptr);
+  the_control = nullptr;
+}
 
 std::unique_ptr<Executor> World::make_executor() {
   ExecutorOptions options;
@@ -111,32 +140,37 @@ std::unique_ptr<Executor> World::make_executor() {
     options.cache_bytes = static_cast<size_t>(cache_tokens);
     return make_null_executor(options, model_.info.vocab, 'x');
   }
-  if (launch_.world > 1 && !launch_.mpi_expected) {
+  if (!device_.cuda && launch_.world > 1 && !launch_.mpi_expected) {
     throw Error(
         fmt::format("{} ranks were started without MPI, which ranks on CPUs need; start them with srun --mpi=pmix "
                     "(srun --mpi=list shows what this site has) or with mpirun",
                     launch_.world));
   }
-  CpuOptions cpu;
-  cpu.threads = static_cast<int>(settings_.integer("threads", 0, 4096));
-  cpu.isa = settings_.text("cpu-isa");
-  cpu.local_ranks = local_ranks_;
   ModelSource source = model_.source;
   source.load_threads = settings_.integer("load-threads", 1, 64);
   source.quiet = !leader();
-  Groups groups =
-      launch_.world == 1 ? solo_groups() : mpi_groups(launch_.rank, launch_.world, mine_.tp_ranks, mine_.pp_ranks);
-  auto backend = make_cpu_backend(cpu);
+  Groups groups;
+  if (!device_.cuda)
+    groups =
+        launch_.world == 1 ? solo_groups() : mpi_groups(launch_.rank, launch_.world, mine_.tp_ranks, mine_.pp_ranks);
+  auto backend = make_rank_backend(settings_, device_, local_ranks_);
   backend_ = backend->describe();
-  const int sharing = std::max(local_ranks_, 1);
+  if (device_.cuda) {
+    require_gpu_memory(settings_, source, model_.info, layout_, *backend);
+    groups = make_cuda_groups(settings_, mine_, *control_, *backend);
+  }
   const bool fixed = settings_.has("max-batch-total-tokens");
-  return std::make_unique<RankExecutor>(
-      std::move(backend), std::move(groups), source, [&](const Backend& made, const ModelInfo& info) {
-        const size_t wanted = static_cast<size_t>(cache_tokens) * info.kv_bytes_per_token;
-        const size_t share = made.free_bytes() / 2 / static_cast<size_t>(sharing);
-        options.cache_bytes = fixed ? wanted : std::min(wanted, share);
-        return options;
-      });
+  const auto size = [&](const Backend& made, const ModelInfo& info) {
+    const size_t wanted = static_cast<size_t>(cache_tokens) * info.kv_bytes_per_token;
+    size_t share = made.free_bytes() / 2 / static_cast<size_t>(std::max(local_ranks_, 1));
+    if (device_.cuda) {
+      const size_t step = gpu_step_bytes(info, layout_.tp, options.max_rows, options.max_seqs, options.max_context);
+      share = made.free_bytes() - std::min(made.free_bytes(), step);
+    }
+    options.cache_bytes = fixed ? wanted : std::max<size_t>(1, std::min(wanted, share));
+    return options;
+  };
+  return std::make_unique<RankExecutor>(std::move(backend), std::move(groups), source, size, times_);
 }
 
 std::function<void(std::span<const std::byte>)> World::broadcast() {

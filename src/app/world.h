@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "app/device.h"
 #include "app/served_model.h"
 #include "cluster/devices.h"
 #include "cluster/launch.h"
@@ -15,6 +16,12 @@
 #include "engine/engine.h"
 
 namespace sluice {
+
+// Seconds of this rank, for log and metrics.
+struct LoadTimes {
+  double load = 0;  // reading and packing the weights
+  double warm = 0;  // first use of the device and recording; 0 on CPUs
+};
 
 class World {
  public:
@@ -27,6 +34,8 @@ class World {
   const Launch& launch() const { return launch_; }
   const Layout& layout() const { return layout_; }
   const std::vector<RankPlace>& places() const { return places_; }
+  bool on_gpu() const { return device_.cuda; }
+  const LoadTimes& times() const { return times_; }        // likewise
   const std::string& backend() const { return backend_; }  // known once the executor is made
 
   // Loads this rank's share. Called on the thread that will run the steps, because that thread drives MPI; the executor
@@ -50,6 +59,8 @@ class World {
   Layout layout_;
   std::vector<RankPlace> places_;
   RankGroups mine_;
+  RankDevice device_;
+  LoadTimes times_;
   int local_ranks_ = 1;
   std::unique_ptr<ControlPlane> control_;
   std::string backend_ = "none";

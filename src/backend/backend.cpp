@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Operations that a backend may lack. Families ask computes() first, so that a call is our bug.
+// Operations that a backend may lack, where families ask computes() first, so that a call is our bug; and what a
+// backend does where it has nothing better.
 #include "backend/backend.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <new>
 
 #include "base/error.h"
 
@@ -38,5 +44,21 @@ void Backend::grouped_gemm(const Tensor&, const Tensor&, const WeightGroup&, con
 }
 void Backend::combine(const Tensor&, const Tensor&, const Routing&) { lacks(*this, "combine"); }
 void Backend::add_gated(const Tensor&, const Tensor&, const Tensor&) { lacks(*this, "add_gated"); }
+
+Buffer Backend::allocate_staging(size_t bytes) {
+  constexpr size_t kHuge = size_t{2} << 20;
+  const size_t rounded = (bytes + kHuge - 1) / kHuge * kHuge;
+  void* data = std::aligned_alloc(kHuge, rounded > 0 ? rounded : kHuge);
+  if (data == nullptr) throw std::bad_alloc();
+  ::madvise(data, rounded, MADV_HUGEPAGE);  // an optimisation only: fewer page faults
+  return Buffer(data, bytes, [](void* p, size_t) { std::free(p); });
+}
+
+void Backend::fused_linear(const Tensor& out, const Tensor& x, const Tensor& norm, float eps, const Weight& weight,
+                           const Epilogue& epilogue, const Activation* gate, const Tensor& h, const Tensor& product) {
+  if (norm) rms_norm(h, x, {}, norm, eps);
+  linear(gate != nullptr ? product : out, norm ? h : x, weight, epilogue);
+  if (gate != nullptr) gated_activation(out, product, *gate);
+}
 
 }  // namespace sluice

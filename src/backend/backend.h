@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -61,6 +62,7 @@ struct BatchView {
   Tensor context;                          // i32 [seqs]: keys of the sequence after this step, its own rows included
   Tensor logits_rows;                      // i32 [logits]: rows whose logits are wanted
   CacheIndex cache[kMaxGroups];
+  bool decode_only = false;  // no sequence has more than one row
 };
 
 struct AttentionShape {
@@ -131,9 +133,15 @@ class Backend {
   // Memory.
   virtual Buffer allocate(size_t bytes) = 0;  // device memory, zeroed; throws Error when there is not enough
   virtual size_t free_bytes() const = 0;
-  virtual void copy_in(const Tensor& device,
-                       const void* host) = 0;  // ordered before later ops; host may be reused at return
+  // Contiguous host rows into rows of the device, which may lie apart. Ordered before later ops; host may be reused at
+  // return.
+  virtual void copy_in(const Tensor& device, const void* host) = 0;
   virtual void copy_out(void* host, const Tensor& device) = 0;  // waits for earlier ops
+  // The same in two halves: the copy is queued after the ops so far, and the oldest one that is queued is waited for.
+  // At most kCopiesOut are under way.
+  static constexpr int kCopiesOut = 8;
+  virtual void start_copy_out(const Tensor& device) = 0;
+  virtual void finish_copy_out(void* host) = 0;
   virtual std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme) = 0;
 
   // out[t] = table[ids[t] - first_id] where that row exists here, else 0. table [V, H].
@@ -159,6 +167,11 @@ class Backend {
   // out [T, F] = activation(gate_up[:, 0:F]) * gate_up[:, F:2F].
   virtual void gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) = 0;
   virtual void activation(const Tensor& inout, Activation activation) = 0;
+  // linear of rms_norm(x, weight `norm`, eps), or of x where `norm` is empty. With `gate` the product's first half
+  // gates its second, as gated_activation does; without, `product` is `out`. `h` [T, cols] and `product` [T, rows] are
+  // scratch, which stays unused where one kernel does it all.
+  virtual void fused_linear(const Tensor& out, const Tensor& x, const Tensor& norm, float eps, const Weight& weight,
+                            const Epilogue& epilogue, const Activation* gate, const Tensor& h, const Tensor& product);
   virtual void add(const Tensor& inout, const Tensor& other) = 0;
   // out[t] += bias broadcast over rows.
   virtual void add_bias(const Tensor& inout, const Tensor& bias) = 0;
@@ -192,9 +205,26 @@ class Backend {
   // tokens[t] = last token of slots[t] where tokens[t] < 0. Both i32 [rows].
   virtual void resolve_tokens(SamplerState& state, const Tensor& tokens, const Tensor& slots) = 0;
   // rows i32 [n, 4]: (row of logits, slot, position of the new token, target). target < 0 samples a token, stores it as
-  // the slot's last and adds it to its history; target >= 0 only scores that token. logits f32 [.., vocab], destroyed.
-  // out: u8 [n, sizeof(SampledToken)].
+  // the slot's last and adds it to its history; target >= 0 only scores that token. A row of logits below 0 is padding:
+  // its row of `out` is left alone. logits f32 [.., vocab], destroyed. out: u8 [n, sizeof(SampledToken)].
   virtual void sample(SamplerState& state, const Tensor& out, const Tensor& logits, const Tensor& rows) = 0;
+
+  // Loading. Host memory that copies leave fast: page-locked where the device is another one. A source in it may be
+  // reused once wait_copies(mark_copies()) has returned, any other at once.
+  virtual Buffer allocate_staging(size_t bytes);
+  virtual uint64_t mark_copies() { return 0; }
+  virtual void wait_copies(uint64_t mark) {}
+  // copy_in with conversion by the device; false where it has none, and nothing was done.
+  virtual bool copy_in_converted(const Tensor& device, const void* host, DType from) { return false; }
+
+  // Steps. Where asynchronous(), ops are queued and return at once; the host prepares the next step meanwhile.
+  virtual bool asynchronous() const { return false; }
+  // Rows that a step of `rows` sequences with one row each is padded to, so that few shapes cover all steps. `rows`
+  // itself where padding buys nothing.
+  virtual int64_t decode_bucket(int64_t rows) const { return rows; }
+  // Runs `body`, the ops of one step. Equal keys mean equal ops with equal sizes and addresses: what was queued under a
+  // key before may be replayed instead. 0: the body always runs.
+  virtual void run_step(uint64_t key, const std::function<void()>& body) { body(); }
 
   // Best GB/s of reading `bytes` of memory once with this backend's threads: the limit that decode is compared with.
   virtual double probe_read_gbps(size_t bytes) = 0;

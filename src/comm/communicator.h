@@ -33,9 +33,20 @@ class Communicator {
 // A group of one: every call is a copy or nothing.
 std::unique_ptr<Communicator> make_solo_communicator();
 
+// What goes from the last stage of a pipeline back to the first beside all other traffic: one message per step, in
+// order. For transports whose send waits for its receiver, which would close a circle of waiting stages.
+class TokenReturn {
+ public:
+  virtual ~TokenReturn() = default;
+  virtual void send(const Tensor& device) = 0;         // last stage; later ops may overwrite `device`
+  virtual void receive(void* host, size_t bytes) = 0;  // first stage; waits
+};
+
 // The groups that this rank belongs to. world = pp x tp; tp ranks share a stage, pp ranks share a tp index.
 struct Groups {
+  // tp and pp move memory of the rank's backend, world moves host memory.
   std::unique_ptr<Communicator> world, tp, pp;
+  std::unique_ptr<TokenReturn> back{};  // of pp; none where pp itself does it with host memory
   int tp_rank() const { return tp->rank(); }
   int tp_size() const { return tp->size(); }
   int stage() const { return pp->rank(); }

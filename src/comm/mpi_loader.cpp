@@ -5,12 +5,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <numeric>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/module.h"
 #include "cluster/launch.h"
 #include "comm/communicator.h"
 #include "comm/mpi.h"
@@ -21,27 +21,19 @@ namespace {
 
 const SluiceMpiTable* table = nullptr;  // after a successful init
 
-// Where the module may be: as the environment says, else beside the executable or in the release's library folder.
-std::vector<std::filesystem::path> module_paths() {
-  if (const char* named = std::getenv("SLUICE_MPI_MODULE"); named != nullptr && *named != '\0') return {named};
-  std::error_code ignored;
-  const auto folder = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
-  return {folder / "sluice_mpi.so", folder.parent_path() / "lib" / "sluice" / "sluice_mpi.so"};
-}
-
 const SluiceMpiTable* load_module() {
-  const auto paths = module_paths();
-  for (const auto& path : paths) {
-    std::error_code ignored;
-    if (!std::filesystem::exists(path, ignored)) continue;
-    // Global: MPI libraries load plug-ins that look for their symbols.
-    void* module = ::dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
-    if (module == nullptr) {
-      throw Error(
-          fmt::format("cannot load the MPI module {}: {}; load the MPI that it was built with (module load ...), "
-                      "or build it again with the one that is there",
-                      path.string(), ::dlerror()));
-    }
+  const auto paths = module_paths("sluice_mpi.so", "SLUICE_MPI_MODULE");
+  std::filesystem::path path;
+  void* module = nullptr;
+  try {
+    module = open_module(paths, true, path);  // global: MPI libraries load plug-ins that look for their symbols
+  } catch (const Error& error) {
+    throw Error(fmt::format(
+        "cannot load the MPI module: {}; load the MPI that it was built with (module load ...), or build it again with "
+        "the one that is there",
+        error.what()));
+  }
+  if (module != nullptr) {
     const auto entry = reinterpret_cast<SluiceMpiEntry>(::dlsym(module, "sluice_mpi_table"));
     const SluiceMpiTable* found = entry == nullptr ? nullptr : entry();
     if (found == nullptr || found->abi != SLUICE_MPI_ABI) {
@@ -53,7 +45,7 @@ const SluiceMpiTable* load_module() {
     return found;
   }
   std::vector<std::string> looked;
-  for (const auto& path : paths) looked.push_back(path.string());
+  for (const auto& at : paths) looked.push_back(at.string());
   throw Error(
       fmt::format("several CPU ranks need the MPI module sluice_mpi.so, not found at {}; build Sluice where CMake "
                   "finds MPI, or set SLUICE_MPI_MODULE",

@@ -13,8 +13,9 @@ struct ExecutorInfo {
   ModelInfo model;
   RunLimits limits;
   std::vector<CacheGroupSpec> cache_groups;
-  int64_t slots = 0;  // resident sequences
-  int stages = 1;     // pipeline stages: steps that must be in flight to keep all busy
+  int64_t slots = 0;        // resident sequences
+  int stages = 1;           // pipeline stages: steps that must be in flight to keep all busy
+  double warm_seconds = 0;  // first use of the device and recording, where the backend records
 };
 
 class Executor {
@@ -22,10 +23,11 @@ class Executor {
   virtual ~Executor() = default;
   virtual const ExecutorInfo& info() const = 0;
   // Runs one step. On rank 0 `result` holds the sampled tokens of the step whose results are now known: with one stage
-  // this very step, with several an earlier one (result.id says which; 0 means none yet). Other ranks leave it empty.
+  // this very step, with several or on a device that runs behind an earlier one (result.id says which; 0 means none
+  // yet). Other ranks leave it empty.
   // Called from one thread, in step order.
   virtual void run(const Step& step, StepResult& result) = 0;
-  // With several stages: waits for the oldest step whose result is outstanding. Returns false when none is.
+  // Waits for the oldest step whose result is outstanding. Returns false when none is.
   virtual bool collect(StepResult& result) = 0;
 };
 

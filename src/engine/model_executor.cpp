@@ -5,11 +5,18 @@
 // the last stage sends the drawn tokens (one byte when there are none) to stage 0, same tp index. Stage 0 receives them
 // in step order: rank 0 in collect(), and every rank of stage 0 before it runs step j for all steps up to j - stages.
 // The leader has at most `stages` steps unfinished, so those messages have been sent by ranks that wait for nothing of
-// step j: no cycle, provided that send() does not wait for its receiver, which comm's transports guarantee by copying.
+// step j: no cycle, provided that send() does not wait for its receiver, which comm's transports guarantee by copying,
+// or by a way of their own for these messages (TokenReturn).
+//
+// One stage on an asynchronous backend: run() queues step j and then waits for the result of step j - 1, so that the
+// device has the next step before it is done with this one.
+//
+// Decode steps are padded to a few sizes, whose ops the backend may record and replay.
 #include <fmt/format.h>
 
 #include <algorithm>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "engine/cache_size.h"
@@ -27,17 +34,22 @@ class ModelExecutor : public Executor {
   bool collect(StepResult& result) override;
 
  private:
-  struct Unread {  // of stage 0: a step whose tokens are still under way
+  struct Unread {  // of stage 0, or of rank 0 alone: a step whose tokens are still under way
     uint64_t id;
-    std::vector<int32_t> slots;  // of its samples; -1 for a score
+    size_t samples;
+    std::vector<int32_t> slots;  // in a pipeline: of its samples; -1 for a score
   };
 
   void size(const ExecutorOptions& options);
-  void sample(const Step& step, const Tensor& logits, StepResult& result);
+  void warm();
+  int64_t bucket_of(const Step& step) const;
+  void compute(const BatchView& batch, uint64_t key);
+  void deliver(const Step& step, StepResult& result);
   void receive(StepResult& result);
   Tensor bytes_of(std::vector<SampledToken>& tokens, size_t n);
   bool pipelined() const { return groups_.stages() > 1; }
   bool leader() const { return groups_.world->rank() == 0; }
+  bool overlaps() const { return !pipelined() && leader() && backend_.asynchronous(); }
 
   std::unique_ptr<Model> model_;
   Backend& backend_;
@@ -47,6 +59,7 @@ class ModelExecutor : public Executor {
   std::unique_ptr<SamplerState> sampler_;  // on the last stage
   Buffer drawn_;                           // u8 [max_logits, sizeof(SampledToken)], on the last stage
   std::vector<SampledToken> message_;      // of a pipeline: what travels from the last stage to the first
+  Tensor drawn_now_;                       // the part of drawn_ that the step fills
   std::vector<int32_t> last_tokens_;       // [slots], of stage 0 in a pipeline
   std::vector<Unread> unread_;             // oldest first
   Step resolved_;                          // of stage 0 in a pipeline: a step without unknown tokens
@@ -66,6 +79,18 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Gro
     drawn_ = backend_.allocate(static_cast<size_t>(info_.limits.max_logits) * sizeof(SampledToken));
   }
   if (pipelined() && groups_.first_stage()) last_tokens_.resize(static_cast<size_t>(info_.slots), -1);
+  if (backend_.asynchronous()) warm();
+}
+
+// The largest decode step, of padding alone: first use of everything, then its recording. Nothing is drawn or cached.
+void ModelExecutor::warm() {
+  const double started = monotonic_seconds();
+  const int64_t bucket = std::min({info_.limits.max_seqs, info_.limits.max_rows, info_.limits.max_logits});
+  for (int pass = 0; pass < 2; ++pass) compute(tensors_->fill({}, bucket), static_cast<uint64_t>(bucket));
+  char done = 0;
+  const Buffer flag = backend_.allocate(1);
+  backend_.copy_out(&done, flag.view(DType::kU8, {1}));
+  info_.warm_seconds = monotonic_seconds() - started;
 }
 
 void ModelExecutor::size(const ExecutorOptions& options_in) {
@@ -128,26 +153,61 @@ void ModelExecutor::run(const Step& step_in, StepResult& result) {
     for (const SlotInit& init : step->inits)
       backend_.set_slot(*sampler_, init.slot, init.params, step->history.data() + init.history_begin, init.n_history,
                         init.n_output);
-  const BatchView batch = tensors_->fill(*step);
+  const int64_t bucket = bucket_of(*step);
+  const BatchView batch = tensors_->fill(*step, bucket);
   for (int32_t g = 0; g < static_cast<int32_t>(info_.cache_groups.size()); ++g)
     if (const Tensor pairs = tensors_->copies(*step, g)) model_->copy_blocks(g, pairs);
-  if (!pipelined()) backend_.resolve_tokens(*sampler_, batch.tokens, tensors_->row_slots());
-  const Tensor logits = model_->forward(batch);
-  if (sampler_) sample(*step, logits, result);
+  compute(batch, static_cast<uint64_t>(bucket));
+  if (sampler_) deliver(*step, result);
   if (reads) {
-    unread_.push_back({step->id, {}});
+    unread_.push_back({step->id, step->samples.size(), {}});
     for (const SampleEntry& e : step->samples) unread_.back().slots.push_back(e.target < 0 ? e.slot : -1);
   }
 }
 
-void ModelExecutor::sample(const Step& step, const Tensor& logits, StepResult& result) {
+// Rows that a decode step is padded to; 0 for any other step, and where padding buys nothing.
+int64_t ModelExecutor::bucket_of(const Step& step) const {
+  const int64_t rows = step.rows();
+  if (!backend_.asynchronous() || rows == 0 || rows != static_cast<int64_t>(step.sequences.size()) ||
+      rows != static_cast<int64_t>(step.samples.size()))
+    return 0;
+  for (size_t i = 0; i < step.samples.size(); ++i)
+    if (step.samples[i].row != static_cast<int32_t>(i) || step.sequences[i].phase != Phase::kDecode) return 0;
+  return std::min(
+      {backend_.decode_bucket(rows), info_.limits.max_seqs, info_.limits.max_rows, info_.limits.max_logits});
+}
+
+// From token ids to drawn tokens, on the device alone.
+void ModelExecutor::compute(const BatchView& batch, uint64_t key) {
+  const Tensor entries = tensors_->entries(), slots = tensors_->row_slots();
+  if (sampler_) drawn_now_ = drawn_.view(DType::kU8, {entries.dim(0), static_cast<int64_t>(sizeof(SampledToken))});
+  struct Work {
+    ModelExecutor& self;
+    const BatchView& batch;
+    const Tensor &entries, &slots;
+  } const work{*this, batch, entries, slots};
+  backend_.run_step(key, [&work] {
+    ModelExecutor& self = work.self;
+    if (!self.pipelined()) self.backend_.resolve_tokens(*self.sampler_, work.batch.tokens, work.slots);
+    const Tensor logits = self.model_->forward(work.batch);
+    if (self.sampler_ && work.entries.dim(0) > 0)
+      self.backend_.sample(*self.sampler_, self.drawn_now_, logits, work.entries);
+  });
+}
+
+// Sends the drawn tokens of a step, padding left out, where they are wanted.
+void ModelExecutor::deliver(const Step& step, StepResult& result) {
   const auto n = static_cast<int64_t>(step.samples.size());
   const Tensor drawn = drawn_.view(DType::kU8, {n, static_cast<int64_t>(sizeof(SampledToken))});
-  if (n > 0) backend_.sample(*sampler_, drawn, logits, tensors_->entries());
   if (pipelined()) {
+    if (groups_.back) return groups_.back->send(n > 0 ? drawn : drawn_.view(DType::kU8, {1}));
     const Tensor message = bytes_of(message_, static_cast<size_t>(n));
     if (n > 0) backend_.copy_out(message_.data(), drawn);
     groups_.pp->send(message, 0);
+  } else if (overlaps()) {
+    if (n > 0) backend_.start_copy_out(drawn);
+    unread_.push_back({step.id, static_cast<size_t>(n), {}});
+    if (unread_.size() > 1) receive(result);
   } else if (leader()) {
     result.id = step.id;
     result.tokens.resize(static_cast<size_t>(n));
@@ -166,12 +226,19 @@ Tensor ModelExecutor::bytes_of(std::vector<SampledToken>& tokens, size_t n) {
 void ModelExecutor::receive(StepResult& result) {
   const Unread oldest = std::move(unread_.front());
   unread_.erase(unread_.begin());
-  groups_.pp->recv(bytes_of(message_, oldest.slots.size()), groups_.stages() - 1);
+  const Tensor message = bytes_of(message_, oldest.samples);
+  if (!pipelined()) {
+    if (oldest.samples > 0) backend_.finish_copy_out(message_.data());
+  } else if (groups_.back) {
+    groups_.back->receive(message_.data(), message.bytes());
+  } else {
+    groups_.pp->recv(message, groups_.stages() - 1);
+  }
   for (size_t i = 0; i < oldest.slots.size(); ++i)
     if (oldest.slots[i] >= 0) last_tokens_[static_cast<size_t>(oldest.slots[i])] = message_[i].token;
   if (!leader()) return;
   result.id = oldest.id;
-  result.tokens.assign(message_.begin(), message_.begin() + static_cast<std::ptrdiff_t>(oldest.slots.size()));
+  result.tokens.assign(message_.begin(), message_.begin() + static_cast<std::ptrdiff_t>(oldest.samples));
 }
 
 bool ModelExecutor::collect(StepResult& result) {

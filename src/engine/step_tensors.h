@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The tensors of one step on the device, allocated once at their largest sizes, and the block tables of every slot,
 // from which they are filled. Owned by one rank's executor.
+//
+// Steps of equal sizes get equal addresses. A step's numbers lie behind each other and travel in one copy; the block
+// tables, wide and seldom changed, travel by themselves, and only when they changed.
 #pragma once
 
 #include <vector>
@@ -11,43 +14,43 @@
 
 namespace sluice {
 
-// A host array of i32 and its copy on the device.
-class StagedInts {
- public:
-  StagedInts(Backend& backend, int64_t most);
-  void clear() { host_.clear(); }
-  void push(int32_t value) { host_.push_back(value); }
-  std::vector<int32_t>& host() { return host_; }
-  Tensor upload();  // i32 [n]
-
- private:
-  Backend& backend_;
-  std::vector<int32_t> host_;
-  Buffer device_;
-  int64_t most_;
-};
-
 class StepTensors {
  public:
   StepTensors(Backend& backend, const RunLimits& limits, int64_t slots, size_t groups);
 
   // Applies the step's table changes, then describes its rows. Entries of step.samples that follow each other and name
-  // one row share a row of logits.
-  BatchView fill(const Step& step);
+  // one row share a row of logits. `bucket` rows, sequences and logits in all where it exceeds the step's: the rest is
+  // padding. The step has one row per sequence then.
+  BatchView fill(const Step& step, int64_t bucket = 0);
+  // Largest bucket that fill() takes.
+  int64_t most_seqs() const { return limits_.max_seqs; }
   // After fill():
-  Tensor row_slots() { return row_slots_.upload(); }  // i32 [rows]
-  Tensor entries() { return entries_.upload().reshaped({static_cast<int64_t>(entries_.host().size()) / 4, 4}); }
+  Tensor row_slots() const { return row_slots_; }  // i32 [rows]
+  Tensor entries() const { return entries_; }      // i32 [samples or bucket, 4]
   // Pairs i32 [n, 2] of the step's copies in one group, or an empty tensor.
   Tensor copies(const Step& step, int32_t group);
 
  private:
-  int32_t& block(int64_t group, int32_t slot, int64_t index);
+  struct Table {
+    std::vector<int32_t> of_slots;  // [slots * max_blocks_]
+    std::vector<int32_t> sent;      // [seqs * width]: what the device holds
+    int64_t sent_width = 0;
+    Buffer device;  // i32 [max_seqs, max_blocks_]
+  };
 
+  int32_t& block(int64_t group, int32_t slot, int64_t index);
+  Tensor take(int64_t elements);  // i32, zeroed on the host; the next stretch of host_ and of device_
+  int32_t* host(const Tensor& of) { return host_.data() + (of.as<int32_t>() - static_cast<int32_t*>(device_.data())); }
+  Tensor send_table(Table& table, int64_t group, const Step& step, int64_t seqs);
+
+  Backend& backend_;
   RunLimits limits_;
-  int64_t slots_, max_blocks_;                // max_blocks_: of one sequence
-  std::vector<std::vector<int32_t>> tables_;  // [groups][slots * max_blocks_]
-  StagedInts tokens_, positions_, first_row_, context_, logits_rows_, row_slots_, entries_, copies_;
-  std::vector<StagedInts> cache_slots_, block_tables_;  // [groups]
+  int64_t slots_, max_blocks_;  // max_blocks_: of one sequence
+  std::vector<Table> tables_;   // [groups]
+  std::vector<int32_t> host_, rows_of_table_, pairs_;
+  Buffer device_, copies_;  // device_: as host_
+  int64_t used_ = 0;        // elements of host_ and device_
+  Tensor row_slots_, entries_;
 };
 
 }  // namespace sluice

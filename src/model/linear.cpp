@@ -30,6 +30,13 @@ void ColumnLinear::operator()(Backend& backend, const Tensor& out, const Tensor&
   backend.linear(out, x, *weight, with_bias(bias));
 }
 
+void ColumnLinear::fused(Backend& backend, const Tensor& out, const Tensor& x, const Norm* norm, const Activation* gate,
+                         const Tensor& h, const Tensor& product) const {
+  check(norm == nullptr || norm->kind == NormKind::kRms, "only RMS norms go into a product");
+  const Tensor weights = norm != nullptr ? norm->weight.view(DType::kF32, {x.dim(1)}) : Tensor{};
+  backend.fused_linear(out, x, weights, norm != nullptr ? norm->eps : 0.0f, *weight, with_bias(bias), gate, h, product);
+}
+
 void RowLinear::operator()(Backend& backend, const Groups& groups, const Tensor& out, const Tensor& x,
                            const Tensor& sum) const {
   Epilogue epilogue = groups.tp_rank() == 0 ? with_bias(bias) : Epilogue{};

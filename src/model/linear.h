@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "comm/communicator.h"
 #include "model/arena.h"
+#include "model/norm.h"
 
 namespace sluice {
 
@@ -17,6 +18,10 @@ struct ColumnLinear {
   std::unique_ptr<Weight> weight;  // [local out, in]
   Buffer bias;                     // f32 [local out], or empty
   void operator()(Backend& backend, const Tensor& out, const Tensor& x) const;
+  // The product of the normed x (`norm` null: of x), gated where `gate` is given: Backend::fused_linear. RMS norms
+  // only.
+  void fused(Backend& backend, const Tensor& out, const Tensor& x, const Norm* norm, const Activation* gate,
+             const Tensor& h, const Tensor& product) const;
 };
 
 // Input features are split: every rank computes a partial sum, which reduce() completes. The bias takes part once, on

@@ -41,6 +41,7 @@ void copy_converted(Backend& backend, const Buffer& to, DType to_dtype, const Ho
     if (total > 0) backend.copy_in(to.view(to_dtype, {total}), matrix.data);
     return;
   }
+  if (total > 0 && backend.copy_in_converted(to.view(to_dtype, {total}), matrix.data, matrix.dtype)) return;
   constexpr int64_t kChunk = 1 << 18;
   std::vector<char> chunk(static_cast<size_t>(std::min(kChunk, total)) * to_bytes);
   for (int64_t done = 0; done < total; done += kChunk) {
@@ -144,7 +145,9 @@ void WeightLoader::vector(std::span<const std::string> names, Buffer& to) {
   });
 }
 
-void WeightLoader::run(const StagingOptions& options) {
+void WeightLoader::run(const StagingOptions& options_in) {
+  StagingOptions options = options_in;
+  options.backend = &backend_;
   static const std::vector<File> kNoFiles;
   stage(checkpoint_ != nullptr ? checkpoint_->files() : kNoFiles, std::move(items_), options);
   items_.clear();

@@ -2,17 +2,14 @@
 #include "weights/staging.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <condition_variable>
-#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <exception>
 #include <map>
 #include <mutex>
-#include <new>
 #include <thread>
 
 #include "base/clock.h"
@@ -27,20 +24,6 @@ namespace {
 // anyway.
 constexpr uint64_t kReadThrough = 128 << 10;
 
-struct FreeMemory {
-  void operator()(char* data) const { std::free(data); }
-};
-using Memory = std::unique_ptr<char, FreeMemory>;
-
-Memory allocate_memory(size_t bytes) {
-  constexpr size_t kHuge = size_t{2} << 20;
-  const size_t rounded = std::max<size_t>((bytes + kHuge - 1) / kHuge, 1) * kHuge;
-  char* data = static_cast<char*>(std::aligned_alloc(kHuge, rounded));
-  if (data == nullptr) throw std::bad_alloc();
-  ::madvise(data, rounded, MADV_HUGEPAGE);  // an optimisation only: fewer page faults
-  return Memory(data);
-}
-
 // One job of a thread: whole rows of a part as the file has them, or a stretch of bytes of it.
 struct Piece {
   size_t item = 0, part = 0;
@@ -49,7 +32,7 @@ struct Piece {
 };
 
 struct ItemState {
-  Memory memory;
+  Buffer memory;
   bool open = false;
   size_t bytes = 0;
   size_t pieces_left = 0;
@@ -155,9 +138,10 @@ class Stager {
         spare_.clear();
         spare_bytes_ = 0;
       }
-      state.memory = allocate_memory(state.bytes);
+      state.memory =
+          options_.backend != nullptr ? options_.backend->allocate_staging(state.bytes) : Buffer::host(state.bytes);
     }
-    if (padded(items_[index])) std::memset(state.memory.get(), 0, state.bytes);
+    if (padded(items_[index])) std::memset(state.memory.data(), 0, state.bytes);
     state.open = true;
     in_use_ += state.bytes;
   }
@@ -194,7 +178,8 @@ class Stager {
     const StagingPart& part = item.parts[piece.part];
     const size_t element = dtype_bytes(item.dtype);
     const size_t row_bytes = static_cast<size_t>(item.cols) * element;
-    char* to = states_[piece.item].memory.get() + static_cast<size_t>(part.to_row + piece.row) * row_bytes;
+    char* to = static_cast<char*>(states_[piece.item].memory.data()) +
+               static_cast<size_t>(part.to_row + piece.row) * row_bytes;
     if (part.tensor == nullptr) {
       for (int64_t r = 0; r < piece.rows; ++r) {
         fill_random(to + static_cast<size_t>(r) * row_bytes, item.dtype, part.seed,
@@ -250,7 +235,8 @@ class Stager {
       convert_elements(bounce.data() + raw + static_cast<size_t>(c) * turned, item.dtype,
                        bounce.data() + (through ? at : 0), dtype, part.rows.count);
     }
-    char* to = states_[piece.item].memory.get() + static_cast<size_t>(part.to_row * item.cols + piece.row) * element;
+    char* to = static_cast<char*>(states_[piece.item].memory.data()) +
+               static_cast<size_t>(part.to_row * item.cols + piece.row) * element;
     const auto turn = [&]<class T>(T* rows) {
       constexpr int64_t kTile = 32;
       const T* from = reinterpret_cast<const T*>(bounce.data() + raw);
@@ -277,26 +263,23 @@ class Stager {
       size_t index = 0;
       {
         std::unique_lock lock(mutex_);
+        while (!failure_ && ready_.empty() && !leaving_.empty()) {  // the threads may wait for that memory
+          lock.unlock();
+          release_oldest();
+          lock.lock();
+        }
         changed_.wait(lock, [&] { return failure_ || !ready_.empty(); });
         if (failure_) return;
         index = ready_.front();
         ready_.pop_front();
       }
       const StagingItem& item = items_[index];
-      const HostMatrix matrix{states_[index].memory.get(), item.dtype, item.rows, item.cols, item.cols};
+      const HostMatrix matrix{states_[index].memory.data(), item.dtype, item.rows, item.cols, item.cols};
       for (const auto& consume : item.consumers) consume(matrix);
       done_bytes += states_[index].bytes;
-      {
-        const std::lock_guard lock(mutex_);
-        ItemState& state = states_[index];
-        in_use_ -= state.bytes;
-        if (in_use_ + spare_bytes_ + state.bytes <= options_.memory) {
-          spare_bytes_ += state.bytes;
-          spare_.emplace(state.bytes, std::move(state.memory));
-        }
-        state.memory.reset();
-        changed_.notify_all();
-      }
+      leaving_.push_back({index, options_.backend != nullptr ? options_.backend->mark_copies() : 0});
+      // The copies of the item before this one run while this one's were queued.
+      while (leaving_.size() > 1 || (done + 1 == items_.size() && !leaving_.empty())) release_oldest();
       if (const double now = monotonic_seconds(); !options_.quiet && now > next_line) {
         log_info(fmt::format("weights: {:.1f} of {:.1f} GB, {:.2f} GB/s", 1e-9 * static_cast<double>(done_bytes),
                              1e-9 * static_cast<double>(total_bytes_),
@@ -305,6 +288,27 @@ class Stager {
       }
     }
   }
+
+  // Its copies are done; the threads may have the memory.
+  void release_oldest() {
+    const Leaving oldest = leaving_.front();
+    leaving_.pop_front();
+    if (options_.backend != nullptr) options_.backend->wait_copies(oldest.mark);
+    const std::lock_guard lock(mutex_);
+    ItemState& state = states_[oldest.item];
+    in_use_ -= state.bytes;
+    Buffer memory = std::move(state.memory);
+    if (in_use_ + spare_bytes_ + state.bytes <= options_.memory) {
+      spare_bytes_ += state.bytes;
+      spare_.emplace(state.bytes, std::move(memory));
+    }
+    changed_.notify_all();
+  }
+
+  struct Leaving {  // an item whose copies to the device may be under way
+    size_t item;
+    uint64_t mark;
+  };
 
   const std::vector<File>& files_;
   std::vector<StagingItem> items_;
@@ -318,7 +322,8 @@ class Stager {
   size_t next_ = 0;           // of pieces_
   std::deque<size_t> ready_;  // items to consume
   size_t in_use_ = 0, spare_bytes_ = 0;
-  std::multimap<size_t, Memory> spare_;  // by size: layers repeat the same few sizes
+  std::deque<Leaving> leaving_;          // of the consumer's thread
+  std::multimap<size_t, Buffer> spare_;  // by size: layers repeat the same few sizes
   std::exception_ptr failure_;
 };
 }  // namespace

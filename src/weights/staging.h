@@ -37,6 +37,7 @@ struct StagingOptions {
   size_t memory = size_t{1} << 30;       // bytes of matrices in flight; a larger matrix goes alone
   size_t read_bytes = size_t{16} << 20;  // of one read; reads end at multiples of it
   bool quiet = false;                    // no progress lines
+  Backend* backend = nullptr;            // whose staging memory is used; null: plain memory
 };
 
 // Runs all items, in the order of their place in the files. Throws the first Error of any thread.

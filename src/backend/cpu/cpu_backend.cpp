@@ -70,13 +70,31 @@ std::string CpuBackend::describe() const {
 DType CpuBackend::cache_dtype(Scheme scheme) const { return stored(scheme); }
 
 void CpuBackend::copy_in(const Tensor& device, const void* host) {
-  check(device.contiguous(), "copies are of contiguous tensors");
-  std::memcpy(device.data, host, device.bytes());
+  if (device.contiguous()) {
+    std::memcpy(device.data, host, device.bytes());
+    return;
+  }
+  const size_t row = static_cast<size_t>(device.row_elements()) * dtype_bytes(device.dtype);
+  for (int64_t r = 0; r < device.dim(0); ++r)
+    std::memcpy(device.row(r), static_cast<const char*>(host) + static_cast<size_t>(r) * row, row);
 }
 
 void CpuBackend::copy_out(void* host, const Tensor& device) {
   check(device.contiguous(), "copies are of contiguous tensors");
   std::memcpy(host, device.data, device.bytes());
+}
+
+void CpuBackend::start_copy_out(const Tensor& device) {
+  check(copies_begun_ - copies_ended_ < kCopiesOut, "too many copies to the host are under way");
+  std::vector<char>& held = copies_[copies_begun_++ % kCopiesOut];
+  held.resize(device.bytes());
+  copy_out(held.data(), device);
+}
+
+void CpuBackend::finish_copy_out(void* host) {
+  check(copies_begun_ > copies_ended_, "no copy to the host is under way");
+  const std::vector<char>& held = copies_[copies_ended_++ % kCopiesOut];
+  std::memcpy(host, held.data(), held.size());
 }
 
 std::unique_ptr<Weight> CpuBackend::pack(const HostMatrix& source, Scheme scheme) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "backend/backend.h"
 #include "backend/cpu/attention.h"
@@ -28,6 +29,8 @@ class CpuBackend : public Backend {
   size_t free_bytes() const override { return available_memory(); }
   void copy_in(const Tensor& device, const void* host) override;
   void copy_out(void* host, const Tensor& device) override;
+  void start_copy_out(const Tensor& device) override;
+  void finish_copy_out(void* host) override;
   std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme) override;
 
   void embed(const Tensor& out, const Tensor& table, const Tensor& ids, int64_t first_id) override;
@@ -78,6 +81,8 @@ class CpuBackend : public Backend {
   const RowOps& rows_;
   Products products_;
   AttentionOp attention_;
+  std::vector<char> copies_[kCopiesOut];  // started and not yet finished, at their number modulo kCopiesOut
+  uint64_t copies_begun_ = 0, copies_ended_ = 0;
   Buffer probe_;  // kept between probes, which come in series
 };
 

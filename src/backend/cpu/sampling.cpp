@@ -64,6 +64,7 @@ void CpuBackend::sample(SamplerState& state, const Tensor& out, const Tensor& lo
     SamplerScratch& scratch = sampler.scratch[static_cast<size_t>(thread)];
     for (int64_t i = begin; i < end; ++i) {
       const auto* entry = static_cast<const int32_t*>(entries.row(i));
+      if (entry[0] < 0) continue;
       const bool shared = (i > 0 && entry[-4] == entry[0]) || (i + 1 < n && entry[4] == entry[0]);
       auto* row = static_cast<float*>(logits.row(entry[0]));
       auto* result = static_cast<SampledToken*>(out.row(i));

@@ -155,6 +155,14 @@ Tensor Llama::forward(const BatchView& batch) {
   const AttentionShape shape = attention_shape();
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
+    if (groups_.tp_size() == 1) {  // nothing stands between a product and the stream: fewer kernels
+      layer.qkv.fused(backend_, a.qkv, a.x, &layer.attention_norm, nullptr, a.h, {});
+      attend(a, batch, i, shape, rope_.view());
+      layer.o(backend_, groups_, a.x, a.attended, a.x);
+      layer.gate_up.fused(backend_, a.ff, a.x, &layer.mlp_norm, &act_, a.h, a.up);
+      layer.down(backend_, groups_, a.x, a.ff, a.x);
+      continue;
+    }
     norm(layer.attention_norm, a);
     layer.qkv(backend_, a.qkv, a.h);
     attend(a, batch, i, shape, rope_.view());
@@ -162,8 +170,7 @@ Tensor Llama::forward(const BatchView& batch) {
     reduce(a.out);
     a.pending = a.out;
     norm(layer.mlp_norm, a);
-    layer.gate_up(backend_, a.up, a.h);
-    backend_.gated_activation(a.ff, a.up, act_);
+    layer.gate_up.fused(backend_, a.ff, a.h, nullptr, &act_, {}, a.up);
     layer.down(backend_, groups_, a.out, a.ff);
     reduce(a.out);
     a.pending = a.out;

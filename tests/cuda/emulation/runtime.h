@@ -11,7 +11,8 @@
 namespace sluice::emulation {
 
 // Runs `work` when the stream comes to it, on the executor's thread; recorded instead while the stream is captured.
-cudaError_t enqueue(cudaStream_t stream, std::function<void()> work);
+// Until `ready` says so the stream waits and others go on.
+cudaError_t enqueue(cudaStream_t stream, std::function<void()> work, std::function<bool()> ready = {});
 
 // A kernel of one parameter struct.
 cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::function<void()> body,

@@ -21,9 +21,14 @@ struct Wait {
 struct Op {
   std::function<void()> run;  // empty for a wait
   std::vector<Wait> waits;
+  std::function<bool()> ready;  // empty: at once
+};
+struct Node {
+  std::function<void()> run;
+  std::function<bool()> ready;
 };
 struct Graph {
-  std::vector<std::function<void()>> nodes;
+  std::vector<Node> nodes;
 };
 }  // namespace sluice::emulation
 
@@ -68,12 +73,18 @@ struct Executor {
     return static_cast<uint32_t>(random >> 33);
   }
 
-  CUstream_st* ready() {
+  CUstream_st* ready(bool& polling) {
     std::vector<CUstream_st*> list;
     for (CUstream_st* s : streams) {
       if (s->queue.empty() || (!s->queue.front().run && !s->queue.front().waits.empty() && !passed(s->queue.front())))
         continue;
-      if (passed(s->queue.front())) list.push_back(s);
+      const Op& op = s->queue.front();
+      if (!passed(op)) continue;
+      if (!op.ready || op.ready()) {
+        list.push_back(s);
+      } else {
+        polling = true;
+      }
     }
     return list.empty() ? nullptr : list[pick() % list.size()];
   }
@@ -87,10 +98,15 @@ struct Executor {
   void loop() {
     std::unique_lock lock(mutex);
     while (true) {
-      CUstream_st* stream = ready();
+      bool polling = false;
+      CUstream_st* stream = ready(polling);
       if (stream == nullptr) {
         eager = false;
-        changed.wait(lock);
+        if (polling) {
+          changed.wait_for(lock, std::chrono::microseconds(200));
+        } else {
+          changed.wait(lock);
+        }
         continue;
       }
       if (waiting == 0 && !eager) {
@@ -154,14 +170,14 @@ void wait_for(std::unique_lock<std::mutex>& lock, CUstream_st& stream, uint64_t 
 
 }  // namespace
 
-cudaError_t enqueue(cudaStream_t handle, std::function<void()> work) {
+cudaError_t enqueue(cudaStream_t handle, std::function<void()> work, std::function<bool()> ready) {
   Executor& e = executor();
   const std::lock_guard lock(e.mutex);
   CUstream_st& stream = at(handle);
   if (stream.capture) {
-    stream.capture->nodes.push_back(std::move(work));
+    stream.capture->nodes.push_back({std::move(work), std::move(ready)});
   } else {
-    put(stream, {std::move(work), {}});
+    put(stream, {std::move(work), {}, std::move(ready)});
   }
   return cudaSuccess;
 }
@@ -270,7 +286,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
   CUstream_st& stream = at(handle);
   event->capture = stream.capture;
   if (stream.capture) return cudaSuccess;
-  put(stream, {[event] { event->when = Clock::now(); }, {}});
+  put(stream, {[event] { event->when = Clock::now(); }, {}, {}});
   event->stream = &stream;
   event->until = stream.queued;
   return cudaSuccess;
@@ -287,7 +303,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
     return cudaSuccess;
   }
   if (stream.capture) return event->stream == nullptr ? cudaSuccess : cudaErrorStreamCaptureIsolation;
-  if (event->stream != nullptr) put(stream, {{}, {{event->stream, event->until}}});
+  if (event->stream != nullptr) put(stream, {{}, {{event->stream, event->until}}, {}});
   return cudaSuccess;
 }
 
@@ -364,7 +380,7 @@ cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t*, size_t* n) {
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
   for (const auto& node : graph->nodes) {
-    if (const cudaError_t error = enqueue(stream, node); error != cudaSuccess) return error;
+    if (const cudaError_t error = enqueue(stream, node.run, node.ready); error != cudaSuccess) return error;
   }
   return cudaSuccess;
 }

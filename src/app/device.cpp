@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/device.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace sluice {
+namespace {
+
+// The driver's library: without it, opening the module (and cuBLASLt, half a gigabyte) is of no use.
+bool has_driver() {
+  if (std::getenv("SLUICE_CUDA_MODULE") != nullptr) return true;
+  void* driver = ::dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+  if (driver != nullptr) ::dlclose(driver);
+  return driver != nullptr;
+}
+
+// A MIG instance is known by the name that the job was given: the runtime reports the whole GPU's.
+std::string uuid_of(const CudaDevice& device, int index) {
+  if (const char* visible = std::getenv("CUDA_VISIBLE_DEVICES"); visible != nullptr) {
+    const std::vector<std::string> tokens = parse_visible_devices(visible);
+    if (static_cast<size_t>(index) < tokens.size() && tokens[static_cast<size_t>(index)].starts_with("MIG-"))
+      return tokens[static_cast<size_t>(index)];
+  }
+  return device.uuid;
+}
+
+RankDevice choose_gpu(const Launch& launch) {
+  ::setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0);  // as nvidia-smi numbers them
+  const std::vector<CudaDevice> devices = cuda_module().devices();
+  RankDevice out;
+  out.cuda = true;
+  out.visible = static_cast<int>(devices.size());
+  const DeviceChoice choice =
+      choose_device(out.visible, launch.local_rank, launch.local_size.value_or(launch.local_rank + 1));
+  out.index = choice.index;
+  if (launch.local_size) out.warnings = choice.warnings;
+  out.device = devices[static_cast<size_t>(choice.index)];
+  out.device.uuid = uuid_of(out.device, choice.index);
+  return out;
+}
+
+double gb(size_t bytes) { return 1e-9 * static_cast<double>(bytes); }
+
+}  // namespace
+
+RankDevice choose_rank_device(const Settings& settings, const Launch& launch) {
+  const std::string& wanted = settings.text("device");
+  if (wanted != "auto" && wanted != "cpu" && wanted != "cuda")
+    throw Error(
+        fmt::format("device (from {}): expected auto, cpu or cuda, found '{}'", settings.origin("device"), wanted));
+  RankDevice cpu;
+  if (wanted == "cpu") return cpu;
+  if (wanted == "cuda") {
+    try {
+      return choose_gpu(launch);
+    } catch (const Error& error) {
+      throw Error(fmt::format("device (from {}): cuda was asked for. {}", settings.origin("device"), error.what()));
+    }
+  }
+  if (!has_driver()) return cpu;
+  try {
+    if (cuda_module().devices().empty()) {
+      cpu.why_not = "no GPU is visible";
+      return cpu;
+    }
+  } catch (const Error& error) {
+    cpu.why_not = error.what();
+    return cpu;
+  }
+  return choose_gpu(launch);
+}
+
+std::vector<std::string> check_rank_devices(const std::vector<RankPlace>& places, int tp) {
+  const auto without = std::ranges::find_if(places, [](const RankPlace& p) { return p.device_uuid.empty(); });
+  const auto with = std::ranges::find_if(places, [](const RankPlace& p) { return !p.device_uuid.empty(); });
+  if (without != places.end() && with != places.end())
+    throw Error(
+        fmt::format("rank {} on {} has a GPU and rank {} on {} has none; give every task one, or choose --device "
+                    "cpu for all",
+                    with->rank, with->host, without->rank, without->host));
+  return check_devices(places, tp);
+}
+
+std::unique_ptr<Backend> make_rank_backend(const Settings& settings, const RankDevice& device, int local_ranks) {
+  if (device.cuda) {
+    CudaOptions options;
+    options.device = device.index;
+    options.utilization = settings.number("gpu-memory-utilization", 0.01, 1);
+    options.deterministic = settings.flag("deterministic");
+    return cuda_module().make(options);
+  }
+  CpuOptions cpu;
+  cpu.threads = static_cast<int>(settings.integer("threads", 0, 4096));
+  cpu.isa = settings.text("cpu-isa");
+  cpu.local_ranks = local_ranks;
+  return make_cpu_backend(cpu);
+}
+
+void require_gpu_memory(const Settings& settings, const ModelSource& source, const ModelInfo& info,
+                        const Layout& layout, const Backend& backend) {
+  const size_t element =
+      source.dtype == "auto" ? (info.dtype == "float32" ? 4u : 2u) : dtype_bytes(parse_dtype(source.dtype));
+  const auto ranks = static_cast<size_t>(layout.tp * layout.pp);
+  const size_t weights = static_cast<size_t>(info.parameters) * element / ranks, room = backend.free_bytes();
+  if (weights <= room) return;
+  const size_t needed = (static_cast<size_t>(info.parameters) * element + room - 1) / std::max<size_t>(room, 1);
+  throw Error(fmt::format(
+      "{} does not fit: its weights are {:.1f} GB in {}-bit numbers, {:.1f} GB on each of {} GPU{}, and {:.1f} GB are "
+      "free under --gpu-memory-utilization {}; {} GPUs like this one would hold the weights{}",
+      info.name, gb(weights * ranks), 8 * element, gb(weights), ranks, ranks == 1 ? "" : "s", gb(room),
+      settings.text("gpu-memory-utilization"), needed + needed / 8 + 1,
+      element == 4 ? ", or half as many with --dtype bfloat16" : ""));
+}
+
+size_t gpu_step_bytes(const ModelInfo& info, int tp, int64_t max_rows, int64_t max_seqs, int64_t max_context) {
+  const int64_t share = std::max(1, tp), logits = std::max(max_seqs, std::min<int64_t>(max_rows, 64));
+  const int64_t heads = (info.n_heads + 2 * info.n_kv_heads) * info.head_dim / share + info.head_dim;
+  const int64_t row = 4 * info.d_model + std::max(2 * heads, 3 * info.d_ff / share + info.d_ff / share / 8);
+  const int64_t vocab = info.vocab * 4 * (2 + (tp > 1 ? 2 : 0)) + info.vocab * 2;
+  const int64_t tables = max_context * (info.head_dim * 4 + max_seqs / 4);
+  constexpr int64_t kRest = int64_t{384} << 20;  // context of recorded steps, products' and attention's working memory
+  return static_cast<size_t>(row * 4 * max_rows + vocab * logits + tables + kRest);
+}
+
+}  // namespace sluice

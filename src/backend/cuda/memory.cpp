@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend/cuda/memory.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+
+#include "backend/cuda/check.h"
+
+namespace sluice::cuda {
+namespace {
+
+std::mutex pinned_mutex;  // the threads that read a checkpoint allocate too
+std::map<const char*, size_t> pinned;
+
+double gib(size_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+
+}  // namespace
+
+Buffer allocate_device(size_t bytes, cudaStream_t stream) {
+  if (bytes == 0) return {};
+  void* data = nullptr;
+  if (const cudaError_t error = cudaMalloc(&data, bytes); error != cudaSuccess) {
+    if (error != cudaErrorMemoryAllocation) fail(error, "cudaMalloc", CodePlace::here());
+    cudaGetLastError();
+    size_t free_bytes = 0, total = 0;
+    SLUICE_CUDA(cudaMemGetInfo(&free_bytes, &total));
+    throw Error(
+        fmt::format("{:.2f} GiB of GPU memory are needed and {:.2f} of {:.2f} GiB are free; use a smaller model "
+                    "or cache, or more GPUs",
+                    gib(bytes), gib(free_bytes), gib(total)));
+  }
+  SLUICE_CUDA(cudaMemsetAsync(data, 0, bytes, stream));
+  return Buffer(data, bytes, [](void* p, size_t) { cudaFree(p); });
+}
+
+void* Workspace::reserve(size_t bytes, cudaStream_t stream) {
+  if (all_.empty() || bytes > most_) {
+    most_ = std::max(bytes, most_ + most_ / 2);
+    all_.push_back(allocate_device(std::max<size_t>(most_, 256), stream));
+  }
+  return all_.back().data();
+}
+
+UploadRing::UploadRing(cudaStream_t stream) : stream_(stream) {
+  void* memory = nullptr;
+  SLUICE_CUDA(cudaHostAlloc(&memory, kParts * kPartBytes, cudaHostAllocDefault));
+  memory_ = static_cast<char*>(memory);
+  for (cudaEvent_t& event : done_) {
+    SLUICE_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    SLUICE_CUDA(cudaEventRecord(event, stream_));
+  }
+}
+
+UploadRing::~UploadRing() {
+  for (const cudaEvent_t event : done_) {
+    cudaEventSynchronize(event);
+    cudaEventDestroy(event);
+  }
+  cudaFreeHost(memory_);
+}
+
+void UploadRing::next_part() {
+  SLUICE_CUDA(cudaEventRecord(done_[part_], stream_));
+  part_ = (part_ + 1) % kParts;
+  SLUICE_CUDA(cudaEventSynchronize(done_[part_]));
+  used_ = 0;
+}
+
+void UploadRing::upload(void* device, size_t pitch, const void* host, size_t row_bytes, size_t rows) {
+  const auto* from = static_cast<const char*>(host);
+  auto* to = static_cast<char*>(device);
+  if (rows > 1 && pitch == row_bytes) {
+    row_bytes *= rows;
+    rows = 1;
+  }
+  check(rows == 1 || row_bytes <= kPartBytes, "a row of an upload exceeds a part of the ring");
+  while (rows > 0) {
+    if (used_ == kPartBytes || (rows > 1 && kPartBytes - used_ < row_bytes)) next_part();
+    const size_t room = kPartBytes - used_;
+    const size_t now = rows == 1 ? std::min(row_bytes, room) : row_bytes;   // bytes of a row
+    const size_t count = rows == 1 ? 1 : std::min(rows, room / row_bytes);  // rows
+    char* stage = memory_ + static_cast<size_t>(part_) * kPartBytes + used_;
+    std::memcpy(stage, from, now * count);
+    if (count == 1) {
+      SLUICE_CUDA(cudaMemcpyAsync(to, stage, now, cudaMemcpyHostToDevice, stream_));
+    } else {
+      SLUICE_CUDA(cudaMemcpy2DAsync(to, pitch, stage, now, now, count, cudaMemcpyHostToDevice, stream_));
+    }
+    used_ = std::min(kPartBytes, (used_ + now * count + 255) / 256 * 256);
+    from += now * count;
+    if (now < row_bytes) {
+      to += now;
+      row_bytes -= now;
+    } else {
+      to += pitch * count;
+      rows -= count;
+    }
+  }
+}
+
+Downloads::Downloads(cudaStream_t stream, int slots) : stream_(stream), slots_(static_cast<size_t>(slots)) {
+  for (Slot& slot : slots_) SLUICE_CUDA(cudaEventCreateWithFlags(&slot.done, cudaEventDisableTiming));
+}
+
+Downloads::~Downloads() {
+  for (const Slot& slot : slots_) {
+    cudaEventSynchronize(slot.done);
+    cudaEventDestroy(slot.done);
+    cudaFreeHost(slot.memory);
+  }
+}
+
+void Downloads::start(const void* device, size_t bytes) {
+  check(begun_ - ended_ < slots_.size(), "too many copies to the host are under way");
+  Slot& slot = slots_[begun_++ % slots_.size()];
+  if (slot.room < bytes) {
+    SLUICE_CUDA(cudaFreeHost(slot.memory));
+    slot.room = std::max<size_t>(4096, bytes + bytes / 2);
+    void* memory = nullptr;
+    SLUICE_CUDA(cudaHostAlloc(&memory, slot.room, cudaHostAllocDefault));
+    slot.memory = static_cast<char*>(memory);
+  }
+  slot.bytes = bytes;
+  SLUICE_CUDA(cudaMemcpyAsync(slot.memory, device, bytes, cudaMemcpyDeviceToHost, stream_));
+  SLUICE_CUDA(cudaEventRecord(slot.done, stream_));
+}
+
+void Downloads::finish(void* host) {
+  check(begun_ > ended_, "no copy to the host is under way");
+  const Slot& slot = slots_[ended_++ % slots_.size()];
+  SLUICE_CUDA(cudaEventSynchronize(slot.done));
+  std::memcpy(host, slot.memory, slot.bytes);
+}
+
+Buffer PinnedMemory::allocate(size_t bytes, int device) {
+  SLUICE_CUDA(cudaSetDevice(device));  // else another thread would open a context on the first device
+  void* data = nullptr;
+  if (const cudaError_t error = cudaHostAlloc(&data, std::max<size_t>(bytes, 64), cudaHostAllocPortable);
+      error != cudaSuccess) {
+    if (error != cudaErrorMemoryAllocation) fail(error, "cudaHostAlloc", CodePlace::here());
+    throw Error(
+        fmt::format("{:.2f} GiB of page-locked memory are needed to load and the system gives none; ask for more "
+                    "memory (--mem)",
+                    gib(bytes)));
+  }
+  const std::lock_guard lock(pinned_mutex);
+  pinned[static_cast<const char*>(data)] = bytes;
+  return Buffer(data, bytes, [](void* p, size_t) {
+    {
+      const std::lock_guard held(pinned_mutex);
+      pinned.erase(static_cast<const char*>(p));
+    }
+    cudaFreeHost(p);
+  });
+}
+
+bool PinnedMemory::holds(const void* host, size_t bytes) {
+  const std::lock_guard lock(pinned_mutex);
+  const auto* at = static_cast<const char*>(host);
+  auto after = pinned.upper_bound(at);
+  if (after == pinned.begin()) return false;
+  --after;
+  return at + bytes <= after->first + after->second;
+}
+
+}  // namespace sluice::cuda

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products: our own kernels where few rows go with a matrix, cuBLASLt beyond.
+#pragma once
+
+#include <cublasLt.h>
+
+#include <unordered_map>
+
+#include "backend/backend.h"
+#include "backend/cuda/memory.h"
+#include "kernels/gemv.h"
+
+namespace sluice::cuda {
+
+kernels::Type type_of(DType dtype);
+kernels::Function function_of(Activation activation);
+DType stored(Scheme scheme);
+
+// Row-major [rows, cols] in the scheme's dtype, rows 16-byte aligned.
+struct CudaWeight final : Weight {
+  CudaWeight(int64_t rows, int64_t cols, int64_t stride, DType dtype, Buffer data)
+      : Weight(rows, cols, data.bytes()), stride(stride), dtype(dtype), data(std::move(data)) {}
+  int64_t stride;  // elements
+  DType dtype;
+  Buffer data;
+};
+
+class Products {
+ public:
+  Products(cudaStream_t stream, bool deterministic);
+  ~Products();
+  Products(const Products&) = delete;
+  Products& operator=(const Products&) = delete;
+
+  // out = x * weight^T, then bias and residual. out in the dtype of x, or f32.
+  void run(const Tensor& out, const Tensor& x, const CudaWeight& weight, const Epilogue& epilogue);
+  // Backend::fused_linear in one kernel; false where there is none for the shape.
+  bool run_fused(const Tensor& out, const Tensor& x, const Tensor& norm, float eps, const CudaWeight& weight,
+                 const Epilogue& epilogue, const Activation* gate);
+
+  // Rows up to which the own kernels read a matrix once and win. With deterministic they take every number.
+  static constexpr int64_t kFewRows = 16;
+
+ private:
+  struct Shape {
+    int64_t rows, n, k, out_stride, x_stride, weight_stride, residual_stride;
+    DType type, out_type;
+    bool operator==(const Shape&) const = default;
+  };
+  struct HashShape {
+    size_t operator()(const Shape& s) const;
+  };
+  struct Plan {
+    cublasLtMatmulDesc_t product = nullptr;
+    cublasLtMatrixLayout_t weight = nullptr, x = nullptr, out = nullptr, residual = nullptr;
+    cublasLtMatmulAlgo_t algorithm{};
+  };
+  const Plan& plan(const Shape& shape);
+
+  cudaStream_t stream_;
+  bool deterministic_;
+  cublasLtHandle_t handle_ = nullptr;
+  Buffer workspace_;
+  std::unordered_map<Shape, Plan, HashShape> plans_;
+};
+
+}  // namespace sluice::cuda

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+// Communicators over NCCL. Every call queues on the stream of the backend and returns, so that it can be recorded.
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
+
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "base/clock.h"
+#include "comm/nccl.h"
+#include "comm/nccl/library.h"
+#include "kernels/rows.h"
+
+namespace sluice::nccl {
+namespace {
+
+ncclDataType_t type_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return ncclFloat32;
+    case DType::kBF16:
+      return ncclBfloat16;
+    case DType::kF16:
+      return ncclFloat16;
+    default:
+      fatal("sums over GPU ranks are of f32, bf16 or f16");
+  }
+}
+
+class Group {
+ public:
+  Group(const NcclMember& member) : name(member.name) {
+    ncclUniqueId id;
+    if (member.id.size() != sizeof id) throw Error("an NCCL id of another length: the ranks run different builds");
+    std::memcpy(&id, member.id.data(), sizeof id);
+    call(library().comm_init_rank(&comm, member.size, id, member.rank), "ncclCommInitRank");
+  }
+  ~Group() { library().comm_destroy(comm); }
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+
+  void call(ncclResult_t result, const char* what, CodePlace where = CodePlace::here()) const {
+    if (result != ncclSuccess) fail(result, what, name, where);
+  }
+  void call(cudaError_t error, const char* what, CodePlace where = CodePlace::here()) const {
+    if (error != cudaSuccess) fail(static_cast<int>(error), what, name, where);
+  }
+
+  std::string name;
+  ncclComm_t comm = nullptr;
+};
+
+class NcclCommunicator final : public Communicator {
+ public:
+  NcclCommunicator(const NcclMember& member, cudaStream_t stream, bool fixed_order)
+      : group_(member), rank_(member.rank), size_(member.size), stream_(stream), fixed_order_(fixed_order) {}
+  ~NcclCommunicator() override {
+    cudaStreamSynchronize(stream_);
+    for (void* memory : gathered_) cudaFree(memory);
+  }
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  void all_reduce(const Tensor& inout) override {
+    check(inout.contiguous(), "all_reduce takes a contiguous tensor");
+    if (inout.elements() == 0) return;
+    // Two summands commute; more are added in rank order.
+    if (fixed_order_ && size_ > 2) return reduce_in_order(inout);
+    group_.call(library().all_reduce(inout.data, inout.data, static_cast<size_t>(inout.elements()),
+                                     type_of(inout.dtype), ncclSum, group_.comm, stream_),
+                "ncclAllReduce");
+  }
+  void all_gather(const Tensor& out, const Tensor& in) override {
+    check(out.dtype == in.dtype && out.elements() == in.elements() * size_ && out.contiguous() && in.contiguous(),
+          "all_gather takes contiguous tensors of one dtype, the output `size` times as long as the input");
+    if (in.elements() == 0) return;
+    group_.call(library().all_gather(in.data, out.data, in.bytes(), ncclInt8, group_.comm, stream_), "ncclAllGather");
+  }
+  void broadcast(const Tensor& inout, int root) override {
+    check(inout.contiguous() && root >= 0 && root < size_,
+          "broadcast takes a contiguous tensor and a rank of the group");
+    group_.call(library().broadcast(inout.data, inout.data, inout.bytes(), ncclInt8, root, group_.comm, stream_),
+                "ncclBroadcast");
+  }
+  void send(const Tensor& data, int to) override {
+    check(data.contiguous() && to != rank_, "send takes a contiguous tensor and another rank of the group");
+    group_.call(library().send(data.data, data.bytes(), ncclInt8, to, group_.comm, stream_), "ncclSend");
+  }
+  void recv(const Tensor& data, int from) override {
+    check(data.contiguous() && from != rank_, "recv takes a contiguous tensor and another rank of the group");
+    group_.call(library().recv(data.data, data.bytes(), ncclInt8, from, group_.comm, stream_), "ncclRecv");
+  }
+
+  double self_test(double seconds) {
+    constexpr size_t kBytes = size_t{1} << 20;
+    void* memory = nullptr;
+    cudaEvent_t begin, end;
+    group_.call(cudaMalloc(&memory, kBytes), "cudaMalloc");
+    group_.call(cudaMemsetAsync(memory, 0, kBytes, stream_), "cudaMemsetAsync");
+    group_.call(cudaEventCreate(&begin), "cudaEventCreate");
+    group_.call(cudaEventCreate(&end), "cudaEventCreate");
+    const Tensor message(memory, DType::kF32, {static_cast<int64_t>(kBytes / sizeof(float))});
+    double gbps = 0;
+    for (int pass = 0; pass < 2 && gbps >= 0; ++pass) {  // the first opens the connections
+      group_.call(cudaEventRecord(begin, stream_), "cudaEventRecord");
+      all_reduce(message);
+      group_.call(cudaEventRecord(end, stream_), "cudaEventRecord");
+      const double deadline = monotonic_seconds() + seconds;
+      for (cudaError_t state; (state = cudaEventQuery(end)) != cudaSuccess && gbps >= 0;) {
+        if (state != cudaErrorNotReady) group_.call(state, "the self-test");
+        ncclResult_t error = ncclSuccess;
+        group_.call(library().comm_get_async_error(group_.comm, &error), "ncclCommGetAsyncError");
+        if (error != ncclInProgress) group_.call(error, "the self-test");
+        if (monotonic_seconds() > deadline) gbps = -1;
+        std::this_thread::sleep_for(std::chrono::microseconds(200));
+      }
+      float ms = 0;
+      if (gbps < 0) return gbps;  // the memory is in use still, and the process about to end
+      group_.call(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
+      gbps = static_cast<double>(kBytes) / std::max(static_cast<double>(ms), 1e-3) * 1e-6;
+    }
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    cudaFree(memory);
+    return gbps;
+  }
+
+ private:
+  // Every rank gathers all summands and adds them in the same order.
+  void reduce_in_order(const Tensor& inout) {
+    const size_t bytes = inout.bytes(), needed = bytes * static_cast<size_t>(size_);
+    if (needed > gathered_bytes_) {  // what was there stays: a recorded step may hold its address
+      void* memory = nullptr;
+      group_.call(cudaMalloc(&memory, needed), "cudaMalloc");
+      gathered_.push_back(memory);
+      gathered_bytes_ = needed;
+    }
+    auto* all = static_cast<char*>(gathered_.back());
+    group_.call(library().all_gather(inout.data, all, bytes, ncclInt8, group_.comm, stream_), "ncclAllGather");
+    group_.call(cudaMemcpyAsync(inout.data, all, bytes, cudaMemcpyDeviceToDevice, stream_), "cudaMemcpyAsync");
+    for (int r = 1; r < size_; ++r) {
+      kernels::AddParams p{};
+      p.inout = inout.data;
+      p.other = all + static_cast<size_t>(r) * bytes;
+      p.rows = inout.dim(0);
+      p.width = inout.row_elements();
+      p.stride = p.other_stride = p.width;
+      p.type = inout.dtype == DType::kF32    ? kernels::Type::kF32
+               : inout.dtype == DType::kBF16 ? kernels::Type::kBF16
+                                             : kernels::Type::kF16;
+      group_.call(kernels::add(p, stream_), "kernels::add");
+    }
+  }
+
+  Group group_;
+  int rank_, size_;
+  cudaStream_t stream_;
+  bool fixed_order_;
+  std::vector<void*> gathered_;
+  size_t gathered_bytes_ = 0;
+};
+
+// Messages have a group and a stream of their own: the device may send tokens of one step while the next step's hidden
+// states come in.
+class NcclReturn final : public TokenReturn {
+ public:
+  NcclReturn(const NcclMember& member, cudaStream_t main) : group_(member), last_(member.size - 1), main_(main) {
+    group_.call(cudaStreamCreateWithFlags(&own_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    for (Slot& slot : slots_) {
+      group_.call(cudaEventCreateWithFlags(&slot.filled, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+      group_.call(cudaEventCreateWithFlags(&slot.done, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+    }
+  }
+  ~NcclReturn() override {
+    cudaStreamSynchronize(own_);
+    for (Slot& slot : slots_) {
+      cudaEventDestroy(slot.filled);
+      cudaEventDestroy(slot.done);
+      cudaFree(slot.device);
+      cudaFreeHost(slot.host);
+    }
+    cudaStreamDestroy(own_);
+  }
+
+  void send(const Tensor& device) override {
+    Slot& slot = next(device.bytes());
+    group_.call(cudaStreamWaitEvent(main_, slot.done, 0), "cudaStreamWaitEvent");
+    group_.call(cudaMemcpyAsync(slot.device, device.data, device.bytes(), cudaMemcpyDeviceToDevice, main_),
+                "cudaMemcpyAsync");
+    group_.call(cudaEventRecord(slot.filled, main_), "cudaEventRecord");
+    group_.call(cudaStreamWaitEvent(own_, slot.filled, 0), "cudaStreamWaitEvent");
+    group_.call(library().send(slot.device, device.bytes(), ncclInt8, 0, group_.comm, own_), "ncclSend");
+    group_.call(cudaEventRecord(slot.done, own_), "cudaEventRecord");
+  }
+
+  void receive(void* host, size_t bytes) override {
+    Slot& slot = next(bytes);
+    group_.call(library().recv(slot.device, bytes, ncclInt8, last_, group_.comm, own_), "ncclRecv");
+    group_.call(cudaMemcpyAsync(slot.host, slot.device, bytes, cudaMemcpyDeviceToHost, own_), "cudaMemcpyAsync");
+    group_.call(cudaEventRecord(slot.done, own_), "cudaEventRecord");
+    group_.call(cudaEventSynchronize(slot.done), "cudaEventSynchronize");
+    std::memcpy(host, slot.host, bytes);
+  }
+
+ private:
+  struct Slot {
+    void *device = nullptr, *host = nullptr;
+    size_t room = 0;
+    cudaEvent_t filled = nullptr, done = nullptr;
+  };
+  // More messages than a pipeline has steps in flight.
+  static constexpr int kSlots = 16;
+
+  Slot& next(size_t bytes) {
+    Slot& slot = slots_[turn_++ % kSlots];
+    if (slot.room >= bytes) return slot;
+    group_.call(cudaEventSynchronize(slot.done), "cudaEventSynchronize");
+    cudaFree(slot.device);
+    cudaFreeHost(slot.host);
+    slot.room = std::max<size_t>(4096, 2 * bytes);
+    group_.call(cudaMalloc(&slot.device, slot.room), "cudaMalloc");
+    group_.call(cudaHostAlloc(&slot.host, slot.room, cudaHostAllocDefault), "cudaHostAlloc");
+    return slot;
+  }
+
+  Group group_;
+  int last_;
+  cudaStream_t main_, own_ = nullptr;
+  Slot slots_[kSlots];
+  uint64_t turn_ = 0;
+};
+
+class Module final : public NcclModule {
+ public:
+  std::string library() const override {
+    int v = 0;
+    nccl::library().get_version(&v);
+    return fmt::format("NCCL {}.{}.{}", v / 10000, v % 10000 / 100, v % 100);
+  }
+  std::string unique_id() const override {
+    ncclUniqueId id;
+    if (const ncclResult_t result = nccl::library().get_unique_id(&id); result != ncclSuccess)
+      throw Error(fmt::format("NCCL makes no id: {} ({}); name the network with NCCL_SOCKET_IFNAME",
+                              nccl::library().get_error_string(result), nccl::library().get_last_error(nullptr)));
+    return std::string(reinterpret_cast<const char*>(&id), sizeof id);
+  }
+  std::unique_ptr<Communicator> make(const NcclMember& member, void* stream, bool fixed_order) const override {
+    if (member.size == 1) return make_solo_device(stream);
+    return std::make_unique<NcclCommunicator>(member, static_cast<cudaStream_t>(stream), fixed_order);
+  }
+  std::unique_ptr<TokenReturn> make_return(const NcclMember& member, void* stream) const override {
+    return std::make_unique<NcclReturn>(member, static_cast<cudaStream_t>(stream));
+  }
+  double self_test(Communicator& group, double seconds) const override {
+    return group.size() == 1 ? 0 : static_cast<NcclCommunicator&>(group).self_test(seconds);
+  }
+
+ private:
+  // A group of one: gathers are copies, the rest is nothing.
+  static std::unique_ptr<Communicator> make_solo_device(void* stream) {
+    class Solo final : public Communicator {
+     public:
+      explicit Solo(void* on) : stream_(static_cast<cudaStream_t>(on)) {}
+      int rank() const override { return 0; }
+      int size() const override { return 1; }
+      void all_reduce(const Tensor&) override {}
+      void all_gather(const Tensor& out, const Tensor& in) override {
+        if (out.data != in.data)
+          check(cudaMemcpyAsync(out.data, in.data, in.bytes(), cudaMemcpyDeviceToDevice, stream_) == cudaSuccess,
+                "a copy on the device failed");
+      }
+      void broadcast(const Tensor&, int) override {}
+      void send(const Tensor&, int) override { fatal("send in a group of one"); }
+      void recv(const Tensor&, int) override { fatal("recv in a group of one"); }
+
+     private:
+      cudaStream_t stream_;
+    };
+    return std::make_unique<Solo>(stream);
+  }
+};
+
+}  // namespace
+}  // namespace sluice::nccl
+
+extern "C" __attribute__((visibility("default"))) const sluice::NcclModule* sluice_nccl_module(uint32_t version) {
+  static const sluice::nccl::Module module;
+  return version == sluice::kNcclModuleVersion ? &module : nullptr;
+}

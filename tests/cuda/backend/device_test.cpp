@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory, copies, recorded steps and sampling of the CUDA backend.
+#include <cstring>
+
+#include "base/error.h"
+#include "cuda/backend/twin.h"
+#include "sample/params.h"
+
+namespace sluice {
+namespace {
+using test::Side;
+
+TEST_CASE("memory comes zeroed, keeps copies of any shape and is refused beyond what there is") {
+  const auto gpu = test::make_cuda();
+  const Buffer buffer = gpu->allocate(1000);
+  std::vector<char> bytes(1000, 1);
+  gpu->copy_out(bytes.data(), buffer.view(DType::kU8, {1000}));
+  CHECK(bytes == std::vector<char>(1000, 0));
+
+  // Larger than the ring of page-locked memory, in rows that do not divide its parts.
+  const int64_t rows = 700, cols = 9001, stride = 9100;
+  const Buffer large = gpu->allocate(static_cast<size_t>(rows * stride) * 4);
+  std::vector<int32_t> in(static_cast<size_t>(rows * cols));
+  for (size_t i = 0; i < in.size(); ++i) in[i] = static_cast<int32_t>(i * 2654435761u);
+  const std::vector<int32_t> kept = in;
+  gpu->copy_in(large.view(DType::kI32, {rows, stride}).columns(0, cols), in.data());
+  std::fill(in.begin(), in.end(), -1);  // the source may be reused at once
+  std::vector<int32_t> out(static_cast<size_t>(rows * stride));
+  gpu->copy_out(out.data(), large.view(DType::kI32, {rows * stride}));
+  bool same = true;
+  for (int64_t r = 0; r < rows; ++r)
+    same = same && std::memcmp(&out[static_cast<size_t>(r * stride)], &kept[static_cast<size_t>(r * cols)],
+                               static_cast<size_t>(cols) * 4) == 0;
+  CHECK(same);
+  CHECK(gpu->free_bytes() > 0);
+  CHECK_THROWS_AS(gpu->allocate(size_t{1} << 46), Error);
+}
+
+TEST_CASE("results come back in the order in which they were asked for, each as it was then") {
+  Side gpu(test::make_cuda(), DType::kF32);
+  const Tensor x = gpu.matrix({1, 2, 3, 4}, 1, 4);
+  for (int i = 0; i < Backend::kCopiesOut; ++i) {
+    gpu->start_copy_out(x);
+    gpu->add(x, x);
+  }
+  for (int i = 0; i < Backend::kCopiesOut; ++i) {
+    float got[4];
+    gpu->finish_copy_out(got);
+    for (int e = 0; e < 4; ++e) CHECK(got[e] == static_cast<float>((e + 1) << i));
+  }
+}
+
+TEST_CASE("weights are packed and converted on the device, from page-locked memory without a copy on the host") {
+  std::mt19937 random(7);
+  const int64_t n = 19, k = 27;
+  for (const DType from : test::kTypes) {
+    for (const DType to : test::kTypes) {
+      Side gpu(test::make_cuda(), to);
+      const auto values = test::normal(random, n * k, from);
+      const Buffer staging = gpu->allocate_staging(values.size() * dtype_bytes(from));
+      for (size_t i = 0; i < values.size(); ++i) {
+        const uint16_t narrow = from == DType::kBF16 ? f32_to_bf16(values[i]) : f32_to_f16(values[i]);
+        char* at = static_cast<char*>(staging.data()) + i * dtype_bytes(from);
+        std::memcpy(at, from == DType::kF32 ? static_cast<const void*>(&values[i]) : &narrow, dtype_bytes(from));
+      }
+      const auto weight = gpu->pack({staging.data(), from, n, k, k}, test::scheme_of(to));
+      const Buffer copy = gpu->allocate(values.size() * dtype_bytes(to));
+      REQUIRE(gpu->copy_in_converted(copy.view(to, {n * k}), staging.data(), from));
+      gpu->wait_copies(gpu->mark_copies());
+      std::memset(staging.data(), 0xff, staging.bytes());
+      // Rows of the unit matrix, one product each, give the weight back.
+      std::vector<float> unit(static_cast<size_t>(k * k));
+      for (int64_t i = 0; i < k; ++i) unit[static_cast<size_t>(i * k + i)] = 1;
+      const Tensor out = gpu.empty(k, n);
+      gpu->linear(out, gpu.matrix(unit, k, k), *weight, {});
+      const auto got = gpu.read(out), table = gpu.read(copy.view(to, {n, k}));
+      bool same = true;
+      for (int64_t r = 0; r < n; ++r) {
+        for (int64_t c = 0; c < k; ++c) {
+          const float want = test::rounded(values[static_cast<size_t>(r * k + c)], to);
+          same = same && got[static_cast<size_t>(c * n + r)] == want && table[static_cast<size_t>(r * k + c)] == want;
+        }
+      }
+      CHECK(same);
+    }
+  }
+}
+
+TEST_CASE("a step is run once, recorded once, and replayed from then on") {
+  Side gpu(test::make_cuda(), DType::kF32);
+  const Tensor x = gpu.matrix({1, 2, 3, 4}, 1, 4), one = gpu.matrix({1, 1, 1, 1}, 1, 4);
+  int bodies = 0;
+  for (int i = 0; i < 5; ++i) {
+    const float next[4] = {static_cast<float>(i), 0, 0, 0};
+    gpu->copy_in(x, next);
+    gpu->run_step(4, [&] {
+      ++bodies;
+      gpu->add(x, one);
+    });
+    CHECK(gpu.read(x) == std::vector<float>{static_cast<float>(i) + 1, 1, 1, 1});
+  }
+  CHECK(bodies == 2);
+  gpu->run_step(0, [&] { ++bodies; });
+  gpu->run_step(0, [&] { ++bodies; });
+  gpu->run_step(8, [&] { ++bodies; });
+  CHECK(bodies == 5);
+}
+
+TEST_CASE("buckets cover every number of sequences, a little larger") {
+  const auto gpu = test::make_cuda();
+  int64_t last = 0;
+  for (int64_t n = 1; n <= 600; ++n) {
+    const int64_t bucket = gpu->decode_bucket(n);
+    CHECK(bucket >= n);
+    CHECK(bucket >= last);
+    CHECK(bucket < n + std::max<int64_t>(2, std::min<int64_t>(32, n + 4)));
+    CHECK(gpu->decode_bucket(bucket) == bucket);
+    last = bucket;
+  }
+}
+
+TEST_CASE("sampling draws the CPU's tokens for every kind of parameter, and skips padding") {
+  std::mt19937 random(8);
+  const int64_t vocab = 301, slots = 8, rows = 6;
+  std::vector<SamplingParams> params(slots);
+  for (size_t s = 0; s < params.size(); ++s) {
+    params[s].greedy = s == 0;
+    params[s].seed = 100 + s;
+    params[s].temperature = 0.8f;
+    params[s].n_logprobs = s % 3 == 0 ? 4 : -1;
+  }
+  params[2].top_k = 7;
+  params[3].top_p = 0.7f;
+  params[4].repetition_penalty = 1.3f;
+  params[4].frequency_penalty = 0.4f;
+  params[5].logit_bias = {{17, 30.0f}, {400, 1.0f}};
+  params[6].eos_from = 1000;
+  params[6].eos_ids = {3, 4};
+  params[6].typical_p = 0.8f;
+  params[7].min_p = 0.05f;
+  params[7].presence_penalty = 1.0f;
+  const std::vector<int32_t> history{5, 9, 9, 200};
+  // (row, slot, position, target): two draws share row 1, one row is scored, one entry is padding.
+  const std::vector<int32_t> entries{0, 0,  4, -1, 1, 2,  4, -1, 1, 3,  4,  -1, 2, 4,  4, -1, 3, 5,
+                                     4, -1, 4, 6,  4, -1, 5, 7,  4, -1, -1, 0,  0, -1, 5, 1,  4, 33};
+  const auto n = static_cast<int64_t>(entries.size()) / 4;
+  std::vector<std::vector<float>> logits;
+  for (int step = 0; step < 3; ++step) logits.push_back(test::normal(random, rows * vocab, DType::kF32, 3.0f));
+  const auto run = [&](Side& side) {
+    const auto sampler = side->make_sampler(slots, vocab);
+    for (int64_t s = 0; s < slots; ++s)
+      side->set_slot(*sampler, s, params[static_cast<size_t>(s)], history.data(), static_cast<int64_t>(history.size()),
+                     2);
+    std::vector<SampledToken> all;
+    const Tensor drawn_bytes = side.put(std::vector<float>(static_cast<size_t>(n) * sizeof(SampledToken) / 4, 7.0f), n,
+                                        static_cast<int64_t>(sizeof(SampledToken) / 4), 0, DType::kF32);
+    const Tensor drawn(drawn_bytes.data, DType::kU8, {n, static_cast<int64_t>(sizeof(SampledToken))});
+    for (const auto& row : logits) {
+      side->sample(*sampler, drawn, side.matrix(row, rows, vocab), side.ints(entries).reshaped({n, 4}));
+      std::vector<SampledToken> tokens(static_cast<size_t>(n));
+      side->copy_out(tokens.data(), drawn);
+      all.insert(all.end(), tokens.begin(), tokens.end());
+    }
+    const Tensor tokens = side.ints({-1, 50, -1}), of = side.ints({2, 3, 7});
+    side->resolve_tokens(*sampler, tokens, of);
+    std::vector<int32_t> resolved(3);
+    side->copy_out(resolved.data(), tokens);
+    for (const int32_t t : resolved) {
+      all.emplace_back();
+      all.back().token = t;
+    }
+    return all;
+  };
+  Side gpu(test::make_cuda(), DType::kF32), cpu = test::cpu_side();
+  const auto got = run(gpu), want = run(cpu);
+  REQUIRE(got.size() == want.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    CAPTURE(i);
+    CHECK(got[i].token == want[i].token);
+    CHECK(std::abs(got[i].logprob - want[i].logprob) <= 1e-5f);
+    CHECK(got[i].n_top == want[i].n_top);
+    if (got[i].n_top > kMaxTopLogprobs) continue;  // the padding entry, which keeps what was there
+    for (int32_t t = 0; t < got[i].n_top; ++t) CHECK(got[i].top_ids[t] == want[i].top_ids[t]);
+  }
+}
+
+TEST_CASE("the backend names its device, and refuses a share of memory that is none") {
+  const auto gpu = test::make_cuda();
+  CHECK(gpu->name() == "cuda");
+  CHECK(gpu->describe().starts_with("cuda, "));
+  CHECK(gpu->asynchronous());
+  CHECK(gpu->probe_read_gbps(size_t{1} << 20) > 0);
+  CudaOptions options;
+  options.utilization = 1.5;
+  CHECK_THROWS_AS(sluice_cuda_module(kCudaModuleVersion)->make(options), Error);
+  CHECK(sluice_cuda_module(kCudaModuleVersion + 1) == nullptr);
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The binary over the emulated CUDA module: the demo model answers as it does on the CPU, over every layout of ranks."""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "app"))
+import harness  # noqa: E402
+from harness import BINARY, DEMO, GOLDEN, mpirun  # noqa: E402
+
+MODULE = os.environ["SLUICE_CUDA_MODULE"]
+TOKENS = 6
+
+
+class Emulated(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.environment.update(SLUICE_CUDA_MODULE=MODULE, SLUICE_NCCL_LIBRARY=MODULE)
+        cases = GOLDEN["chat"][:3]
+        self.prompts = self.write_lines(
+            "in.jsonl", [{"messages": c["messages"]} for c in cases] + [{"messages": cases[0]["messages"], "temperature": 0.8, "top_p": 0.9}])
+
+    def generate(self, name, *arguments, launcher=(), environment=None):
+        output = self.folder / name
+        done = subprocess.run([*launcher, BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", output, "--dtype", "float32",
+                               "--max-new-tokens", str(TOKENS), "--max-total-tokens", "128", "--max-batch-size", "4", "--max-batch-total-tokens", "512",
+                               *map(str, arguments)], env={**self.environment, **(environment or {})}, capture_output=True, text=True, timeout=240)
+        self.assertEqual(done.returncode, 0, done.stderr[-6000:])
+        return [line["text"] for line in self.read_lines(name)], done.stderr
+
+    def test_one_rank_answers_as_the_cpu_does_deterministic_or_not(self):
+        expected, _ = self.generate("cpu.jsonl", "--device", "cpu")
+        texts, log = self.generate("gpu.jsonl", "--device", "cuda")
+        self.assertEqual(texts, expected)
+        self.assertRegex(log, r"loaded in [0-9.]+ s, warm in [0-9.]+ s")
+        self.assertEqual(self.generate("fixed.jsonl", "--device", "cuda", "--deterministic", "true")[0], expected)
+
+    @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
+    def test_two_and_four_ranks_answer_as_the_cpu_does(self):
+        expected, _ = self.generate("cpu.jsonl", "--device", "cpu")
+        for tp, pp in ((2, 1), (1, 2), (2, 2)):
+            texts, log = self.generate(f"{tp}-{pp}.jsonl", "--device", "cuda", "--tp", tp, "--pp", pp, launcher=mpirun(tp * pp))
+            self.assertEqual(texts, expected, f"tp {tp} pp {pp}")
+            self.assertIn("NCCL", log)
+            self.assertRegex(log, r"self-test, 1 MiB summed: rank 1 on .*GB/s")
+
+    @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
+    def test_two_ranks_on_one_gpu_are_refused_with_both_names(self):
+        done = subprocess.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda"],
+                              env={**self.environment, "SLUICE_EMULATION_UUID": "7"}, capture_output=True, text=True, timeout=60)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, r"ranks 0 and 1 are both on GPU GPU-")
+
+    @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
+    def test_tp_over_mig_instances_is_refused_with_the_reason(self):
+        script = self.folder / "rank.sh"
+        script.write_text(f'#!/bin/sh\nexport CUDA_VISIBLE_DEVICES=MIG-$OMPI_COMM_WORLD_RANK\nexec "{BINARY}" "$@"\n')
+        script.chmod(0o755)
+        done = subprocess.run([*mpirun(2), script, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
+                               "--tp", "2"], env=self.environment, capture_output=True, text=True, timeout=60)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, r"--tp 2 over MIG instances")
+
+    def test_a_model_that_does_not_fit_is_refused_before_it_is_read(self):
+        done = self.run_sluice("generate", "--random-init", "llama-3-8b", "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda")
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertRegex(done.stderr, r"does not fit: its weights are 16\.\d GB .* free under --gpu-memory-utilization 0\.9; \d+ GPUs like this one")
+
+    def test_no_gpu_and_no_module_say_why_not_where_a_gpu_was_asked_for(self):
+        arguments = ("generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--max-new-tokens", 2)
+        none = {"SLUICE_EMULATION_DEVICES": "0"}
+        done = self.run_sluice(*arguments, "--device", "cuda", environment=none)
+        self.assertEqual(done.returncode, 2)
+        self.assertRegex(done.stderr, r"device \(from --device\): cuda was asked for\. no GPU is visible to this rank")
+        done = self.run_sluice(*arguments, environment=none)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("computing on the CPU: no GPU is visible", done.stderr)
+        done = self.run_sluice(*arguments, "--device", "cuda", environment={"SLUICE_CUDA_MODULE": "/nonexistent/sluice_cuda.so"})
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("this build has no CUDA module", done.stderr)
+        done = self.run_sluice(*arguments, "--device", "gpu")
+        self.assertRegex(done.stderr, r"device \(from --device\): expected auto, cpu or cuda, found 'gpu'")
+
+
+if __name__ == "__main__":
+    harness.main()
