@@ -95,7 +95,10 @@ Value read_messages(const JsonView& messages, const ChatTemplate& chat) {
 
 const ChatTemplate& chat_of(const Service& service, const std::string& instead) {
   if (service.chat == nullptr)
-    throw RequestError(RequestError::Kind::kTemplate, "this model has no chat template; " + instead, "messages");
+    throw RequestError(RequestError::Kind::kTemplate,
+                       "this model has no chat template; " + instead +
+                           ", or start the server with --chat-template (a file, or a name such as chatml)",
+                       "messages");
   return *service.chat;
 }
 

@@ -218,8 +218,9 @@ int run(ChatOptions& options) {
   const GenerateRequest defaults = default_request(settings);
   const ServedModel model = read_served_model(settings);
   if (model.chat == nullptr)
-    throw Error(
-        fmt::format("{} has no chat template; give one with --chat-template FILE, or use sluice generate", model.name));
+    throw Error(fmt::format(
+        "{} has no chat template; give one with --chat-template FILE or a name such as chatml, or use sluice generate",
+        model.name));
   World world(settings, model, [](const std::string&) {});
   return with_world(world, [&] {
     if (!world.leader()) return world.work();

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
-#include "base/file.h"
 
 namespace sluice {
 
@@ -20,10 +19,9 @@ ServedModel read_served_model(const Settings& settings) {
                                                                     : std::filesystem::path();
   served.tokenizer = tokenizer.empty() ? Tokenizer::bytes() : Tokenizer::load(tokenizer);
   if (settings.has("chat-template")) {
-    const auto text = read_file(settings.text("chat-template"));
     Dict special;
     for (const auto& [name, token] : served.tokenizer->special_tokens()) special.set(name, token);
-    served.chat = ChatTemplate::from_text(text, special, settings.text("chat-template"));
+    served.chat = ChatTemplate::choose(settings.text("chat-template"), special);
   } else if (!tokenizer.empty()) {
     served.chat = ChatTemplate::load(tokenizer);
   }

@@ -9,7 +9,7 @@ const std::vector<SettingRow>& settings_table() {
       {Topic::kModel, {"model", {"SLUICE_MODEL", "MODEL_ID"}, "", "Checkpoint folder in Hugging Face layout, a downloaded model's name (ORG/NAME), or 'null': fixed tokens without compute."}},
       {Topic::kModel, {"random-init", {"SLUICE_RANDOM_INIT"}, "", "Named shape filled with random weights instead of a checkpoint."}},
       {Topic::kModel, {"tokenizer", {"SLUICE_TOKENIZER", "TOKENIZER"}, "", "Folder with tokenizer.json; default: the model's, or bytes with --random-init."}},
-      {Topic::kModel, {"chat-template", {"SLUICE_CHAT_TEMPLATE"}, "", "File with a Jinja chat template that replaces the model's."}},
+      {Topic::kModel, {"chat-template", {"SLUICE_CHAT_TEMPLATE", "CHAT_TEMPLATE"}, "", "Chat template in place of the model's: a Jinja file, or alpaca, chatml, falcon, gemma, llama2, llama3, mistral, phi3, vicuna, zephyr."}},
       {Topic::kModel, {"dtype", {"SLUICE_DTYPE", "DTYPE"}, "auto", "Weights as float32, bfloat16, float16, or auto for the checkpoint's own."}},
       {Topic::kModel, {"quantize", {"SLUICE_QUANTIZE", "QUANTIZE"}, "", "Weight quantisation; this build has none and refuses every value."}},
       {Topic::kModel, {"revision", {"SLUICE_REVISION", "REVISION"}, "", "Branch, tag or commit of a downloaded model; default: main."}},

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "text/builtin_templates.h"
 #include "text/evaluator.h"
 #include "text/model_files.h"
 #include "text/python.h"
@@ -137,6 +138,25 @@ std::unique_ptr<ChatTemplate> ChatTemplate::from_text(std::string_view source, D
   impl->special_tokens = std::move(special_tokens);
   impl->add("default", std::string(source), origin);
   return std::unique_ptr<ChatTemplate>(new ChatTemplate(std::move(impl)));
+}
+
+std::unique_ptr<ChatTemplate> ChatTemplate::choose(const std::string& name_or_file, Dict special_tokens) {
+  std::string names;
+  for (const auto& [name, source] : builtin_templates()) {
+    if (name == name_or_file) {
+      // These write the tokens where there are any: a tokenizer without them is no error.
+      for (const char* token : {"bos_token", "eos_token"}) {
+        if (special_tokens.find(token) == nullptr) special_tokens.set(token, "");
+      }
+      return from_text(source.substr(1), std::move(special_tokens), "built-in template " + name_or_file);
+    }
+    names += (names.empty() ? "" : ", ") + std::string(name);
+  }
+  if (!fs::is_regular_file(name_or_file)) {
+    throw Error(
+        fmt::format("chat template {}: expected a file with a Jinja template, or one of {}", name_or_file, names));
+  }
+  return from_text(read_file(name_or_file), std::move(special_tokens), name_or_file);
 }
 
 std::unique_ptr<ChatTemplate> ChatTemplate::load(const fs::path& model_dir) {

@@ -32,6 +32,8 @@ class ChatTemplate {
   // One template named "default". `origin` names it in errors.
   static std::unique_ptr<ChatTemplate> from_text(std::string_view source, Dict special_tokens = {},
                                                  const std::string& origin = "chat template");
+  // What --chat-template names: one of builtin_templates(), else a file. Throws Error naming the built-in ones.
+  static std::unique_ptr<ChatTemplate> choose(const std::string& name_or_file, Dict special_tokens);
   ~ChatTemplate();
 
   // The prompt; encode it with add_special = false, because templates write their own BOS.

@@ -156,15 +156,18 @@ Evaluator::Flow Evaluator::run_for(const Stmt& stmt, const ScopePtr& scope, std:
   loop->items = std::move(items);
   loop->depth = 1;
   const Value loop_value(std::static_pointer_cast<TemplateObject>(loop));
+  bool completed = false;  // Jinja's else also runs when break or continue ended every round
   for (size_t i = 0; i < loop->items.size(); ++i) {
     step();
     loop->index = i;
     const auto inner = std::make_shared<Scope>(Scope{scope, {}});
     inner->set("loop", loop_value);
     assign(*stmt.target, loop->items[i], *inner);
-    if (run_body(stmt.body, inner, out) == Flow::kBreak) break;
+    const Flow flow = run_body(stmt.body, inner, out);
+    if (flow == Flow::kBreak) break;
+    completed |= flow == Flow::kNext;
   }
-  return Flow::kNext;
+  return completed ? Flow::kNext : run_body(stmt.other, scope, out);
 }
 
 void Evaluator::run_set(const Stmt& stmt, const ScopePtr& scope) {

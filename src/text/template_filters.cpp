@@ -309,6 +309,40 @@ Value batch(Evaluator&, const Value& value, const Arguments& a) {
   return generator(std::move(out));
 }
 
+Value slice(Evaluator&, const Value& value, const Arguments& a) {
+  const Value count = a.need(0, "slices", "slice");
+  if (!count.is_int() || count.as_int() < 1 || count.as_int() > static_cast<int64_t>(python::kMaxItems))
+    fail("slice: the count should be a positive integer");
+  const List items = python::items(value);
+  const size_t n = static_cast<size_t>(count.as_int()), whole = items.size() / n, extra = items.size() % n;
+  const Value fill = a.get(1, "fill_with", Value());
+  List out;
+  for (size_t i = 0, at = 0; i < n; ++i) {
+    const size_t end = at + whole + (i < extra ? 1 : 0);
+    List part(items.begin() + static_cast<std::ptrdiff_t>(at), items.begin() + static_cast<std::ptrdiff_t>(end));
+    if (!fill.is_null() && i >= extra) part.push_back(fill);
+    out.emplace_back(std::move(part));
+    at = end;
+  }
+  return generator(std::move(out));
+}
+
+// Text longer than length and leeway is cut, at a space unless killwords is set.
+Value truncate(Evaluator&, const Value& value, const Arguments& a) {
+  const Value size = a.get(0, "length", Value(255)), slack = a.get(3, "leeway", Value());
+  const std::string end = python::str(a.get(2, "end", Value("...")));
+  const std::vector<std::string> letters = python::characters(python::str(value));
+  const int64_t length = size.is_int() ? size.as_int() : -1, leeway = slack.is_int() ? slack.as_int() : 5;
+  const int64_t kept = length - static_cast<int64_t>(count_codes(end));
+  if (kept < 0 || leeway < 0)
+    fail(fmt::format("truncate: length and leeway should be numbers that leave room for {}", end));
+  if (static_cast<int64_t>(letters.size()) <= length + leeway) return Value(python::str(value));
+  std::string out;
+  for (int64_t i = 0; i < kept; ++i) out += letters[static_cast<size_t>(i)];
+  if (!python::truthy(a.get(1, "killwords", Value(false)))) out = out.substr(0, out.rfind(' '));
+  return Value(out + end);
+}
+
 Value dict_sort(Evaluator&, const Value& value, const Arguments& a) {
   if (!value.is_dict()) fail("dictsort expects a dict");
   const Value place(python::str(a.get(1, "by", "key")) == "value" ? 1 : 0);
@@ -332,6 +366,20 @@ Value text_method(const Value& value, std::string_view name, const Arguments& a)
 Value default_of(Evaluator&, const Value& value, const Arguments& a) {
   const bool replace = value.is_undefined() || (python::truthy(a.get(1, "boolean", false)) && !python::truthy(value));
   return replace ? a.get(0, "default_value", "") : value;
+}
+
+// Runs of letters, digits and underscores.
+Value word_count(Evaluator&, const Value& value, const Arguments&) {
+  int64_t n = 0;
+  bool inside = false;
+  const std::string text = python::str(value);
+  for (size_t at = 0; at < text.size();) {
+    const char32_t c = next_code(text, at);
+    const bool word = c == '_' || is_numeric(c) || (is_word(c) && !is_mark(c) && !is_punctuation(c));
+    n += word && !inside;
+    inside = word;
+  }
+  return Value(n);
 }
 
 Value length(Evaluator&, const Value& value, const Arguments&) { return Value(python::length(value)); }
@@ -358,8 +406,7 @@ const std::map<std::string_view, Filter> kFilters = {
        return Value(python::format_percent(python::str(v), Value(a.positional, true)));
      }},
     {"indent", indent},
-    {"wordcount",
-     [](Evaluator&, const Value& v, const Arguments&) { return Value(python::length(text_method(v, "split", {}))); }},
+    {"wordcount", word_count},
     {"int", to_int},
     {"float", to_float},
     {"round", round},
@@ -405,6 +452,9 @@ const std::map<std::string_view, Filter> kFilters = {
        return total;
      }},
     {"batch", batch},
+    {"slice", slice},
+    {"truncate", truncate},
+    {"forceescape", escape},
     {"groupby", group_by},
     {"attr",  // the attribute alone, never a key
      [](Evaluator&, const Value& v, const Arguments& a) {

@@ -12,6 +12,8 @@ Rerun from the repository root, in a Python environment with the pinned packages
     pipelines.json              the pipelines of text_pipelines.py: {"models", "texts", "pipelines": {name: {parts, "ids", "special", "decoded", "decode"}}}
         model, normalizer, pre_tokenizer, post_processor, decoder, added_tokens: the file, its model by name; ids, special: of each text, without and
         with special tokens (the first 8); decoded: of each second text with special tokens, skipping them; decode: [[ids, text], ...]
+    chat_templates.json         the templates of text_chat_templates.py and the built-in ones: {"conversations", "templates": {name: {source, tokens,
+        cases: [{conversation, add_generation_prompt, expected | error}]}}}; a built-in one's name begins with "builtin/"
     templates.json              {"cases": [{name, template, context, expected | error}]}; error is the message of the exception raised.
         A chat case's context holds what apply_chat_template hands to the template.
 The reference for tokenizers is the tokenizers package executing the file as it stands, for templates the environment of transformers.
@@ -253,6 +255,30 @@ def template_goldens():
         assert got.get("expected") == expected, (name, got, expected)
 
 
+def chat_template_goldens():
+    import text_chat_templates as chat
+    builtin = {f"builtin/{n}": (s, dict(bos_token="<s>", eos_token="</s>"), ["user", "system_user", "turns", "parts", "two_calls", "unknown_role"]) for n, s in chat.builtin().items()}
+    out, used, errors = {}, set(), 0
+    for name, (source, tokens, conversations) in {**chat.FAMILIES, **builtin}.items():
+        cases = []
+        for title in conversations:
+            conversation = chat.CONVERSATIONS[title]
+            used.add(title)
+            for prompt in (False, True) if title in ("user", conversations[-1]) else (True,):
+                case = dict(conversation=title, add_generation_prompt=prompt)
+                try:
+                    case["expected"] = render_jinja_template(conversations=[conversation["messages"]], tools=conversation.get("tools"), documents=conversation.get("documents"), chat_template=source,
+                                                             add_generation_prompt=prompt, **tokens, **conversation.get("extra", {}))[0][0]
+                except (jinja2.TemplateError, TypeError, ValueError) as e:
+                    case["error"] = f"{type(e).__name__}: {e}"
+                    errors += 1
+                cases.append(case)
+        out[name] = dict(source=source, tokens=tokens, cases=cases)
+    conversations = {t: {"tools": None, "documents": None, "extra": {}, **chat.CONVERSATIONS[t]} for t in sorted(used)}
+    (OUT / "chat_templates.json").write_text(json.dumps(dict(conversations=conversations, templates=out), indent=0) + "\n")
+    print(f"chat templates: {len(out)}, {sum(len(t['cases']) for t in out.values())} cases, {errors} of them errors")
+
+
 if __name__ == "__main__":
     assert transformers.__version__ == "4.57.1" and tokenizers.__version__ == "0.22.2", "see the pinned versions above"
     sentencepiece_like()
@@ -261,3 +287,4 @@ if __name__ == "__main__":
         tokenizer_goldens(folder)
     pipeline_goldens()
     template_goldens()
+    chat_template_goldens()

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <ctime>
 #include <filesystem>
 #include <random>
 #include <thread>
@@ -214,4 +215,39 @@ TEST_CASE("several threads may render at once") {
   }
   for (std::thread& thread : threads) thread.join();
   CHECK(wrong == std::vector<int>(4));
+}
+
+TEST_CASE("a template is chosen by built-in name or by file, anything else is refused with the names") {
+  CHECK(ChatTemplate::choose("chatml", {})->source().starts_with("{%- macro text"));
+  const Folder folder;
+  folder.write("own.jinja", "{{ bos_token }}{{ messages[0].content }}");
+  Dict tokens;
+  tokens.set("bos_token", "<s>");
+  ChatInput input;
+  input.messages = Value(List{message("user", "hi")});
+  CHECK(ChatTemplate::choose((folder.path / "own.jinja").string(), tokens)->render(input) == "<s>hi");
+  CHECK_THROWS_WITH_AS(ChatTemplate::choose("chatlm", {}), doctest::Contains("or one of alpaca, chatml, falcon"),
+                       Error);
+  folder.write("bad.jinja", "{% if %}");
+  CHECK_THROWS_WITH_AS(ChatTemplate::choose((folder.path / "bad.jinja").string(), {}), doctest::Contains("line 1"),
+                       Error);
+  // Without special tokens a built-in template leaves them out.
+  CHECK(ChatTemplate::choose("mistral", {})->render(input) == "[INST] hi [/INST]");
+}
+
+TEST_CASE("strftime_now writes the local time as Python does") {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  ::localtime_r(&now, &parts);
+  char text[100];
+  for (const char* format : {"%Y-%m-%d", "%d %b %Y", "%A, %B %d", "%j %y %p"}) {
+    REQUIRE(std::strftime(text, sizeof text, format, &parts) > 0);
+    const std::string got = render("{{ strftime_now('" + std::string(format) + "') }}");
+    if (got != text) {  // midnight fell between the two
+      const std::time_t later = std::time(nullptr);
+      ::localtime_r(&later, &parts);
+      std::strftime(text, sizeof text, format, &parts);
+    }
+    CHECK(got == text);
+  }
 }
