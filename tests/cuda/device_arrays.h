@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "block.h"
 #include "runtime.h"
 #include "types.h"
+#include "watch.h"
 
 namespace sluice::test {
 
@@ -33,14 +35,17 @@ inline float half_ulp(Type type) { return type == Type::kF32 ? 0x1p-24f : type =
 
 #define CUDA_OK(call) REQUIRE((call) == cudaSuccess)
 
-// Owned bytes on the device; freed with its guards checked.
+// Owned bytes on the device; freed with its guards checked, and with what was found by watched kernels until then.
 class DeviceBytes {
  public:
   explicit DeviceBytes(size_t bytes) : bytes_(bytes) { CUDA_OK(cudaMalloc(&data_, bytes)); }
   DeviceBytes(const void* host, size_t bytes) : DeviceBytes(bytes) { write(host); }
   DeviceBytes(DeviceBytes&& o) noexcept : data_(std::exchange(o.data_, nullptr)), bytes_(o.bytes_) {}
   DeviceBytes(const DeviceBytes&) = delete;
-  ~DeviceBytes() { cudaFree(data_); }
+  ~DeviceBytes() {
+    cudaFree(data_);
+    for (const std::string& finding : emulation::take_findings()) FAIL_CHECK(finding);
+  }
   void write(const void* host) { CUDA_OK(cudaMemcpy(data_, host, bytes_, cudaMemcpyHostToDevice)); }
   void read(void* host) const { CUDA_OK(cudaMemcpy(host, data_, bytes_, cudaMemcpyDeviceToHost)); }
   void zero() { CUDA_OK(cudaMemset(data_, 0, bytes_)); }

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every kernel once or twice with all its memory accesses watched. Findings fail in DeviceBytes.
+#include "cache.h"
+#include "cuda/attention_step.h"
+#include "gemv.h"
+#include "rows.h"
+#include "sampling.h"
+
+namespace sluice {
+namespace {
+using namespace test;
+
+struct Watched {
+  Watched() { emulation::set_watch(true); }
+  ~Watched() {
+    cudaDeviceSynchronize();
+    emulation::set_watch(false);
+  }
+};
+
+TEST_CASE("rows and cache: no access is out of place") {
+  const Watched watched;
+  std::mt19937 random(31);
+  for (const int64_t width : {72, 13}) {
+    const Type type = Type::kBF16;
+    DeviceMatrix x(type, 2, 2 * width, 8), y(type, 2, width, 8), r(type, 2, width, 8);
+    x.fill(normal(random, 4 * width, type));
+    y.fill(normal(random, 2 * width, type));
+    r.fill(normal(random, 2 * width, type));
+    const DeviceVector<float> w(normal(random, width));
+    const DeviceVector<int32_t> ids(std::vector<int32_t>{1, 0});
+    CUDA_OK(
+        kernels::embed({y.data(), x.data(), ids.data(), 2, width, 2, 0, y.stride(), x.stride(), type, type}, nullptr));
+    for (const bool mean : {false, true}) {
+      const kernels::NormParams p{y.data(), x.data(), r.data(),   w.data(),   mean ? w.data() : nullptr,
+                                  2,        width,    y.stride(), x.stride(), r.stride(),
+                                  1e-5f,    type};
+      CUDA_OK(mean ? kernels::layer_norm(p, nullptr) : kernels::rms_norm(p, nullptr));
+    }
+    CUDA_OK(kernels::gated_activation(
+        {y.data(), x.data(), 2, width, y.stride(), x.stride(), kernels::Function::kSilu, type}, nullptr));
+    CUDA_OK(kernels::activation({y.data(), 2, width, y.stride(), kernels::Function::kRelu, type}, nullptr));
+    CUDA_OK(kernels::add({y.data(), r.data(), w.data(), 2, width, y.stride(), r.stride(), type}, nullptr));
+    CUDA_OK(
+        kernels::gather_rows({y.data(), r.data(), ids.data(), 2, width * 2, y.stride() * 2, r.stride() * 2}, nullptr));
+    CUDA_OK(kernels::convert({y.data(), r.data(), 2, width, y.stride(), r.stride(), type, type}, nullptr));
+    CUDA_OK(kernels::copy_blocks({x.data(), ids.data(), 1, width * 4, x.stride() * 2}, nullptr));
+    CUDA_OK(cudaDeviceSynchronize());
+  }
+}
+
+TEST_CASE("products: no access is out of place") {
+  const Watched watched;
+  std::mt19937 random(32);
+  for (const Type type : {Type::kBF16, Type::kF32}) {
+    for (const int64_t rows : {3, 18}) {
+      for (const bool gated : {false, true}) {
+        const int64_t n = 20, k = 72;
+        DeviceMatrix x(type, rows, k, 8), weight(type, 2 * n, k, 8), out(type, rows, n, 3), residual(type, rows, n, 5);
+        x.fill(normal(random, rows * k, type));
+        weight.fill(normal(random, 2 * n * k, type));
+        out.fill(normal(random, rows * n, type));
+        residual.fill(normal(random, rows * n, type));
+        const DeviceVector<float> bias(normal(random, 2 * n)), norm(normal(random, k));
+        kernels::GemvParams p{};
+        p.out = out.data();
+        p.x = x.data();
+        p.weight = weight.data();
+        p.bias = bias.data();
+        p.residual = gated ? nullptr : residual.data();
+        p.rows = rows;
+        p.n = n;
+        p.k = k;
+        p.out_stride = out.stride();
+        p.x_stride = x.stride();
+        p.weight_stride = weight.stride();
+        p.residual_stride = residual.stride();
+        p.gated = gated;
+        p.function = gated ? kernels::Function::kSilu : kernels::Function::kNone;
+        p.type = p.out_type = type;
+        p.norm_weight = kernels::gemv_can_norm(p) ? norm.data() : nullptr;
+        CUDA_OK(kernels::gemv(p, nullptr));
+        CUDA_OK(cudaDeviceSynchronize());
+      }
+    }
+  }
+}
+
+TEST_CASE("attention: no access is out of place") {
+  const Watched watched;
+  for (const Heads& heads : {Heads{4, 2, 64, 16, 0, false}, Heads{3, 1, 24, 8, 30, true}}) {
+    Step mixed(heads, Type::kBF16, {{70, 3}, {40, 1}, {0, 0}}, 1);
+    mixed.run();
+    Step decode(heads, Type::kBF16, {{150, 1}, {70, 1}}, 1);
+    decode.splits = 3;
+    decode.decode_only = true;
+    decode.run();
+  }
+}
+
+TEST_CASE("sampling: no access is out of place") {
+  const Watched watched;
+  std::mt19937 random(33);
+  const int64_t vocab = 530;
+  std::vector<kernels::SlotParams> slots(3);
+  const DeviceVector<int32_t> eos(std::vector<int32_t>{3, 4}), history(std::vector<int32_t>{5, 6, 5, 7, 5, 900});
+  const DeviceVector<kernels::TokenBias> bias(std::vector<kernels::TokenBias>{{9, 1.0f}, {9, 2.0f}, {-1, 1.0f}});
+  for (size_t i = 0; i < slots.size(); ++i) {
+    kernels::SlotParams& s = slots[i];
+    s.greedy = i == 2;
+    s.temperature = s.repetition_penalty = 1.0f;
+    s.top_p = s.typical_p = i == 0 ? 1.0f : 0.9f;
+    if (i != 0) s.top_k = 40;
+    if (i != 0) s.min_p = 0.01f;
+    s.frequency_penalty = i == 1 ? 0.5f : 0.0f;
+    s.n_logprobs = static_cast<int32_t>(i) * 4;
+    s.raw_logprobs = i == 2;
+    s.eos_from = 10;
+    s.eos_ids = eos.data();
+    s.n_eos = 2;
+    s.logit_bias = bias.data();
+    s.n_bias = 3;
+  }
+  const DeviceVector<kernels::SlotParams> d_slots(slots);
+  const DeviceVector<float> logits(normal(random, 3 * vocab, Type::kBF16));
+  const DeviceVector<int32_t> entries(std::vector<int32_t>{0, 0, 5, -1, 1, 1, 5, -1, 2, 2, 5, -1, 1, 2, 5, 17});
+  const DeviceVector<uint16_t> counts(std::vector<uint16_t>(3 * vocab));
+  const DeviceVector<int32_t> last(std::vector<int32_t>(3));
+  const DeviceVector<kernels::TokenResult> out(std::vector<kernels::TokenResult>(4));
+  DeviceBytes scratch(4 * vocab * 4);
+  CUDA_OK(kernels::set_history({counts.data() + vocab, history.data(), vocab, 6, 4}, nullptr));
+  CUDA_OK(kernels::sample({out.data(), logits.data(), entries.data(), d_slots.data(), counts.data(), last.data(),
+                           static_cast<float*>(scratch.data()), 4, vocab, vocab, vocab},
+                          nullptr));
+  CUDA_OK(cudaDeviceSynchronize());
+  CHECK(counts.read()[static_cast<size_t>(vocab + 5)] >= 0x8002);  // one of three fives is the prompt's
+}
+
+}  // namespace
+}  // namespace sluice
