@@ -54,6 +54,7 @@ gpu_check::bench() {
     --max-batch-size 256 --max-batch-prefill-tokens 2048 --json "$results/bench-$1.json" "${@:2}"
 }
 
+gpu_check::step native-kernels "$check/cuda_native_kernels_test"
 gpu_check::step native-tests "$check/cuda_native_test"
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null || true)
 if [[ -z $sanitizer ]]; then
@@ -61,6 +62,8 @@ if [[ -z $sanitizer ]]; then
 elif ! "$sanitizer" --tool memcheck --error-exitcode 9 "$check/cuda_native_test" -tc="the backend names*" >"$results/sanitizer.log" 2>&1; then
   gpu_check::skip memcheck "compute-sanitizer does not work here, see sanitizer.log"
 else
+  gpu_check::step memcheck-kernels "$sanitizer" --tool memcheck --error-exitcode 9 "$check/cuda_native_kernels_test"
+  gpu_check::step racecheck-kernels "$sanitizer" --tool racecheck --error-exitcode 9 "$check/cuda_native_kernels_test"
   gpu_check::step memcheck "$sanitizer" --tool memcheck --error-exitcode 9 "$check/cuda_native_test"
   gpu_check::step racecheck "$sanitizer" --tool racecheck --error-exitcode 9 "$check/cuda_native_test" -tce="memory comes*"
 fi
