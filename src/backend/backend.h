@@ -20,16 +20,31 @@
 
 namespace sluice {
 
+// What the whole numbers of a quantised matrix mean: element [r][k] is (q - zero) * scale of its row and group, a group
+// being `group` columns in a row's order.
+struct HostGroups {
+  int64_t group = 0;               // columns, the last group may be short
+  const float* scale = nullptr;    // [rows][groups]
+  const float* zero = nullptr;     // [rows][groups], whole numbers
+  const int32_t* order = nullptr;  // [cols]: the input feature that column k multiplies; null: k
+};
+
 // A slice of a checkpoint in host memory: rows are output features, columns input features.
 struct HostMatrix {
   const void* data = nullptr;
-  DType dtype = DType::kF32;
+  DType dtype = DType::kF32;  // kU8 with groups
   int64_t rows = 0, cols = 0;
-  int64_t row_stride = 0;  // elements
+  int64_t row_stride = 0;              // elements
+  const HostGroups* groups = nullptr;  // of a matrix that is quantised already
 };
 
 // How a matrix is stored by pack(). Quantisation adds schemes; models never name one.
-enum class Scheme { kF32, kBF16, kF16 };
+//   kInt8: whole numbers of 8 bits, one scale per row.
+//   kInt4: whole numbers of 4 bits, a scale and a zero for every kInt4Group columns of a row, or as `groups` has them.
+// Both are made from float matrices, or take those of `groups` where they fit: one group per row and zeros of 128 for
+// kInt8; numbers below 16 and groups of whole multiples of 32 columns for kInt4.
+enum class Scheme { kF32, kBF16, kF16, kInt8, kInt4 };
+inline constexpr int64_t kInt4Group = 64;
 
 // A packed matrix, opaque to models.
 class Weight {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// How fast packed products are beside the read bandwidth: `product_bench [bf16|f16|f32] [threads] [rows ...]`.
-// Weights (half a gibibyte of different matrices) never come from a cache. Each timing of a product is paired with a
-// read of 2 GiB just before it; a line gives the best rates and the median of the paired ratios.
+// How fast packed products are beside the read bandwidth: `product_bench [bf16|f16|f32|int8|int4] [threads] [rows
+// ...]`. Weights (half a gibibyte of different matrices) never come from a cache. Each timing of a product is paired
+// with a read of 2 GiB just before it; a line gives the best rates and the median of the paired ratios.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -19,7 +19,11 @@ namespace {
 
 int run(const std::vector<std::string>& args) {
   const std::string dtype = args.empty() ? "bf16" : args[0];
-  const Scheme scheme = dtype == "f32" ? Scheme::kF32 : dtype == "f16" ? Scheme::kF16 : Scheme::kBF16;
+  const Scheme scheme = dtype == "f32"    ? Scheme::kF32
+                        : dtype == "f16"  ? Scheme::kF16
+                        : dtype == "int8" ? Scheme::kInt8
+                        : dtype == "int4" ? Scheme::kInt4
+                                          : Scheme::kBF16;
   CpuOptions options;
   if (args.size() > 1) options.threads = std::stoi(args[1]);
   std::vector<int64_t> counts;
@@ -29,14 +33,15 @@ int run(const std::vector<std::string>& args) {
   fmt::print("{}\n", backend->describe());
 
   constexpr int64_t kIn = 2048, kOut = 8192;
-  const size_t bytes = static_cast<size_t>(kIn * kOut) * (scheme == Scheme::kF32 ? 4 : 2);
-  const int64_t matrices = static_cast<int64_t>((size_t{512} << 20) / bytes);
   std::mt19937 random(1);
   std::normal_distribution<float> normal(0, 0.02f);
   std::vector<float> values(static_cast<size_t>(kIn * kOut));
   for (float& v : values) v = normal(random);
   std::vector<std::unique_ptr<Weight>> weights;
-  for (int64_t i = 0; i < matrices; ++i)
+  weights.push_back(backend->pack({values.data(), DType::kF32, kOut, kIn, kIn}, scheme));
+  const size_t bytes = weights[0]->bytes();
+  const int64_t matrices = static_cast<int64_t>((size_t{512} << 20) / bytes);
+  for (int64_t i = 1; i < matrices; ++i)
     weights.push_back(backend->pack({values.data(), DType::kF32, kOut, kIn, kIn}, scheme));
   const int64_t most = *std::max_element(counts.begin(), counts.end());
   const Buffer x = backend->allocate(static_cast<size_t>(most * kIn) * 4);
@@ -48,8 +53,8 @@ int run(const std::vector<std::string>& args) {
     const Tensor in = x.view(DType::kF32, {rows, kIn}), to = out.view(DType::kF32, {rows, kOut});
     double best = 1e9, best_read = 0;
     std::vector<double> shares;
-    const int64_t used = rows >= 128 ? matrices : matrices;
-    for (int round = 0; round < 9; ++round) {
+    const int64_t used = rows >= 128 ? std::min<int64_t>(matrices, 8) : matrices;
+    for (int round = 0; round < 5; ++round) {
       const double read = backend->probe_read_gbps(size_t{2} << 30);
       const double started = monotonic_seconds();
       for (int64_t i = 0; i < used; ++i) backend->linear(to, in, *weights[static_cast<size_t>(i)], {});

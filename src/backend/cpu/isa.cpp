@@ -23,6 +23,8 @@ uint32_t cpuid_bits(uint32_t leaf, uint32_t subleaf, int reg) {
 
 bool has_avx512_bf16() { return (cpuid_bits(7, 1, 0) & (1u << 5)) != 0; }
 
+bool has_avx512_vnni() { return (cpuid_bits(7, 0, 2) & (1u << 11)) != 0; }
+
 // Intel's cores do the dot product at a quarter of AMD's rate, slower than widening to f32.
 bool has_fast_pairs() {
   unsigned regs[4] = {};
@@ -44,6 +46,7 @@ bool may_use_amx() {
 }
 #else
 bool has_avx512_bf16() { return false; }
+bool has_avx512_vnni() { return false; }
 bool has_fast_pairs() { return false; }
 bool may_use_amx() { return false; }
 #endif
@@ -58,6 +61,7 @@ CpuIsa detect_isa(std::string_view wanted) {
     isa.vector_targets = supported;
     if ((supported & HWY_AVX3) != 0) {
       isa.bf16_pairs = has_fast_pairs();
+      isa.vnni = has_avx512_vnni();
       isa.amx_bf16 = has_avx512_bf16() && may_use_amx();
     }
   } else {

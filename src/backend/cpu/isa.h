@@ -11,6 +11,7 @@ struct CpuIsa {
   int64_t vector_targets = 0;  // Highway's target bits for the vector kernels
   bool bf16_pairs = false;     // dot products of bf16 pairs are worth using: AMD's, at full rate
   bool amx_bf16 = false;       // tile products; the system has granted the tile state
+  bool vnni = false;           // four-way dot products of bytes on 512 bits
   std::string_view name;       // best of them, for the start line
 };
 

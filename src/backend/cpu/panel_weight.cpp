@@ -20,26 +20,54 @@ constexpr size_t kStreamBytes = size_t{1} << 20;  // of weights per task when ro
 size_t index_of(Scheme scheme) { return static_cast<size_t>(scheme); }
 }  // namespace
 
-PanelWeight::PanelWeight(int64_t rows, int64_t cols, Scheme scheme, Buffer data)
-    : Weight(rows, cols, static_cast<size_t>(rows * cols) * element_bytes(scheme)),
-      scheme_(scheme),
-      data_(std::move(data)) {}
+size_t PanelLayout::record_bytes() const {
+  const auto elements = static_cast<size_t>(group * kPanel);
+  switch (scheme) {
+    case Scheme::kF32:
+      return 4 * elements;
+    case Scheme::kBF16:
+    case Scheme::kF16:
+      return 2 * elements;
+    case Scheme::kInt8:
+      return elements;
+    case Scheme::kInt4:
+      return kInt4Header + elements / 2;
+  }
+  fatal("unknown scheme");
+}
+
+// Bytes are those of the unpadded matrix.
+PanelWeight::PanelWeight(int64_t rows, int64_t cols, const PanelLayout& layout, Buffer data, Buffer scales,
+                         Buffer order)
+    : Weight(rows, cols,
+             static_cast<size_t>(static_cast<double>(rows * cols) * static_cast<double>(layout.record_bytes()) /
+                                 static_cast<double>(layout.group * kPanel)) +
+                 (scales.bytes() > 0 ? static_cast<size_t>(rows) * sizeof(float) : 0)),
+      layout_(layout),
+      data_(std::move(data)),
+      scales_(std::move(scales)),
+      order_(std::move(order)) {}
 
 Products::Products(const CpuIsa& isa, Pool& pool, const RowOps& rows) : pool_(pool), rows_(rows) {
   for (const Scheme scheme : {Scheme::kF32, Scheme::kBF16, Scheme::kF16})
     kernels_[index_of(scheme)] = &vector_product(scheme, isa.vector_targets);
+  for (const Scheme scheme : {Scheme::kInt8, Scheme::kInt4})
+    kernels_[index_of(scheme)] = &integer_product(scheme, isa.vector_targets, isa.vnni);
   const ProductKernel*& bf16 = kernels_[index_of(Scheme::kBF16)];
   if (isa.bf16_pairs && pair_product() != nullptr) bf16 = pair_product();
   if (isa.amx_bf16 && tile_product() != nullptr) bf16 = tile_product();
   sums_.resize(static_cast<size_t>(pool.threads()));
+  ordered_.resize(sums_.size());
 }
 
 const ProductKernel& Products::kernel(Scheme scheme) const { return *kernels_[index_of(scheme)]; }
 
 std::unique_ptr<Weight> Products::pack(const HostMatrix& source, Scheme scheme) {
-  const int64_t rows = source.rows, cols = source.cols, depth = PanelWeight::padded_depth(cols);
+  const PanelLayout layout{scheme};
+  if (layout.quantised()) return pack_quantised(source, scheme);
+  const int64_t rows = source.rows, cols = source.cols, depth = layout.depth(cols);
   const int64_t panels = (rows + kPanel - 1) / kPanel;
-  const size_t element = PanelWeight::element_bytes(scheme);
+  const size_t element = layout.record_bytes() / static_cast<size_t>(kDepth * kPanel);
   Buffer data = allocate_pages(static_cast<size_t>(panels * depth * kPanel) * element);
   const size_t source_element = dtype_bytes(source.dtype);
   pool_.split(panels, 4, [&](int64_t begin, int64_t end, int) {
@@ -65,7 +93,7 @@ std::unique_ptr<Weight> Products::pack(const HostMatrix& source, Scheme scheme) 
       }
     }
   });
-  return std::make_unique<PanelWeight>(rows, cols, scheme, std::move(data));
+  return std::make_unique<PanelWeight>(rows, cols, layout, std::move(data));
 }
 
 void Products::run(const Tensor& out, const Tensor& x, const PanelWeight& w, const Epilogue& epilogue) {
@@ -92,7 +120,7 @@ void Products::add_job(const PanelWeight& w, int64_t first_row, int64_t rows) {
   job.rows = rows;
   job.height = kernel.block_height(rows);
   job.blocks = (rows + job.height - 1) / job.height;
-  job.block_bytes = static_cast<size_t>(job.height * w.depth()) * kernel.x_bytes;
+  job.block_bytes = static_cast<size_t>(job.height) * kernel.x_row_bytes(w.depth(), w.layout().group);
   if (!jobs_.empty()) {
     const Job& last = jobs_.back();
     job.first_block = last.first_block + last.blocks;
@@ -114,18 +142,13 @@ const Job& job_of(const std::vector<Job>& jobs, int64_t Job::*first, int64_t i) 
 void Products::run_jobs(const Tensor& out, const Tensor& x, const Epilogue& epilogue) {
   const Job &first = jobs_.front(), &last = jobs_.back();
   const int64_t blocks = last.first_block + last.blocks, depth = first.w->depth();
-  char* packed =
-      static_cast<char*>(packed_.reserve(last.packed_at + static_cast<size_t>(last.blocks) * last.block_bytes));
+  packed_.reserve(last.packed_at + static_cast<size_t>(last.blocks) * last.block_bytes);
   // Packing little is quicker than waking the threads.
   const int64_t pack_grain = std::max<int64_t>(1, (32 << 10) / (first.height * depth));
-  pool_.split(blocks, pack_grain, [&](int64_t begin, int64_t end, int) {
+  pool_.split(blocks, pack_grain, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
       const Job& job = job_of(jobs_, &Job::first_block, i);
-      const int64_t b = i - job.first_block;
-      kernel(job.w->scheme())
-          .pack_rows(packed + job.packed_at + static_cast<size_t>(b) * job.block_bytes,
-                     static_cast<const float*>(x.row(job.first_row + b * job.height)), x.row_stride,
-                     std::min(job.height, job.rows - b * job.height), job.height, job.w->cols(), depth);
+      pack_activations(job, i - job.first_block, x, thread);
     }
   });
   int64_t panels = 0;  // of all jobs
@@ -158,6 +181,28 @@ void Products::run_jobs(const Tensor& out, const Tensor& x, const Epilogue& epil
   });
 }
 
+void Products::pack_activations(const Job& job, int64_t block, const Tensor& x, int thread) {
+  const PanelWeight& w = *job.w;
+  const ProductKernel& kernel = this->kernel(w.scheme());
+  char* to = static_cast<char*>(packed_.data()) + job.packed_at + static_cast<size_t>(block) * job.block_bytes;
+  const float* from = static_cast<const float*>(x.row(job.first_row + block * job.height));
+  int64_t stride = x.row_stride;
+  const int64_t rows = std::min(job.height, job.rows - block * job.height), cols = w.cols();
+  if (w.order() != nullptr) {
+    auto* ordered = static_cast<float*>(
+        ordered_[static_cast<size_t>(thread)].reserve(static_cast<size_t>(job.height * cols) * sizeof(float)));
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t k = 0; k < cols; ++k) ordered[r * cols + k] = from[r * stride + w.order()[k]];
+    }
+    from = ordered;
+    stride = cols;
+  }
+  if (kernel.pack_groups != nullptr)
+    kernel.pack_groups(to, from, stride, rows, job.height, cols, w.depth(), w.layout().group);
+  else
+    kernel.pack_rows(to, from, stride, rows, job.height, cols, w.depth());
+}
+
 void Products::run_task(const Job& job, int64_t task, int thread, const Tensor& out, const Epilogue& epilogue) {
   const PanelWeight& w = *job.w;
   const ProductKernel& kernel = this->kernel(w.scheme());
@@ -169,7 +214,7 @@ void Products::run_task(const Job& job, int64_t task, int thread, const Tensor& 
   const int64_t row_begin = first_block * job.height;
   const int64_t rows = std::min(blocks * job.height, job.rows - row_begin);
   const int64_t depth = w.depth();
-  const size_t element = PanelWeight::element_bytes(w.scheme());
+  const PanelLayout& layout = w.layout();
 
   ProductCall call;
   // A few lines more than the columns, so that rows do not fall on the same cache sets.
@@ -181,16 +226,21 @@ void Products::run_task(const Job& job, int64_t task, int thread, const Tensor& 
   call.height = job.height;
   call.w_panel_bytes = w.panel_bytes();
   const char* task_weights = w.data() + static_cast<size_t>(panel_begin) * w.panel_bytes();
-  const int64_t piece = job.rows <= kStreamedRows ? depth : static_cast<int64_t>(kPieceBytes / element) / kPanel;
-  for (int64_t k = 0; k < depth; k += piece) {
-    call.depth = std::min(piece, depth - k);
-    call.continued = k > 0;
+  call.group = layout.group;
+  const int64_t records = depth / layout.group;
+  const int64_t piece = job.rows <= kStreamedRows
+                            ? records
+                            : std::max<int64_t>(1, static_cast<int64_t>(kPieceBytes / layout.record_bytes()));
+  for (int64_t i = 0; i < records; i += piece) {
+    call.depth = std::min(piece, records - i) * layout.group;
+    call.continued = i > 0;
     call.x = packed + static_cast<size_t>(first_block) * job.block_bytes +
-             static_cast<size_t>(k * job.height) * kernel.x_bytes;
-    call.w = task_weights + static_cast<size_t>(k * kPanel) * element;
+             static_cast<size_t>(job.height) * kernel.x_row_bytes(i * layout.group, layout.group);
+    call.w = task_weights + static_cast<size_t>(i) * layout.record_bytes();
     call.panels = panels;
-    call.next = k + piece < depth ? static_cast<const char*>(call.w) + static_cast<size_t>(piece * kPanel) * element
-                                  : task_weights + static_cast<size_t>(panels) * w.panel_bytes();
+    call.next = i + piece < records
+                    ? static_cast<const char*>(call.w) + static_cast<size_t>(piece) * layout.record_bytes()
+                    : task_weights + static_cast<size_t>(panels) * w.panel_bytes();
     kernel.multiply(call);
   }
 
@@ -198,6 +248,10 @@ void Products::run_task(const Job& job, int64_t task, int thread, const Tensor& 
   const float* bias = epilogue.bias ? epilogue.bias.as<float>() + column : nullptr;
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t row = job.first_row + row_begin + r;
+    if (w.scales() != nullptr) {
+      float* sums = call.c + r * call.c_stride;
+      for (int64_t c = 0; c < columns; ++c) sums[c] *= w.scales()[column + c];
+    }
     const float* residual =
         epilogue.residual ? static_cast<const float*>(epilogue.residual.row(row)) + column : nullptr;
     rows_.finish(static_cast<float*>(out.row(row)) + column, call.c + r * call.c_stride, bias, residual, columns);

@@ -13,22 +13,34 @@
 
 namespace sluice {
 
+// How the panels of one matrix are cut into records (product.h).
+struct PanelLayout {
+  Scheme scheme = Scheme::kF32;
+  int64_t group = kDepth;  // k of a record; k is padded to a multiple of it
+
+  bool quantised() const { return scheme == Scheme::kInt8 || scheme == Scheme::kInt4; }
+  int64_t depth(int64_t cols) const { return (cols + group - 1) / group * group; }
+  size_t record_bytes() const;
+};
+
 // Panels as product.h lays them out.
 class PanelWeight : public Weight {
  public:
-  PanelWeight(int64_t rows, int64_t cols, Scheme scheme, Buffer data);
-  Scheme scheme() const { return scheme_; }
+  // `scales` f32 [rows padded to panels] for kInt8; `order` i32 [cols] as HostGroups has it, or empty.
+  PanelWeight(int64_t rows, int64_t cols, const PanelLayout& layout, Buffer data, Buffer scales = {},
+              Buffer order = {});
+  Scheme scheme() const { return layout_.scheme; }
+  const PanelLayout& layout() const { return layout_; }
   const char* data() const { return static_cast<const char*>(data_.data()); }
+  const float* scales() const { return static_cast<const float*>(scales_.data()); }
+  const int32_t* order() const { return static_cast<const int32_t*>(order_.data()); }
   int64_t panels() const { return (rows_ + kPanel - 1) / kPanel; }
-  int64_t depth() const { return padded_depth(cols_); }
-  size_t panel_bytes() const { return static_cast<size_t>(depth() * kPanel) * element_bytes(scheme_); }
-
-  static int64_t padded_depth(int64_t cols) { return (cols + kDepth - 1) / kDepth * kDepth; }
-  static size_t element_bytes(Scheme scheme) { return scheme == Scheme::kF32 ? 4 : 2; }
+  int64_t depth() const { return layout_.depth(cols_); }
+  size_t panel_bytes() const { return static_cast<size_t>(depth() / layout_.group) * layout_.record_bytes(); }
 
  private:
-  Scheme scheme_;
-  Buffer data_;
+  PanelLayout layout_;
+  Buffer data_, scales_, order_;
 };
 
 class Products {
@@ -51,16 +63,19 @@ class Products {
     int64_t task_panels, task_blocks, row_groups;
     int64_t first_task, tasks;
   };
+  std::unique_ptr<Weight> pack_quantised(const HostMatrix& source, Scheme scheme);
+  void pack_activations(const Job& job, int64_t block, const Tensor& x, int thread);
   void add_job(const PanelWeight& w, int64_t first_row, int64_t rows);
   void run_jobs(const Tensor& out, const Tensor& x, const Epilogue& epilogue);
   void run_task(const Job& job, int64_t task, int thread, const Tensor& out, const Epilogue& epilogue);
 
-  const ProductKernel* kernels_[3];  // by Scheme
+  const ProductKernel* kernels_[5];  // by Scheme
   Pool& pool_;
   const RowOps& rows_;
-  std::vector<Job> jobs_;      // of one call; grows to the largest group
-  Scratch packed_;             // activations of one call
-  std::vector<Scratch> sums_;  // of one task, per thread
+  std::vector<Job> jobs_;         // of one call; grows to the largest group
+  Scratch packed_;                // activations of one call
+  std::vector<Scratch> ordered_;  // rows of activations in a weight's order, per thread
+  std::vector<Scratch> sums_;     // of one task, per thread
 };
 
 }  // namespace sluice

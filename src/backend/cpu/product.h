@@ -8,6 +8,14 @@
 //   f32, f16: [k][kPanel];  bf16: [k / 2][kPanel][2], k padded to kDepth with zeros
 // which serves vector registers, pair dot products and tile registers alike. Activations are packed once per product
 // in blocks of rows, in the order the kernel reads them.
+//
+// Quantised weights are whole numbers without sign, and activations are rounded to 8 bits with one scale for each row
+// and group of k. Within a group the products are summed as whole numbers, which is exact in any order and with any
+// instruction; the sums of groups are added in f32 in ascending k. So the result is the same on every machine. A panel
+// is a row of records, one per group:
+//   int8: [k / 4][kPanel][4] u8, zero 128; a column's scale is applied to the finished sum
+//   int4: scales [kPanel] f16, zeros [kPanel] u8, then [k / 8][kPanel][4] u8 whose byte i holds k = i low, k = 4 + i
+//   high
 #pragma once
 
 #include <cstddef>
@@ -32,7 +40,8 @@ struct ProductCall {
   const void* w = nullptr;  // first panel, at the first k of this call
   size_t w_panel_bytes = 0;
   int64_t panels = 0;
-  int64_t depth = 0;           // k of this call, a multiple of kDepth
+  int64_t depth = 0;           // k of this call, a multiple of kDepth; of whole groups where weights are quantised
+  int64_t group = kDepth;      // k of a record
   bool continued = false;      // c holds the sum over earlier k
   const void* next = nullptr;  // weights that this thread will probably read after this call; may lie beyond the matrix
 };
@@ -44,6 +53,10 @@ inline int64_t even_height(int64_t rows, int64_t most) {
   return height <= 4 ? height : (height + 1) / 2 * 2;
 }
 
+inline constexpr int64_t kInt8Group = 64;          // activations that share a scale where weights are int8
+inline constexpr int64_t kMaxGroup = 256;          // largest group: sums of that many products stay exact
+inline constexpr size_t kInt4Header = 3 * kPanel;  // bytes of scales and zeros of a record
+
 struct ProductKernel {
   std::string_view name;
   int64_t max_height = 0;  // rows of a full block
@@ -54,11 +67,21 @@ struct ProductKernel {
   void (*pack_rows)(void* to, const float* x, int64_t x_stride, int64_t rows, int64_t height, int64_t cols,
                     int64_t depth);
   void (*multiply)(const ProductCall& call);
+  size_t x_header = 0;  // bytes of a row's scale and sum, before each group
+  // pack_rows for quantised weights.
+  void (*pack_groups)(void* to, const float* x, int64_t x_stride, int64_t rows, int64_t height, int64_t cols,
+                      int64_t depth, int64_t group) = nullptr;
+  // Bytes of the packed activations of `depth` k in a block of one row.
+  size_t x_row_bytes(int64_t depth, int64_t group) const {
+    return static_cast<size_t>(depth) * x_bytes + static_cast<size_t>(depth / group) * x_header;
+  }
 };
 
 // Fused multiply-add over f32 lanes, for every scheme and machine; the scheme decides how weights are widened, and
 // activations are rounded to bf16 where the weights are bf16.
 const ProductKernel& vector_product(Scheme scheme, int64_t vector_targets);
+// The products of kInt8 and kInt4; `vnni` as CpuIsa has it.
+const ProductKernel& integer_product(Scheme scheme, int64_t vector_targets, bool vnni);
 // Where weights are used once, they are called into the second-level cache this many bytes ahead: the processor's own
 // prefetcher stops at each page. Beyond the last panel that reads what another thread needs, or nothing; a prefetch
 // cannot fault.
