@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Libraries from the system or from modules, each wrapped as one imported target named dep::X.
 find_package(Threads REQUIRED)
+find_package(ZLIB REQUIRED)
 find_package(PkgConfig)
 find_package(MPI COMPONENTS CXX)
 

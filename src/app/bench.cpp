@@ -125,6 +125,7 @@ int run(BenchOptions& options) {
   report["model"] = {{"name", info.name},
                      {"family", info.family},
                      {"dtype", info.dtype},
+                     {"quantised", info.quantised},
                      {"parameters", info.parameters},
                      {"weight_bytes", info.weight_bytes},
                      {"read_bytes", info.read_bytes},
@@ -135,8 +136,8 @@ int run(BenchOptions& options) {
   double best_read = 0, best_rate = 0;
   report["decode"] = nlohmann::ordered_json::array();
   report["prefill"] = nlohmann::ordered_json::array();
-  fmt::print(stderr, "{} ({}, {:.2f} GB), {}\n", info.name, info.dtype, static_cast<double>(info.weight_bytes) * 1e-9,
-             backend->describe());
+  fmt::print(stderr, "{} ({}{}{}, {:.2f} GB), {}\n", info.name, info.dtype, info.quantised.empty() ? "" : ", products ",
+             info.quantised, static_cast<double>(info.weight_bytes) * 1e-9, backend->describe());
   for (const int64_t batch : options.batches) {
     const auto row = bench_decode(steps, *backend, info, batch, options, best_read);
     fmt::print(stderr, "decode   batch {:4}   {:9.1f} tokens/s   {:6.1f} GB/s    {:.2f} of the read bandwidth\n", batch,

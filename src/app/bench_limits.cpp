@@ -21,9 +21,14 @@ Scheme scheme_of(const std::string& dtype) {
 }  // namespace
 
 ProductProbe::ProductProbe(Backend& backend, const ModelInfo& model) : backend_(backend) {
-  const Scheme scheme = scheme_of(model.dtype);
+  const Scheme scheme = model.quantised.starts_with("int8")   ? Scheme::kInt8
+                        : model.quantised.starts_with("int4") ? Scheme::kInt4
+                                                              : scheme_of(model.dtype);
+  name_ = !model.quantised.empty()  ? model.quantised.substr(0, 4)
+          : scheme == Scheme::kBF16 ? "bf16"
+          : scheme == Scheme::kF16  ? "f16"
+                                    : "f32";
   activation_ = backend.activation_dtype(scheme);
-  name_ = scheme == Scheme::kBF16 ? "bf16" : scheme == Scheme::kF16 ? "f16" : "f32";
   std::mt19937 random(1);
   std::normal_distribution<float> normal(0, 0.02f);
   const int64_t shapes[3][2] = {

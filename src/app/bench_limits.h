@@ -18,7 +18,7 @@ class ProductProbe {
  public:
   ProductProbe(Backend& backend, const ModelInfo& model);
   double gflops();                                   // of all three together, best of three runs
-  const std::string& name() const { return name_; }  // "bf16", "f16" or "f32"
+  const std::string& name() const { return name_; }  // "bf16", "f16", "f32", "int8" or "int4"
 
  private:
   static constexpr int64_t kRows = 512;

@@ -72,10 +72,12 @@ int run(GenerateOptions& options) {
   }
   const ServedModel model = read_served_model(settings);
   batch.window = 2 * settings.integer("max-batch-size", 1, 1 << 16);
+  const std::string& quantise = model.source.quantize;
   batch.fingerprint = fmt::format(
-      "model={} dtype={} seed={} max-new-tokens={} temperature={} top-k={} top-p={} repetition-penalty={}", model.name,
-      settings.text("dtype"), batch.seed, settings.text("max-new-tokens"), settings.text("temperature"),
-      settings.text("top-k"), settings.text("top-p"), settings.text("repetition-penalty"));
+      "model={} dtype={}{} seed={} max-new-tokens={} temperature={} top-k={} top-p={} repetition-penalty={}",
+      model.name, settings.text("dtype"), quantise.empty() ? "" : " quantize=" + quantise, batch.seed,
+      settings.text("max-new-tokens"), settings.text("temperature"), settings.text("top-k"), settings.text("top-p"),
+      settings.text("repetition-penalty"));
   World world(settings, model, [](const std::string&) {});
   return with_world(world, [&] { return world.leader() ? lead(settings, batch, model, world) : world.work(); });
 }

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "cluster/launch.h"
 #include "hub/cache.h"
+#include "weights/foreign.h"
 
 namespace sluice {
 namespace {
@@ -44,11 +45,6 @@ void add_flags(CLI::App& app, Settings& settings) {
 }
 
 void check_unsupported(const Settings& settings) {
-  if (settings.has("quantize")) {
-    throw Error(fmt::format(
-        "quantize (from {}): '{}' is not available; this build holds weights as float32, bfloat16 or float16. Unset it",
-        settings.origin("quantize"), settings.text("quantize")));
-  }
   for (const auto& [variable, reason] : kWithoutEffect) {
     if (std::getenv(variable) != nullptr) {
       log_warning(fmt::format("{} is set and has no effect here: {}", variable, reason));
@@ -56,9 +52,28 @@ void check_unsupported(const Settings& settings) {
   }
 }
 
+std::string quantize_setting(const Settings& settings) {
+  if (!settings.has("quantize")) return "";
+  const std::string name = settings.text("quantize");
+  if (name == "none") return "";
+  if (name == "int8" || name == "int4" || name == "gptq" || name == "awq") return name;
+  if (name == "bitsandbytes") {
+    log_info(
+        "quantize: bitsandbytes stands for int8: rows of weights are rounded to 8 bits, and so is every group of 64 "
+        "activations, which keeps outliers apart where LLM.int8 computes whole columns in 16 bits");
+    return "int8";
+  }
+  throw Error(
+      fmt::format("quantize (from {}): '{}' is not available; expected int8, int4, bitsandbytes (another name for "
+                  "int8), none, or gptq "
+                  "or awq for a checkpoint that is quantised so; that says so in its config.json and needs no setting",
+                  settings.origin("quantize"), name));
+}
+
 ModelSource model_source(const Settings& settings) {
   ModelSource source;
   source.dtype = settings.text("dtype");
+  source.quantize = quantize_setting(settings);
   if (settings.has("model") && settings.has("random-init")) throw Error("--model and --random-init exclude each other");
   if (settings.has("random-init")) {
     source.random_shape = settings.text("random-init");
@@ -69,12 +84,13 @@ ModelSource model_source(const Settings& settings) {
   }
   source.folder = settings.text("model");
   if (source.folder == "null") return source;
+  if (is_foreign(source.folder)) return source;
   source.folder =
       require_model(read_hub_settings(process_environment()), settings.text("model"), settings.text("revision"));
   if (!std::filesystem::is_regular_file(source.folder / "config.json")) {
     throw Error(fmt::format(
         "model (from {}): {} holds no config.json; expected a folder with a checkpoint in Hugging Face layout "
-        "(config.json, *.safetensors, tokenizer.json)",
+        "(config.json, *.safetensors or *.bin, tokenizer.json), a .nemo file or a FasterTransformer folder",
         settings.origin("model"), source.folder.string()));
   }
   return source;

@@ -24,10 +24,12 @@ Settings make_settings(const std::vector<Topic>& topics);
 // One flag per setting; a flag given on the command line overrides with origin "--name". `settings` outlives the parse.
 void add_flags(CLI::App& app, Settings& settings);
 
-// Refuses what this build cannot do (quantisation, ...), by name; warns about variables of other servers that have no
+// Refuses what this build cannot do (revisions, ...), by name; warns about variables of other servers that have no
 // counterpart here. Throws Error.
 void check_unsupported(const Settings& settings);
 
+// --quantize as ModelSource has it: "int8", "int4", "gptq", "awq" or empty. Throws Error naming what is known.
+std::string quantize_setting(const Settings& settings);
 // --model or --random-init. Throws Error when neither or both are given, or the folder is not a checkpoint.
 ModelSource model_source(const Settings& settings);
 // Parameters for offline prompts and chat. Throws Error.

@@ -11,7 +11,7 @@ const std::vector<SettingRow>& settings_table() {
       {Topic::kModel, {"tokenizer", {"SLUICE_TOKENIZER", "TOKENIZER"}, "", "Folder with tokenizer.json; default: the model's, or bytes with --random-init."}},
       {Topic::kModel, {"chat-template", {"SLUICE_CHAT_TEMPLATE", "CHAT_TEMPLATE"}, "", "Chat template in place of the model's: a Jinja file, or alpaca, chatml, falcon, gemma, llama2, llama3, mistral, phi3, vicuna, zephyr."}},
       {Topic::kModel, {"dtype", {"SLUICE_DTYPE", "DTYPE"}, "auto", "Weights as float32, bfloat16, float16, or auto for the checkpoint's own."}},
-      {Topic::kModel, {"quantize", {"SLUICE_QUANTIZE", "QUANTIZE"}, "", "Weight quantisation; this build has none and refuses every value."}},
+      {Topic::kModel, {"quantize", {"SLUICE_QUANTIZE", "QUANTIZE"}, "", "Round products while loading: int8 (bitsandbytes is another name for it) or int4; gptq and awq checkpoints need no setting."}},
       {Topic::kModel, {"revision", {"SLUICE_REVISION", "REVISION"}, "", "Branch, tag or commit of a downloaded model; default: main."}},
       {Topic::kRun, {"tp", {"SLUICE_TP", "TP", "NUM_SHARD"}, "", "Tensor-parallel ranks; default: as many as fit inside the hosts."}},
       {Topic::kRun, {"pp", {"SLUICE_PP", "PP"}, "", "Pipeline stages; default: tasks / tp."}},

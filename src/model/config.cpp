@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -131,15 +132,43 @@ std::string config_dtype(const Config& config) {
   return config.has("torch_dtype") ? config.text("torch_dtype", "") : config.text("dtype", "");
 }
 
-void refuse_quantised(const Config& config) {
-  if (config.has("quantization_config")) {
-    const std::string method = config.is_object("quantization_config")
-                                   ? config.section("quantization_config").text("quant_method", "unnamed")
-                                   : "unnamed";
-    throw Error(
-        fmt::format("{}: quantization_config ({}) is not supported yet, expected unquantised f32, bf16 or f16 weights",
-                    config.origin(), method));
+std::optional<QuantFormat> read_quantisation(const Config& config) {
+  if (!config.has("quantization_config")) return std::nullopt;
+  return read_quantisation_section(config.section("quantization_config"), "");
+}
+
+QuantFormat read_quantisation_section(const Config& section, const std::string& method) {
+  QuantFormat out;
+  out.name = section.text("quant_method", method);
+  const int64_t group = section.integer(section.has("q_group_size") ? "q_group_size" : "group_size", 128, -1, 1 << 20);
+  if (group == 0) section.refuse("group_size", "-1 or the number of columns of a group");
+  out.group = std::max<int64_t>(group, 0);
+  out.bits = static_cast<int>(section.integer(section.has("w_bit") ? "w_bit" : "bits", 4, 1, 32));
+  if (out.name == "gptq") {
+    if (out.bits != 2 && out.bits != 3 && out.bits != 4 && out.bits != 8) section.refuse("bits", "2, 3, 4 or 8");
+    const std::string format = section.text("checkpoint_format", "gptq");
+    if (format != "gptq" && format != "gptq_v2") section.refuse("checkpoint_format", "gptq or gptq_v2");
+    out.zeros_less_one = format == "gptq";
+    out.ordered = section.flag("desc_act", false);
+    return out;
   }
+  if (out.name == "awq") {
+    out.kind = QuantFormat::Kind::kAwq;
+    if (out.bits != 4) section.refuse(section.has("w_bit") ? "w_bit" : "bits", "4");
+    const std::string version = section.text("version", "gemm");
+    if (version != "gemm" && version != "GEMM") section.refuse("version", "gemm, the layout that is read");
+    if (!section.flag("zero_point", true)) section.refuse("zero_point", "true");
+    return out;
+  }
+  if (out.name == "bitsandbytes") {
+    if (section.flag("load_in_4bit", false)) section.refuse("load_in_4bit", "false; nf4 and fp4 are not read");
+    out.kind = QuantFormat::Kind::kRows8;
+    return out;
+  }
+  if (out.name == "fp8" || out.name == "fbgemm_fp8")
+    section.refuse("quant_method",
+                   "gptq, awq or bitsandbytes; fp8 weights are not read on CPUs, convert them to bfloat16");
+  section.refuse("quant_method", "gptq, awq or bitsandbytes (int8)");
 }
 
 }  // namespace sluice

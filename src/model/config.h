@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "backend/backend.h"
+#include "weights/quantised.h"
 
 namespace sluice {
 
@@ -48,7 +50,11 @@ class Config {
 Activation read_activation(const Config& config, const std::string& key, const std::string& fallback);
 // torch_dtype or dtype as the config writes it; empty when neither is there.
 std::string config_dtype(const Config& config);
-// Throws Error where the weights are quantised, naming the method.
-void refuse_quantised(const Config& config);
+// How the layers of a quantised checkpoint are stored; none where quantization_config is absent. Throws Error naming
+// the method where it is not read.
+std::optional<QuantFormat> read_quantisation(const Config& config);
+// The same from the section itself, or from the quantize_config.json (GPTQ) or quant_config.json (AWQ) of older
+// checkpoints, which do not name their method.
+QuantFormat read_quantisation_section(const Config& section, const std::string& method);
 
 }  // namespace sluice

@@ -9,6 +9,7 @@
 #include "model/config.h"
 #include "model/model.h"
 #include "weights/checkpoint.h"
+#include "weights/load.h"
 #include "weights/spec.h"
 #include "weights/staging.h"
 
@@ -19,7 +20,7 @@ struct LoadContext {
   const Checkpoint* checkpoint;  // null: random weights
   Backend& backend;
   Groups& groups;  // outlives the model
-  DType dtype;     // of stored weights
+  StoredAs dtype;  // of stored weights
   StagingOptions staging;
   ModelInfo info;  // as described; load() completes this rank's bytes
 };

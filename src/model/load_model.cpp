@@ -7,6 +7,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "model/family.h"
+#include "weights/foreign.h"
+#include "weights/quantised.h"
 
 namespace sluice {
 namespace {
@@ -15,6 +17,7 @@ Config open_config(const ModelSource& source) {
     if (!source.folder.empty()) throw Error("--model and --random-init were both given, expected one of them");
     return Config::parse(random_shape_config(source.random_shape), "shape " + source.random_shape);
   }
+  if (is_foreign(source.folder)) return Config::parse(foreign_config(source.folder), source.folder.string());
   const auto file = source.folder / "config.json";
   if (!std::filesystem::exists(file)) {
     throw Error(fmt::format("{} has no config.json, expected the folder of a checkpoint in Hugging Face layout",
@@ -64,6 +67,35 @@ DType choose_dtype(const ModelSource& source, const Config& config, const Checkp
   return dtype;
 }
 
+// What the checkpoint's files hold already; older GPTQ and AWQ checkpoints say so in a file of their own.
+std::optional<QuantFormat> find_quantisation(const ModelSource& source, const Config& config) {
+  if (config.has("quantization_config")) return read_quantisation(config);
+  for (const auto& [name, method] : {std::pair{"quantize_config.json", "gptq"}, {"quant_config.json", "awq"}}) {
+    if (!source.folder.empty() && std::filesystem::exists(source.folder / name))
+      return read_quantisation_section(Config::read(source.folder / name), method);
+  }
+  return std::nullopt;
+}
+
+// --quantize: a scheme for loading, or the method of a checkpoint that is quantised already.
+Quantise choose_quantise(const ModelSource& source, const std::optional<QuantFormat>& found) {
+  const std::string& wanted = source.quantize;
+  if (found) {
+    const bool same = wanted == found->name || (wanted == "int8" && found->name == "bitsandbytes");
+    if (!wanted.empty() && !same) {
+      throw Error(
+          fmt::format("--quantize is {}, but the checkpoint in {} is quantised already ({}); leave --quantize out",
+                      wanted, source.folder.string(), found->name));
+    }
+    return Quantise::kNone;
+  }
+  if (wanted.empty()) return Quantise::kNone;
+  if (wanted == "int8") return Quantise::kInt8;
+  if (wanted == "int4") return Quantise::kInt4;
+  throw Error(fmt::format("--quantize is {}, but the checkpoint is not quantised by {}; expected int8 or int4", wanted,
+                          wanted));
+}
+
 ModelInfo describe(const ModelSource& source, const Config& config, const Family& family, DType dtype) {
   ModelInfo info;
   info.family = family.name;
@@ -73,8 +105,11 @@ ModelInfo describe(const ModelSource& source, const Config& config, const Family
     info.name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
   }
   info.dtype = dtype_name(dtype);
+  const auto found = find_quantisation(source, config);
+  if (const Quantise made = choose_quantise(source, found); made != Quantise::kNone)
+    info.quantised = quantise_name(made);
+  if (found) info.quantised = fmt::format("int{} ({})", found->bits > 4 ? 8 : 4, found->name);
   read_special_tokens(source, config, info);
-  refuse_quantised(config);
   family.describe(config, info);
   return info;
 }
@@ -86,7 +121,8 @@ ModelInfo read_model_info(const ModelSource& source) {
   std::optional<Checkpoint> checkpoint;
   if (source.dtype == "auto" && config_dtype(config).empty() && !source.folder.empty())
     checkpoint = Checkpoint::open(source.folder, family.base_prefix);
-  return describe(source, config, family, choose_dtype(source, config, checkpoint ? &*checkpoint : nullptr));
+  const DType dtype = choose_dtype(source, config, checkpoint ? &*checkpoint : nullptr);
+  return describe(source, config, family, dtype);
 }
 
 std::unique_ptr<Model> load_model(const ModelSource& source, Backend& backend, Groups& groups) {
@@ -95,7 +131,9 @@ std::unique_ptr<Model> load_model(const ModelSource& source, Backend& backend, G
   std::optional<Checkpoint> checkpoint;
   if (!source.folder.empty()) checkpoint = Checkpoint::open(source.folder, family.base_prefix);
   const Checkpoint* file = checkpoint ? &*checkpoint : nullptr;
-  const DType dtype = choose_dtype(source, config, file);
+  const auto found = find_quantisation(source, config);
+  if (found && checkpoint) checkpoint->join(*found);
+  const StoredAs dtype(choose_dtype(source, config, file), choose_quantise(source, found));
   LoadContext context{config, file, backend, groups, dtype, {}, describe(source, config, family, dtype)};
   context.staging.threads = static_cast<int>(source.load_threads);
   context.staging.quiet = source.quiet;

@@ -27,6 +27,7 @@ struct ModelInfo {
   size_t read_bytes = 0;          // read by this rank in one decode step: packed products plus the head
   size_t kv_bytes_per_token = 0;  // of this rank
   std::string dtype;              // of the weights as stored here
+  std::string quantised;          // "int8", "int4" or "int4 (gptq)" where the products are, else empty
   std::vector<int32_t> eos;       // from generation_config.json, else config.json
   int32_t bos = -1;
 };
@@ -68,9 +69,10 @@ class Model {
 };
 
 struct ModelSource {
-  std::filesystem::path folder;  // a checkpoint in Hugging Face layout, or empty with
+  std::filesystem::path folder;  // a checkpoint (weights/checkpoint.h), or empty with
   std::string random_shape;      // a named shape, filled with random weights
   std::string dtype = "auto";    // "auto" takes the checkpoint's
+  std::string quantize;  // "int8" or "int4": products are rounded while loading; "gptq", "awq": they are already
   int64_t load_threads = 4;
   bool quiet = false;
 };

@@ -10,7 +10,10 @@
 #include <set>
 
 #include "base/error.h"
+#include "weights/foreign.h"
+#include "weights/quantised.h"
 #include "weights/safetensors.h"
+#include "weights/torch_file.h"
 
 namespace sluice {
 namespace {
@@ -48,12 +51,12 @@ std::string describe(const std::string& dtype, const std::vector<int64_t>& shape
   for (const auto& item : fs::directory_iterator(folder)) {
     const std::string name = item.path().filename().string();
     const std::string end = item.path().extension().string();
-    if (end == ".bin" || end == ".gguf" || end == ".pt" || end == ".pth" || end == ".safetensors") other = name;
+    if (end == ".gguf" || end == ".pt" || end == ".pth" || end == ".safetensors") other = name;
   }
-  throw Error(fmt::format("{} holds neither model.safetensors nor model.safetensors.index.json{}", folder.string(),
-                          other.empty()
-                              ? "; is this the folder of a checkpoint?"
-                              : ", but " + other + "; convert the checkpoint to safetensors in Hugging Face layout"));
+  throw Error(
+      fmt::format("{} holds neither model.safetensors nor pytorch_model.bin, nor an index of either{}", folder.string(),
+                  other.empty() ? "; is this the folder of a checkpoint?"
+                                : ", but " + other + "; convert the checkpoint to safetensors in Hugging Face layout"));
 }
 }  // namespace
 
@@ -63,22 +66,30 @@ DType CheckpointTensor::dtype() const {
   if (stored_dtype == "F16") return DType::kF16;
   if (stored_dtype == "F64") return DType::kF64;
   throw Error(
-      fmt::format("tensor {} is stored as {}, expected F32, BF16, F16 or F64; quantised checkpoints are not read", name,
-                  stored_dtype));
+      fmt::format("tensor {} is stored as {}, expected F32, BF16, F16 or F64, or a quantised layer that config.json "
+                  "announces as gptq, awq or bitsandbytes",
+                  name, stored_dtype));
 }
 
 Checkpoint Checkpoint::open(const fs::path& folder, std::string base_prefix) {
+  if (is_foreign(folder)) return open_foreign(folder, std::move(base_prefix));
   if (!fs::is_directory(folder)) throw Error(fmt::format("{} is not a folder, expected a checkpoint", folder.string()));
   Checkpoint out;
   out.folder_ = folder;
   out.base_prefix_ = std::move(base_prefix);
-  const fs::path single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
+  // safetensors first: a folder may hold the same weights as .bin beside them.
   std::error_code unreadable;
-  if (fs::exists(single)) {
-    out.add_file(single);
-    return out;
+  fs::path index;
+  for (const char* name : {"model.safetensors", "pytorch_model.bin"}) {
+    if (fs::exists(folder / name)) {
+      out.add_file(folder / name);
+      return out;
+    }
+    index = folder / (std::string(name) + ".index.json");
+    if (fs::exists(index)) break;
+    index.clear();
   }
-  if (!fs::exists(index)) refuse_folder(folder);
+  if (index.empty()) refuse_folder(folder);
 
   const auto map = read_weight_map(index);
   std::set<std::string> shards;
@@ -107,16 +118,36 @@ Checkpoint Checkpoint::open(const fs::path& folder, std::string base_prefix) {
 void Checkpoint::add_file(const fs::path& path) {
   files_.push_back(File::open_read(path));
   const int file = static_cast<int>(files_.size()) - 1;
-  for (SafetensorsEntry& entry : read_safetensors(files_.back()).tensors) {
-    const auto [at, fresh] = by_name_.emplace(entry.name, tensors_.size());
-    if (!fresh) {
-      throw Error(fmt::format("tensor {} is in both {} and {}; remove the shard that does not belong to the checkpoint",
-                              entry.name, files_[static_cast<size_t>(tensors_[at->second].file)].path().string(),
-                              path.string()));
-    }
-    tensors_.push_back({std::move(entry.name), std::move(entry.dtype), std::move(entry.shape), file, entry.begin,
-                        entry.end - entry.begin});
+  if (path.extension() == ".bin") {
+    for (TorchEntry& entry : read_torch_file(whole_file(files_.back())))
+      add_tensor(torch_tensor(entry, file, path.string()));
+    return;
   }
+  for (SafetensorsEntry& entry : read_safetensors(files_.back()).tensors) {
+    add_tensor({std::move(entry.name), std::move(entry.dtype), std::move(entry.shape), file, entry.begin,
+                entry.end - entry.begin});
+  }
+}
+
+void Checkpoint::add_tensor(CheckpointTensor tensor) {
+  // Older files of BERT's time.
+  for (const auto& [old, now] :
+       {std::pair{"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNorm.beta", "LayerNorm.bias"}}) {
+    if (tensor.name.ends_with(old)) tensor.name.replace(tensor.name.size() - std::strlen(old), std::string::npos, now);
+  }
+  const auto [at, fresh] = by_name_.emplace(tensor.name, tensors_.size());
+  if (!fresh) {
+    const auto path = [&](const CheckpointTensor& t) { return files_[static_cast<size_t>(t.file)].path().string(); };
+    throw Error(fmt::format("tensor {} is in both {} and {}; remove the shard that does not belong to the checkpoint",
+                            tensor.name, path(tensors_[at->second]), path(tensor)));
+  }
+  tensors_.push_back(std::move(tensor));
+}
+
+void Checkpoint::join(const QuantFormat& format) {
+  tensors_ = join_quantised(std::move(tensors_), format, folder_.string());
+  by_name_.clear();
+  for (size_t i = 0; i < tensors_.size(); ++i) by_name_.emplace(tensors_[i].name, i);
 }
 
 const CheckpointTensor* Checkpoint::find(const std::string& name) const {
@@ -135,7 +166,10 @@ const CheckpointTensor& Checkpoint::at(const std::string& name, const std::vecto
                             folder_.string(), name, fmt::join(shape, ", ")));
   }
   tensor->dtype();
-  if (tensor->shape != shape) {
+  // A quantised layer is [out, in] also where its floats would be stored [in, out].
+  const bool turned =
+      tensor->quantised != nullptr && shape.size() == 2 && tensor->shape[0] == shape[1] && tensor->shape[1] == shape[0];
+  if (tensor->shape != shape && !turned) {
     throw Error(fmt::format("tensor {} in {}: expected shape [{}] from config.json, found {}", name,
                             files_[static_cast<size_t>(tensor->file)].path().string(), fmt::join(shape, ", "),
                             describe(tensor->stored_dtype, tensor->shape)));
@@ -144,7 +178,13 @@ const CheckpointTensor& Checkpoint::at(const std::string& name, const std::vecto
 }
 
 bool Checkpoint::same_content(const CheckpointTensor& a, const CheckpointTensor& b) const {
-  if (a.stored_dtype != b.stored_dtype || a.shape != b.shape) return false;
+  if (a.stored_dtype != b.stored_dtype || a.shape != b.shape || a.pieces.size() != b.pieces.size() ||
+      a.quantised != nullptr || b.quantised != nullptr)
+    return false;
+  for (size_t i = 0; i < a.pieces.size(); ++i) {
+    if (!same_content(a.pieces[i].tensor, b.pieces[i].tensor)) return false;
+  }
+  if (!a.pieces.empty()) return true;
   constexpr uint64_t kChunk = 8u << 20;
   std::vector<char> one(static_cast<size_t>(std::min(a.bytes, kChunk))), two(one.size());
   for (uint64_t done = 0; done < a.bytes; done += kChunk) {

@@ -33,6 +33,62 @@ void append_stored(std::vector<StagingPart>& out, const StagingPart& part, const
   } while (row < end);
 }
 
+// The arrangement in which all parts of an item stay quantised; null where there is none, and floats are staged.
+std::shared_ptr<StagedGroups> common_groups(const StagingItem& item, const std::vector<File>& files) {
+  std::shared_ptr<StagedGroups> out;
+  bool rows8 = false;
+  for (const StagingPart& part : item.parts) {
+    const QuantisedTensor* quantised = part.tensor->quantised.get();
+    if (quantised == nullptr || part.cols.count != item.cols) return nullptr;
+    QuantisedColumns columns = arrange_columns(files, *quantised, part.cols);
+    const bool wide = quantised->format.kind == QuantFormat::Kind::kRows8;
+    if (columns.group == 0 || (out != nullptr && (wide != rows8 || columns != out->columns))) return nullptr;
+    rows8 = wide;
+    out = std::make_shared<StagedGroups>(StagedGroups{std::move(columns), {}, {}});
+  }
+  return out;
+}
+
+// Parts of tensors that lie in several places become one part for each place.
+std::vector<StagingPart> in_one_place(const std::vector<StagingPart>& parts) {
+  std::vector<StagingPart> out;
+  for (const StagingPart& part : parts) {
+    if (part.tensor->pieces.empty()) {
+      out.push_back(part);
+      if (part.tensor->row_stride > 0) out.back().source_cols = part.tensor->row_stride;
+      continue;
+    }
+    if (part.rows.count == 0 || part.cols.count == 0) {  // padding alone
+      out.push_back(part);
+      out.back().tensor = &part.tensor->pieces.front().tensor;
+      continue;
+    }
+    // Ranges in the file's orientation.
+    const Range &rows = part.transposed ? part.cols : part.rows, &cols = part.transposed ? part.rows : part.cols;
+    for (const TensorPiece& piece : part.tensor->pieces) {
+      const auto& shape = piece.tensor.shape;
+      const auto common = [](const Range& wanted, int64_t first, int64_t n) {
+        const int64_t begin = std::max(wanted.begin, first), end = std::min(wanted.begin + wanted.count, first + n);
+        return Range{begin, std::max<int64_t>(0, end - begin), 0};
+      };
+      Range r = common(rows, piece.to_row, shape[0]);
+      Range c = common(cols, piece.to_col, shape.size() == 2 ? shape[1] : 1);
+      if (r.count == 0 || c.count == 0) continue;
+      StagingPart one = part;
+      one.tensor = &piece.tensor;
+      one.source_cols = piece.tensor.stride();
+      one.to_row += part.transposed ? c.begin - cols.begin : r.begin - rows.begin;
+      one.to_col += part.transposed ? r.begin - rows.begin : c.begin - cols.begin;
+      r = {r.begin - piece.to_row, r.count, r.count};
+      c = {c.begin - piece.to_col, c.count, c.count};
+      one.rows = part.transposed ? c : r;
+      one.cols = part.transposed ? r : c;
+      out.push_back(one);
+    }
+  }
+  return out;
+}
+
 // Converts through a small buffer into device memory.
 void copy_converted(Backend& backend, const Buffer& to, DType to_dtype, const HostMatrix& matrix) {
   const int64_t total = matrix.rows * matrix.cols;
@@ -66,9 +122,17 @@ Scheme scheme_of(DType dtype) {
   }
 }
 
+std::string_view quantise_name(Quantise quantise) {
+  return quantise == Quantise::kInt8 ? "int8" : quantise == Quantise::kInt4 ? "int4" : "none";
+}
+
 WeightLoader::WeightLoader(Backend& backend, const Checkpoint* checkpoint, const std::vector<TensorSpec>& table,
-                           const Partition& partition, DType dtype)
-    : backend_(backend), checkpoint_(checkpoint), partition_(partition), dtype_(dtype) {
+                           const Partition& partition, StoredAs stored)
+    : backend_(backend),
+      checkpoint_(checkpoint),
+      partition_(partition),
+      dtype_(stored.dtype),
+      quantise_(stored.quantise) {
   for (const TensorSpec& spec : table) specs_.emplace(spec.name, spec);
 }
 
@@ -97,6 +161,10 @@ StagingItem& WeightLoader::item(std::span<const std::string> names) {
       part.tensor = &checkpoint_->at(spec->second.stored_name(), stored_shape);
       part.transposed = spec->second.stored.transposed;
       if (part.transposed) part.source_cols = stored_shape[1];
+      if (part.tensor->quantised != nullptr) {
+        part.transposed = false;
+        part.source_cols = part.tensor->shape[1];
+      }
       dtype = part.tensor->dtype();
     } else {
       part.seed = name_seed(name);
@@ -111,6 +179,9 @@ StagingItem& WeightLoader::item(std::span<const std::string> names) {
     }
   }
   if (!same_dtype || out.dtype == DType::kF64) out.dtype = DType::kF32;
+  if (checkpoint_ != nullptr) out.groups = common_groups(out, checkpoint_->files());
+  if (out.groups != nullptr) out.dtype = DType::kU8;
+  if (checkpoint_ != nullptr) out.parts = in_one_place(out.parts);
   // Reads go through the file in its order.
   std::stable_sort(out.parts.begin(), out.parts.end(), [](const StagingPart& a, const StagingPart& b) {
     if (a.tensor == nullptr || b.tensor == nullptr) return false;
@@ -122,15 +193,35 @@ StagingItem& WeightLoader::item(std::span<const std::string> names) {
   return items_.back();
 }
 
+// Routers choose experts by small differences, and heads rank tokens by them.
+Scheme WeightLoader::scheme(std::span<const std::string> names) const {
+  const bool router = names.front().ends_with(".gate.weight") || names.front().ends_with("shared_expert_gate.weight");
+  if (quantise_ == Quantise::kNone || router) return scheme_of(dtype_);
+  const bool layer = specs_.at(names.front()).place == Place::kLayer;
+  return quantise_ == Quantise::kInt4 && layer ? Scheme::kInt4 : Scheme::kInt8;
+}
+
 void WeightLoader::matrix(std::span<const std::string> names, std::unique_ptr<Weight>& to) {
-  item(names).consumers.push_back([this, &to](const HostMatrix& source) {
-    to = backend_.pack(source, scheme_of(dtype_));
+  StagingItem& staged = item(names);
+  staged.consumers.push_back([this, &to, scheme = scheme(names)](const HostMatrix& source) {
+    const bool rows8 = source.groups != nullptr && source.groups->group == source.cols && source.groups->zero[0] == 128;
+    to = backend_.pack(source, source.groups == nullptr ? scheme : rows8 ? Scheme::kInt8 : Scheme::kInt4);
     weight_bytes_ += to->bytes();
   });
 }
 
+// Of layers that are quantised already: their floats.
+StagingItem& WeightLoader::floats(std::span<const std::string> names) {
+  StagingItem& out = item(names);
+  if (out.groups != nullptr) {
+    out.groups = nullptr;
+    out.dtype = DType::kF32;
+  }
+  return out;
+}
+
 void WeightLoader::table(const std::string& name, Buffer& to) {
-  item({&name, 1}).consumers.push_back([this, &to](const HostMatrix& source) {
+  floats({&name, 1}).consumers.push_back([this, &to](const HostMatrix& source) {
     to = backend_.allocate(static_cast<size_t>(source.rows * source.cols) * dtype_bytes(dtype_));
     weight_bytes_ += to.bytes();
     copy_converted(backend_, to, dtype_, source);
@@ -138,7 +229,7 @@ void WeightLoader::table(const std::string& name, Buffer& to) {
 }
 
 void WeightLoader::vector(std::span<const std::string> names, Buffer& to) {
-  item(names).consumers.push_back([this, &to](const HostMatrix& source) {
+  floats(names).consumers.push_back([this, &to](const HostMatrix& source) {
     to = backend_.allocate(static_cast<size_t>(source.rows * source.cols) * sizeof(float));
     weight_bytes_ += to.bytes();
     copy_converted(backend_, to, DType::kF32, source);

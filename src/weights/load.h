@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -17,12 +18,24 @@
 
 namespace sluice {
 
+// Products in fewer bits than their checkpoint has. kInt4 leaves the head and MoE routers at 8 and 16 bits.
+enum class Quantise : uint8_t { kNone, kInt8, kInt4 };
+std::string_view quantise_name(Quantise quantise);  // "none", "int8", "int4"
+
+// How weights are held: embeddings, vectors and activations follow `dtype`, products `quantise` where that is set.
+struct StoredAs {
+  StoredAs(DType dtype, Quantise quantise = Quantise::kNone) : dtype(dtype), quantise(quantise) {}  // NOLINT: a dtype
+  operator DType() const { return dtype; }                                                          // NOLINT: alone
+  DType dtype;
+  Quantise quantise;
+};
+
 class WeightLoader {
  public:
-  // `checkpoint` is null for random weights; it outlives the loader. `dtype` is what products and embeddings are stored
-  // as: f32, bf16 or f16. Throws Error where the checkpoint lacks a tensor of this rank or holds another shape.
+  // `checkpoint` is null for random weights; it outlives the loader. `stored` has a dtype of f32, bf16 or f16. Throws
+  // Error where the checkpoint lacks a tensor of this rank or holds another shape.
   WeightLoader(Backend& backend, const Checkpoint* checkpoint, const std::vector<TensorSpec>& table,
-               const Partition& partition, DType dtype);
+               const Partition& partition, StoredAs stored);
 
   // The destinations stay where they are until run() returns. Several names stack their rows in that order; each tensor
   // is cut and padded as its row of the table says.
@@ -37,18 +50,21 @@ class WeightLoader {
 
  private:
   StagingItem& item(std::span<const std::string> names);
+  StagingItem& floats(std::span<const std::string> names);
+  Scheme scheme(std::span<const std::string> names) const;  // of a product
 
   Backend& backend_;
   const Checkpoint* checkpoint_;
   std::unordered_map<std::string, TensorSpec> specs_;
   Partition partition_;
   DType dtype_;
+  Quantise quantise_;
   std::vector<StagingItem> items_;
   std::unordered_map<std::string, size_t> by_names_;  // a tensor that is used twice is read once
   size_t weight_bytes_ = 0;
 };
 
-// How a product of this dtype is packed.
+// How a product of this dtype is packed where it is not quantised.
 Scheme scheme_of(DType dtype);
 
 // Tensors of the checkpoint that the table does not ask for, less those whose names end in one of `ignored`.

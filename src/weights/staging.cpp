@@ -93,6 +93,13 @@ class Stager {
       if (part.rows.count == 0 || part.cols.count == 0) continue;
       const uint64_t element = part.tensor != nullptr ? dtype_bytes(part.tensor->dtype()) : dtype_bytes(item.dtype);
       const uint64_t slice = static_cast<uint64_t>(part.cols.count) * element;
+      if (part.tensor != nullptr && part.tensor->quantised != nullptr) {
+        total_bytes_ += part.tensor->bytes / static_cast<uint64_t>(part.tensor->shape[0]) *
+                        static_cast<uint64_t>(part.rows.count) * static_cast<uint64_t>(part.cols.count) /
+                        static_cast<uint64_t>(part.tensor->shape[1]);
+        pieces_.push_back({index, p, 0, part.rows.count, 0, 0});
+        continue;
+      }
       total_bytes_ += static_cast<uint64_t>(part.rows.count) * slice;
       if (contiguous(item, part)) {
         const uint64_t first = part.tensor->offset + static_cast<uint64_t>(part.rows.begin) * slice;
@@ -141,6 +148,10 @@ class Stager {
       state.memory =
           options_.backend != nullptr ? options_.backend->allocate_staging(state.bytes) : Buffer::host(state.bytes);
     }
+    if (const auto& groups = items_[index].groups) {
+      groups->scale.assign(static_cast<size_t>(items_[index].rows) * groups->columns.groups.size(), 0.0f);
+      groups->zero.assign(groups->scale.size(), 0.0f);
+    }
     if (padded(items_[index])) std::memset(state.memory.data(), 0, state.bytes);
     state.open = true;
     in_use_ += state.bytes;
@@ -179,7 +190,7 @@ class Stager {
     const size_t element = dtype_bytes(item.dtype);
     const size_t row_bytes = static_cast<size_t>(item.cols) * element;
     char* to = static_cast<char*>(states_[piece.item].memory.data()) +
-               static_cast<size_t>(part.to_row + piece.row) * row_bytes;
+               static_cast<size_t>(part.to_row + piece.row) * row_bytes + static_cast<size_t>(part.to_col) * element;
     if (part.tensor == nullptr) {
       for (int64_t r = 0; r < piece.rows; ++r) {
         fill_random(to + static_cast<size_t>(r) * row_bytes, item.dtype, part.seed,
@@ -187,6 +198,17 @@ class Stager {
                     part.cols.count, part.scale);
       }
       return;
+    }
+    if (part.tensor->quantised != nullptr) {
+      if (piece.rows == 0) return;
+      if (item.groups == nullptr)
+        return read_as_floats(files_, *part.tensor->quantised, part.rows, part.cols, reinterpret_cast<float*>(to),
+                              item.cols);
+      StagedGroups& groups = *item.groups;
+      const size_t at = static_cast<size_t>(part.to_row) * groups.columns.groups.size();
+      return read_quantised(files_, *part.tensor->quantised, part.rows, part.cols, groups.columns,
+                            reinterpret_cast<uint8_t*>(to), item.cols, groups.scale.data() + at,
+                            groups.zero.data() + at);
     }
     const File& file = files_[static_cast<size_t>(part.tensor->file)];
     const DType dtype = part.tensor->dtype();
@@ -236,7 +258,7 @@ class Stager {
                        bounce.data() + (through ? at : 0), dtype, part.rows.count);
     }
     char* to = static_cast<char*>(states_[piece.item].memory.data()) +
-               static_cast<size_t>(part.to_row * item.cols + piece.row) * element;
+               static_cast<size_t>(part.to_row * item.cols + part.to_col + piece.row) * element;
     const auto turn = [&]<class T>(T* rows) {
       constexpr int64_t kTile = 32;
       const T* from = reinterpret_cast<const T*>(bounce.data() + raw);
@@ -274,8 +296,16 @@ class Stager {
         ready_.pop_front();
       }
       const StagingItem& item = items_[index];
-      const HostMatrix matrix{states_[index].memory.data(), item.dtype, item.rows, item.cols, item.cols};
+      HostMatrix matrix{states_[index].memory.data(), item.dtype, item.rows, item.cols, item.cols};
+      HostGroups groups;
+      if (item.groups != nullptr) {
+        const QuantisedColumns& columns = item.groups->columns;
+        groups = {columns.group, item.groups->scale.data(), item.groups->zero.data(),
+                  columns.order.empty() ? nullptr : columns.order.data()};
+        matrix.groups = &groups;
+      }
       for (const auto& consume : item.consumers) consume(matrix);
+      if (item.groups != nullptr) *item.groups = {};
       done_bytes += states_[index].bytes;
       leaving_.push_back({index, options_.backend != nullptr ? options_.backend->mark_copies() : 0});
       // The copies of the item before this one run while this one's were queued.

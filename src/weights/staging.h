@@ -5,30 +5,39 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "backend/backend.h"
 #include "weights/checkpoint.h"
+#include "weights/quantised.h"
 #include "weights/spec.h"
 
 namespace sluice {
 
-// A sub-matrix of one tensor and the rows of the staged matrix where it lands (from column 0). A vector is a matrix of
+// A sub-matrix of one tensor and where it lands in the staged matrix. A vector is a matrix of
 // one column.
 struct StagingPart {
   const CheckpointTensor* tensor = nullptr;  // null: random
   int64_t source_cols = 1;                   // of the whole tensor as stored
   bool transposed = false;                   // the file holds columns as rows
   Range rows, cols;                          // in elements of the tensor
-  int64_t to_row = 0;
+  int64_t to_row = 0, to_col = 0;
   uint64_t seed = 0;   // random: an element depends on seed, its row and its column alone
   float scale = 0.0f;  // random: uniform in [-scale, scale); 0 means ones
+};
+
+// Besides the numbers [rows][cols] u8 of a matrix that is quantised already. Filled with them.
+struct StagedGroups {
+  QuantisedColumns columns;
+  std::vector<float> scale, zero;  // [rows][groups]
 };
 
 struct StagingItem {
   int64_t rows = 0, cols = 0;
   DType dtype = DType::kF32;
   std::vector<StagingPart> parts;
+  std::shared_ptr<StagedGroups> groups{};                         // of a matrix that stays quantised; dtype is kU8
   std::vector<std::function<void(const HostMatrix&)>> consumers;  // called on the thread of stage()
 };
 

@@ -30,7 +30,7 @@ class CommandLine(harness.Case):
     def test_what_is_not_there_is_refused_by_name_with_exit_code_2(self):
         self.refused("serve", says=["no model", "--model"])
         self.refused("serve", "--model", "/nowhere", says=["/nowhere", "config.json"])
-        self.refused("serve", "--model", DEMO, says=["quantize", "QUANTIZE", "'gptq'"], environment={"QUANTIZE": "gptq"})
+        self.refused("serve", "--model", DEMO, says=["quantize", "QUANTIZE", "'exl2'"], environment={"QUANTIZE": "exl2"})
         self.refused("serve", "--model", DEMO, "--dtype", "int3", says=["int3", "bfloat16"])
         self.refused("serve", "--model", DEMO, "--port", "99999", says=["port", "65535", "99999"])
         self.refused("serve", "--model", DEMO, "--auth", "maybe", says=["auth", "maybe"])

@@ -11,7 +11,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   fuzz::accepts([&] {
     const Config config = Config::parse(fuzz::text_of(data, size), "config.json");
     config_dtype(config);
-    refuse_quantised(config);
+    read_quantisation(config);
     ModelInfo info;
     family_of(config).describe(config, info);
     fuzz::demand(info.n_layers > 0 && info.n_heads > 0 && info.n_kv_heads > 0 && info.head_dim > 0 && info.vocab > 0 &&

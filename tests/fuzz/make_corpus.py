@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Writes tests/fuzz/corpus/<target>/ from the golden files and a list of hostile ones. Run it again after the goldens
 # change; files named finding-* are inputs that once failed, kept by hand.
+import io
 import json
 import pathlib
 import struct
+import tarfile
+import zipfile
 
 here = pathlib.Path(__file__).resolve().parent
 golden = here.parent / "golden"
@@ -39,6 +42,62 @@ save("safetensors", "duplicate", tensors('{"a":{"dtype":"U8","shape":[1],"data_o
 save("safetensors", "count-overflow", tensors({"a": entry("F64", [2**32, 2**32], 0, 8)}, bytes(8)))
 save("safetensors", "lfs-pointer", "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 132\n")
 save("safetensors", "deep", tensors("[" * 5000))
+
+# torch files, and archives of them
+checkpoints = golden / "checkpoints"
+
+
+def pickled(body):
+    return b"\x80\x02" + body + b"."
+
+
+def stored_zip(files):
+    to = io.BytesIO()
+    with zipfile.ZipFile(to, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return to.getvalue()
+
+
+def tar(members):
+    to = io.BytesIO()
+    with tarfile.open(fileobj=to, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return to.getvalue()
+
+
+text = lambda t: b"X" + struct.pack("<I", len(t)) + t.encode()
+storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ"
+tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x02K\x02\x86K\x02K\x01\x86\x89ccollections\nOrderedDict\n)RtR"
+good = pickled(b"}q\x00" + text("w") + tensor + b"s")
+save("torch_file", "zip", stored_zip({"a/data.pkl": good, "a/data/0": bytes(16), "a/byteorder": b"little"}))
+save("torch_file", "short-storage", stored_zip({"a/data.pkl": good, "a/data/0": bytes(8)}))
+save("torch_file", "no-storage", stored_zip({"a/data.pkl": good}))
+save("torch_file", "big-endian", stored_zip({"a/data.pkl": good, "a/data/0": bytes(16), "a/byteorder": b"big"}))
+save("torch_file", "forbidden", stored_zip({"a/data.pkl": pickled(b"cos\nsystem\n" + text("true") + b"\x85R")}))
+save("torch_file", "within-itself", stored_zip({"a/data.pkl": pickled(b"}q\x00" + text("a") + b"h\x00s")}))
+save("torch_file", "deep", stored_zip({"a/data.pkl": pickled(b"]" * 3000 + b"a" * 2999)}))
+save("torch_file", "growing", stored_zip({"a/data.pkl": pickled(b"(" + b"N" * 500 + b"tq\x00" + b"0ctorch\nSize\nh\x00\x85R" * 200)}))
+magic = b"\x8a\x0a" + (0x1950a86a20f9469cfc6c).to_bytes(10, "little")
+legacy = pickled(magic) + pickled(b"M" + struct.pack("<H", 1001)) + pickled(b"}") + good + pickled(b"]" + text("0") + b"a")
+save("torch_file", "legacy", legacy + struct.pack("<q", 4) + bytes(16))
+save("torch_file", "legacy-cut", legacy + struct.pack("<q", 4000) + bytes(16))
+weights = stored_zip({"a/data.pkl": pickled(b"}q\x00" + text("model.language_model.embedding.word_embeddings.weight") + tensor + b"s"),
+                      "a/data/0": bytes(16)})
+yaml = "hidden_size: 2\nffn_hidden_size: ${multiply:4, ${.hidden_size}}\ntokenizer:\n  vocab_file: nemo:v.json\nloop: ${.loop}\n"
+save("nemo", "one", tar({"./model_config.yaml": yaml.encode(), "./model_weights.ckpt": weights, "./v.json": b"{}"}))
+save("nemo", "two-ranks", tar({"model_config.yaml": yaml.encode(), "mp_rank_00/model_weights.ckpt": weights,
+                               "mp_rank_01/model_weights.ckpt": weights}))
+save("nemo", "one-of-two", tar({"model_config.yaml": yaml.encode(), "mp_rank_01/model_weights.ckpt": weights}))
+save("nemo", "outside", tar({"../model_config.yaml": yaml.encode()}))
+save("nemo", "long-name", tar({"x" * 300: b"y", "model_config.yaml": b"a: 1"}))
+save("yaml", "config", yaml + "list:\n- a\n- {b: [1, 'c', \"d\"]}\n-\n  e: null # f\n")
+save("yaml", "deep", "".join(" " * i + "a:\n" for i in range(60)))
+save("yaml", "flow-deep", "a: " + "[" * 2000)
+save("yaml", "ini", (checkpoints / "faster_transformer/2-gpu/config.ini").read_text())
 
 # index
 both = {"metadata": {"total_size": 4}, "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}

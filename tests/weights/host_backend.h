@@ -14,11 +14,24 @@ class PlainWeight : public Weight {
  public:
   PlainWeight(const HostMatrix& m, Scheme scheme)
       : Weight(m.rows, m.cols, static_cast<size_t>(m.rows * m.cols) * (scheme == Scheme::kF32 ? 4 : 2)),
-        values(static_cast<size_t>(m.rows * m.cols)) {
+        values(static_cast<size_t>(m.rows * m.cols)),
+        quantised(m.groups != nullptr) {
     check(m.row_stride == m.cols, "staged matrices are contiguous");
-    convert_elements(values.data(), DType::kF32, m.data, m.dtype, m.rows * m.cols);
+    if (!quantised) return convert_elements(values.data(), DType::kF32, m.data, m.dtype, m.rows * m.cols);
+    check(m.dtype == DType::kU8 && (scheme == Scheme::kInt8 || scheme == Scheme::kInt4), "numbers keep their scheme");
+    const HostGroups& g = *m.groups;
+    const int64_t groups = (m.cols + g.group - 1) / g.group;
+    for (int64_t r = 0; r < m.rows; ++r) {
+      for (int64_t k = 0; k < m.cols; ++k) {
+        const int64_t at = r * groups + k / g.group;
+        const float q = static_cast<const uint8_t*>(m.data)[r * m.cols + k];
+        values[static_cast<size_t>(r * m.cols + (g.order != nullptr ? g.order[k] : k))] =
+            (q - g.zero[at]) * g.scale[at];
+      }
+    }
   }
   std::vector<float> values;
+  bool quantised;
 };
 
 class StoringBackend : public Backend {
