@@ -17,7 +17,10 @@ class PlainWeight : public Weight {
         values(static_cast<size_t>(m.rows * m.cols)),
         quantised(m.groups != nullptr) {
     check(m.row_stride == m.cols, "staged matrices are contiguous");
-    if (!quantised) return convert_elements(values.data(), DType::kF32, m.data, m.dtype, m.rows * m.cols);
+    if (!quantised) {
+      convert_elements(values.data(), DType::kF32, m.data, m.dtype, m.rows * m.cols);
+      return;
+    }
     check(m.dtype == DType::kU8 && (scheme == Scheme::kInt8 || scheme == Scheme::kInt4), "numbers keep their scheme");
     const HostGroups& g = *m.groups;
     const int64_t groups = (m.cols + g.group - 1) / g.group;
