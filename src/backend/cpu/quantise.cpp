@@ -4,17 +4,11 @@
 #include <cmath>
 
 #include "backend/cpu/panel_weight.h"
+#include "backend/quantise.h"
 #include "base/error.h"
 
 namespace sluice {
 namespace {
-// One row's numbers, scales and zeros, a scale for every `group` columns; the last group of a row may be short.
-struct QuantisedRow {
-  std::vector<uint8_t> numbers;
-  std::vector<float> scales;
-  std::vector<uint8_t> zeros;
-};
-
 // Eight chains, so that the compiler may use vectors: term(row[k]) folded by `fold` from `start`.
 template <class Fold, class Term>
 float fold_row(const float* row, int64_t n, float start, const Fold& fold, const Term& term) {
@@ -31,16 +25,6 @@ float fold_row(const float* row, int64_t n, float start, const Fold& fold, const
 constexpr auto kMore = [](float a, float b) { return a > b ? a : b; };
 constexpr auto kLess = [](float a, float b) { return a < b ? a : b; };
 constexpr auto kSame = [](float a) { return a; };
-
-void round_row_int8(QuantisedRow& to, const float* row, int64_t cols) {
-  const float largest = fold_row(row, cols, 0.0f, kMore, [](float a) { return std::abs(a); });
-  const float scale = largest / 127.0f, inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
-  for (int64_t k = 0; k < cols; ++k) {
-    const float rounded = std::nearbyint(row[k] * inverse);
-    to.numbers[static_cast<size_t>(k)] = static_cast<uint8_t>(static_cast<int32_t>(rounded) + 128);
-  }
-  to.scales[0] = inverse == 0.0f ? 0.0f : scale;
-}
 
 // Numbers 0..15 over [low, high], which contains 0, so that zero weights stay zero. The scale is what f16 holds of it.
 struct Int4Range {
@@ -87,6 +71,24 @@ void round_group_int4(QuantisedRow& to, int64_t begin, int64_t n, int64_t group,
   }
 }
 
+}  // namespace
+
+void round_row_int8(QuantisedRow& to, const float* row, int64_t cols) {
+  const float largest = fold_row(row, cols, 0.0f, kMore, [](float a) { return std::abs(a); });
+  const float scale = largest / 127.0f, inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
+  for (int64_t k = 0; k < cols; ++k) {
+    const float rounded = std::nearbyint(row[k] * inverse);
+    to.numbers[static_cast<size_t>(k)] = static_cast<uint8_t>(static_cast<int32_t>(rounded) + 128);
+  }
+  to.scales[0] = inverse == 0.0f ? 0.0f : scale;
+}
+
+void round_row_int4(QuantisedRow& to, const float* row, int64_t cols) {
+  for (int64_t first = 0; first < cols; first += kInt4Group)
+    round_group_int4(to, first, std::min(kInt4Group, cols - first), first / kInt4Group, row + first);
+}
+
+namespace {
 // The largest group that the kernels take and that cuts a source's groups evenly; 0 where there is none.
 int64_t kernel_group(const HostMatrix& source) {
   const int64_t group = std::min(source.groups->group, PanelLayout{Scheme::kInt4}.depth(source.cols));
@@ -140,10 +142,7 @@ std::unique_ptr<Weight> Products::pack_quantised(const HostMatrix& source, Schem
         if (wide) {
           round_row_int8(q, row.data(), cols);
         } else {
-          for (int64_t g = 0; g < row_groups; ++g) {
-            const int64_t first = g * layout.group;
-            round_group_int4(q, first, std::min(layout.group, cols - first), g, row.data() + first);
-          }
+          round_row_int4(q, row.data(), cols);
         }
       }
       const int64_t column = r % kPanel;
