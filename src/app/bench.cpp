@@ -180,6 +180,7 @@ void add_bench(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   verb->add_option("--json", options->json, "File for the figures.");
   add_bench_serve(*verb, exit_code);
+  add_bench_quality(*verb, exit_code);
   verb->callback([verb, options, &exit_code] {
     if (verb->get_subcommands().empty()) exit_code = run(*options);
   });

@@ -8,6 +8,7 @@
 #include "app/options.h"
 #include "app/served_model.h"
 #include "app/verbs.h"
+#include "weights/checkpoint.h"
 
 namespace sluice {
 namespace {
@@ -17,6 +18,19 @@ struct InfoOptions {
   std::string model;
   bool families = false;
 };
+
+// Ranks over which heads, MLP and vocabulary divide, and those that need padding.
+std::string fits(const ModelInfo& m) {
+  std::string even, padded;
+  for (int64_t tp = 1; tp <= 16; tp *= 2) {
+    const bool heads = tp <= m.n_kv_heads ? m.n_kv_heads % tp == 0 : tp % m.n_kv_heads == 0;
+    const bool whole = heads && m.n_heads % tp == 0 && m.d_ff % tp == 0;
+    if (tp > m.n_heads) break;
+    std::string& list = whole ? even : padded;
+    list += fmt::format("{}{}", list.empty() ? "" : ", ", tp);
+  }
+  return even + (padded.empty() ? "" : "; with padded heads or columns " + padded);
+}
 
 void print_model(const Settings& settings) {
   const ServedModel served = read_served_model(settings);
@@ -29,9 +43,28 @@ void print_model(const Settings& settings) {
                            m.d_model, m.n_heads, m.n_kv_heads, m.head_dim, m.d_ff, m.vocab));
   row("parameters", fmt::format("{:.3g} million", static_cast<double>(m.parameters) * 1e-6));
   const auto width = static_cast<int64_t>(dtype_bytes(parse_dtype(m.dtype)));
-  row("weights", fmt::format("{:.3f} GB as {}", static_cast<double>(m.parameters * width) * 1e-9, m.dtype));
+  row("weights", fmt::format("{:.3f} GB as {}{}", static_cast<double>(m.parameters * width) * 1e-9, m.dtype,
+                             m.quantised.empty() ? "" : ", less with products in " + m.quantised));
+  const auto linear = static_cast<double>(m.linear_parameters);
+  row("read per token",
+      fmt::format("{:.3f} GB, {:.3f} as int8, {:.3f} as int4", linear * static_cast<double>(width) * 1e-9,
+                  linear * 1e-9, linear * (0.5 + 3.0 / kInt4Group) * 1e-9));
   row("cache", fmt::format("{} bytes per token", 2 * m.n_layers * m.n_kv_heads * m.head_dim * width));
   row("context", fmt::format("{} tokens", m.max_positions));
+  if (!served.source.folder.empty()) {
+    const Checkpoint files = Checkpoint::open(served.source.folder, "");
+    uint64_t bytes = 0;
+    for (const File& file : files.files()) bytes += file.size();
+    row("files", fmt::format("{} with {} tensors, {:.3f} GB", files.files().size(), files.tensors().size(),
+                             static_cast<double>(bytes) * 1e-9));
+  }
+  row("chat template", served.chat == nullptr ? "none" : fmt::format("{}", fmt::join(served.chat->names(), ", ")));
+  std::string special;
+  for (const auto& [name, token] : served.tokenizer->special_tokens())
+    special += fmt::format("{}{} '{}'", special.empty() ? "" : ", ", name, token);
+  row("special tokens", special.empty() ? "none" : special);
+  row("tensor parallel", fits(m));
+  row("pipeline stages", fmt::format("1 to {}", m.n_layers));
   std::string eos;
   for (const int32_t id : m.eos)
     eos += fmt::format("{}{} '{}'", eos.empty() ? "" : ", ", id, served.tokenizer->token_text(id));

@@ -33,6 +33,7 @@ int main(int argc, char** argv) {
   sluice::add_chat(app, exit_code);
   sluice::add_info(app, exit_code);
   sluice::add_bench(app, exit_code);
+  sluice::add_convert(app, exit_code);
   sluice::add_download(app, exit_code);
   sluice::add_verify(app, exit_code);
   sluice::add_plan(app, exit_code);

@@ -22,7 +22,9 @@ void add_bench(CLI::App& app, int& exit_code);
 void add_download(CLI::App& app, int& exit_code);
 void add_verify(CLI::App& app, int& exit_code);
 void add_plan(CLI::App& app, int& exit_code);
-void add_bench_serve(CLI::App& bench, int& exit_code);  // `bench serve`, added by add_bench
+void add_convert(CLI::App& app, int& exit_code);
+void add_bench_serve(CLI::App& bench, int& exit_code);    // `bench serve`, added by add_bench
+void add_bench_quality(CLI::App& bench, int& exit_code);  // `bench quality`, added by add_bench
 
 // Whether argv[0] is MariTalk Local's name; its options then become a verb and arguments of this program.
 bool called_as_maritalk(const char* name);

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// sluice convert MODEL OUT: any checkpoint that is read, written as safetensors in Hugging Face layout; on request in
+// another dtype, or quantised so that loading rounds nothing.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "app/options.h"
+#include "app/verbs.h"
+#include "backend/quantise.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "weights/convert.h"
+#include "weights/foreign.h"
+#include "weights/nemo.h"
+#include "weights/write.h"
+
+namespace sluice {
+namespace {
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+struct ConvertOptions {
+  Settings settings = make_settings({Topic::kModel});
+  std::string model, out;
+  double shard_gb = 5;
+};
+
+// One tensor of the source and what becomes of it.
+struct Conversion {
+  enum class Kind { kCopy, kFloat, kInt8, kInt4 };
+  const CheckpointTensor* from = nullptr;
+  Kind kind = Kind::kCopy;
+  bool transposed = false;  // the source is [in, out]
+  std::vector<WrittenTensor> to;
+};
+
+// "model.layers.3.mlp.up_proj.weight" has a number among its parts, embeddings and heads have none.
+bool within_layer(const std::string& name) {
+  for (size_t at = name.find('.'); at != std::string::npos; at = name.find('.', at + 1)) {
+    if (at + 1 < name.size() && std::isdigit(static_cast<unsigned char>(name[at + 1])) != 0) return true;
+  }
+  return false;
+}
+
+// A linear layer's matrix, and not a table, a norm or a router.
+bool is_product(const CheckpointTensor& tensor) {
+  if (tensor.shape.size() != 2 || !tensor.name.ends_with(".weight")) return false;
+  if (tensor.stored_dtype != "F32" && tensor.stored_dtype != "BF16" && tensor.stored_dtype != "F16") return false;
+  for (const char* part :
+       {"norm", "embed", "wte", "wpe", "bias", "rotary", "ln_", ".gate.weight", "shared_expert_gate"}) {
+    if (tensor.name.find(part) != std::string::npos) return tensor.name == "embed_out.weight";
+  }
+  return within_layer(tensor.name) || tensor.name == "lm_head.weight";
+}
+
+Conversion plan(const CheckpointTensor& tensor, const std::string& quantise, const std::string& dtype, bool conv1d) {
+  Conversion out;
+  out.from = &tensor;
+  const bool floating = tensor.stored_dtype == "F32" || tensor.stored_dtype == "BF16" || tensor.stored_dtype == "F16" ||
+                        tensor.stored_dtype == "F64";
+  if (!quantise.empty() && is_product(tensor)) {
+    out.transposed = conv1d && within_layer(tensor.name);
+    const int64_t rows = tensor.shape[out.transposed ? 1 : 0], cols = tensor.shape[out.transposed ? 0 : 1];
+    const std::string base = tensor.name.substr(0, tensor.name.size() - 7);
+    if (quantise == "int4" && within_layer(tensor.name) && cols % kInt4Group == 0 && rows % 8 == 0) {
+      out.kind = Conversion::Kind::kInt4;
+      const int64_t groups = cols / kInt4Group;
+      out.to = {{base + ".qweight", "I32", {cols / 8, rows}},
+                {base + ".qzeros", "I32", {groups, rows / 8}},
+                {base + ".scales", "F16", {groups, rows}},
+                {base + ".g_idx", "I32", {cols}}};
+    } else {
+      out.kind = Conversion::Kind::kInt8;
+      out.to = {{base + ".weight", "I8", {rows, cols}}, {base + ".SCB", "F32", {rows}}};
+    }
+    return out;
+  }
+  const bool changed = floating && !dtype.empty() && dtype != tensor.stored_dtype;
+  out.kind = changed ? Conversion::Kind::kFloat : Conversion::Kind::kCopy;
+  out.to = {{tensor.name, changed ? dtype : tensor.stored_dtype, tensor.shape}};
+  return out;
+}
+
+// The matrix [out, in] as floats.
+std::vector<float> read_floats(const Checkpoint& checkpoint, const Conversion& c) {
+  const std::vector<char> raw = read_whole(checkpoint, *c.from);
+  const int64_t stored_rows = c.from->shape[0], stored_cols = c.from->shape[1], n = stored_rows * stored_cols;
+  std::vector<float> values(static_cast<size_t>(n));
+  convert_elements(values.data(), DType::kF32, raw.data(), c.from->dtype(), n);
+  if (!c.transposed) return values;
+  std::vector<float> turned(values.size());
+  for (int64_t r = 0; r < stored_rows; ++r) {
+    for (int64_t k = 0; k < stored_cols; ++k)
+      turned[static_cast<size_t>(k * stored_rows + r)] = values[static_cast<size_t>(r * stored_cols + k)];
+  }
+  return turned;
+}
+
+void write_int8(const Checkpoint& checkpoint, const Conversion& c, SafetensorsWriter& out) {
+  const int64_t rows = c.to[0].shape[0], cols = c.to[0].shape[1];
+  const std::vector<float> values = read_floats(checkpoint, c);
+  std::vector<int8_t> numbers(values.size());
+  std::vector<float> largest(static_cast<size_t>(rows));
+  QuantisedRow row{std::vector<uint8_t>(static_cast<size_t>(cols)), {0.0f}, {}};
+  for (int64_t r = 0; r < rows; ++r) {
+    round_row_int8(row, values.data() + r * cols, cols);
+    for (int64_t k = 0; k < cols; ++k)
+      numbers[static_cast<size_t>(r * cols + k)] = static_cast<int8_t>(row.numbers[static_cast<size_t>(k)] - 128);
+    largest[static_cast<size_t>(r)] = row.scales[0] * 127.0f;
+  }
+  out.write(numbers.data(), numbers.size());
+  out.write(largest.data(), largest.size() * sizeof(float));
+}
+
+void write_int4(const Checkpoint& checkpoint, const Conversion& c, SafetensorsWriter& out) {
+  const int64_t rows = c.to[0].shape[1], cols = c.to[0].shape[0] * 8, groups = cols / kInt4Group;
+  const std::vector<float> values = read_floats(checkpoint, c);
+  std::vector<uint32_t> numbers(static_cast<size_t>(cols / 8 * rows)), zeros(static_cast<size_t>(groups * rows / 8));
+  std::vector<uint16_t> scales(static_cast<size_t>(groups * rows));
+  std::vector<int32_t> index(static_cast<size_t>(cols));
+  QuantisedRow row{std::vector<uint8_t>(static_cast<size_t>(cols)), std::vector<float>(static_cast<size_t>(groups)),
+                   std::vector<uint8_t>(static_cast<size_t>(groups))};
+  for (int64_t r = 0; r < rows; ++r) {
+    round_row_int4(row, values.data() + r * cols, cols);
+    for (int64_t k = 0; k < cols; ++k)
+      numbers[static_cast<size_t>(k / 8 * rows + r)] |= uint32_t{row.numbers[static_cast<size_t>(k)]} << (4 * (k % 8));
+    for (int64_t g = 0; g < groups; ++g) {
+      zeros[static_cast<size_t>(g * rows / 8 + r / 8)] |= uint32_t{row.zeros[static_cast<size_t>(g)]} << (4 * (r % 8));
+      scales[static_cast<size_t>(g * rows + r)] = f32_to_f16(row.scales[static_cast<size_t>(g)]);
+    }
+  }
+  for (int64_t k = 0; k < cols; ++k) index[static_cast<size_t>(k)] = static_cast<int32_t>(k / kInt4Group);
+  out.write(numbers.data(), numbers.size() * 4);
+  out.write(zeros.data(), zeros.size() * 4);
+  out.write(scales.data(), scales.size() * 2);
+  out.write(index.data(), index.size() * 4);
+}
+
+void write_tensor(const Checkpoint& checkpoint, const Conversion& c, SafetensorsWriter& out) {
+  if (c.kind == Conversion::Kind::kInt8) return write_int8(checkpoint, c, out);
+  if (c.kind == Conversion::Kind::kInt4) return write_int4(checkpoint, c, out);
+  const std::vector<char> raw = read_whole(checkpoint, *c.from);
+  if (c.kind == Conversion::Kind::kCopy) return out.write(raw.data(), raw.size());
+  std::vector<char> converted(static_cast<size_t>(c.to[0].bytes()));
+  const DType to = parse_dtype(c.to[0].dtype);
+  convert_elements(converted.data(), to, raw.data(), c.from->dtype(),
+                   static_cast<int64_t>(converted.size() / dtype_bytes(to)));
+  out.write(converted.data(), converted.size());
+}
+
+// Everything of a folder that is neither weights nor their index.
+void copy_other_files(const fs::path& from, const fs::path& to) {
+  for (const auto& item : fs::directory_iterator(from)) {
+    const std::string name = item.path().filename().string(), end = item.path().extension().string();
+    const bool small =
+        end == ".json" || end == ".txt" || end == ".model" || end == ".jinja" || end == ".py" || end == ".md";
+    const bool ours = name == "config.json" || name.ends_with(".index.json") || name == "quantize_config.json" ||
+                      name == "quant_config.json";
+    if (item.is_regular_file() && small && !ours)
+      fs::copy_file(item.path(), to / name, fs::copy_options::overwrite_existing);
+  }
+}
+
+int run(ConvertOptions& options) {
+  Settings& settings = options.settings;
+  settings.set("model", options.model, "argument");
+  const ModelSource source = model_source(settings);
+  const fs::path out = options.out;
+  if (source.folder.empty() || source.folder == "null") throw Error("convert needs a checkpoint; give MODEL");
+  if (fs::exists(out) && (!fs::is_directory(out) || !fs::is_empty(out)))
+    throw Error(fmt::format("{} exists already and is not an empty folder; name another", out.string()));
+
+  const bool foreign = is_foreign(source.folder);
+  Json config =
+      Json::parse(foreign ? foreign_config(source.folder) : read_file(source.folder / "config.json"), nullptr, false);
+  if (!config.is_object()) throw Error(fmt::format("{}: config.json is not a JSON object", source.folder.string()));
+  const Checkpoint checkpoint = Checkpoint::open(source.folder, "");
+  const bool quantised =
+      std::any_of(checkpoint.tensors().begin(), checkpoint.tensors().end(),
+                  [](const CheckpointTensor& t) { return t.name.ends_with(".qweight") || t.name.ends_with(".SCB"); });
+  if (quantised && (!source.quantize.empty() || source.dtype != "auto"))
+    throw Error(
+        fmt::format("{} is quantised already; convert it without --quantize and --dtype", source.folder.string()));
+  if (source.quantize == "gptq" || source.quantize == "awq")
+    throw Error(fmt::format("--quantize is {}, which is made with calibration data elsewhere; expected int8 or int4",
+                            source.quantize));
+
+  std::string dtype;
+  if (source.dtype != "auto") {
+    const DType wanted = parse_dtype(source.dtype);
+    if (wanted != DType::kF32 && wanted != DType::kBF16 && wanted != DType::kF16)
+      throw Error(fmt::format("--dtype is {}, expected float32, bfloat16 or float16", source.dtype));
+    dtype = wanted == DType::kF32 ? "F32" : wanted == DType::kBF16 ? "BF16" : "F16";
+    config["torch_dtype"] = dtype_name(wanted);
+    config.erase("dtype");
+  }
+  const Json architectures = config.value("architectures", Json::array());
+  const bool conv1d =
+      !architectures.empty() && architectures[0].is_string() && architectures[0].get<std::string>().starts_with("GPT2");
+  if (!source.quantize.empty()) {
+    const bool wide = source.quantize == "int8";
+    config["quantization_config"] =
+        wide ? Json{{"quant_method", "bitsandbytes"}, {"load_in_8bit", true}, {"llm_int8_skip_modules", Json::array()}}
+             : Json{{"quant_method", "gptq"}, {"bits", 4},    {"group_size", kInt4Group},
+                    {"desc_act", false},      {"sym", false}, {"checkpoint_format", "gptq_v2"}};
+  }
+
+  std::vector<Conversion> conversions;
+  std::vector<WrittenTensor> written;
+  uint64_t bytes = 0;
+  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
+    conversions.push_back(plan(tensor, source.quantize, dtype, conv1d));
+    for (const WrittenTensor& t : conversions.back().to) {
+      written.push_back(t);
+      bytes += t.bytes();
+    }
+  }
+  fs::create_directories(out);
+  const double started = monotonic_seconds();
+  SafetensorsWriter writer(out, std::move(written), static_cast<uint64_t>(options.shard_gb * 1e9));
+  for (const Conversion& c : conversions) write_tensor(checkpoint, c, writer);
+  writer.finish();
+  if (fs::is_directory(source.folder)) copy_other_files(source.folder, out);
+  if (source.folder.extension() == ".nemo") {
+    for (const auto& [name, content] : nemo_tokenizer_files(source.folder)) replace_file(out / name, content);
+  }
+  replace_file(out / "config.json", config.dump(2) + "\n");  // last: a folder without it is not a checkpoint
+  log_info(fmt::format("{}: {} tensors, {:.2f} GB in {:.1f} s", out.string(), conversions.size(),
+                       static_cast<double>(bytes) * 1e-9, monotonic_seconds() - started));
+  return 0;
+}
+
+}  // namespace
+
+void add_convert(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<ConvertOptions>();
+  CLI::App* verb = app.add_subcommand("convert", "Write a checkpoint as safetensors, in another dtype or quantised.");
+  verb->add_option("MODEL", options->model, "Checkpoint: a folder, a .nemo file or a FasterTransformer folder.")
+      ->required();
+  verb->add_option("OUT", options->out, "Folder to write, new or empty.")->required();
+  verb->add_option("--shard-gb", options->shard_gb, "Largest file, in GB.")
+      ->check(CLI::Range(0.001, 1000.0))
+      ->capture_default_str();
+  add_flags(*verb, options->settings);
+  verb->callback([options, &exit_code] { exit_code = run(*options); });
+}
+
+}  // namespace sluice
