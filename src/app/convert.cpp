@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -113,7 +114,9 @@ void write_int8(const Checkpoint& checkpoint, const Conversion& c, SafetensorsWr
     round_row_int8(row, values.data() + r * cols, cols);
     for (int64_t k = 0; k < cols; ++k)
       numbers[static_cast<size_t>(r * cols + k)] = static_cast<int8_t>(row.numbers[static_cast<size_t>(k)] - 128);
-    largest[static_cast<size_t>(r)] = row.scales[0] * 127.0f;
+    for (int64_t k = 0; k < cols; ++k)
+      largest[static_cast<size_t>(r)] =
+          std::max(largest[static_cast<size_t>(r)], std::abs(values[static_cast<size_t>(r * cols + k)]));
   }
   out.write(numbers.data(), numbers.size());
   out.write(largest.data(), largest.size() * sizeof(float));
@@ -220,6 +223,23 @@ int run(ConvertOptions& options) {
     for (const WrittenTensor& t : conversions.back().to) {
       written.push_back(t);
       bytes += t.bytes();
+    }
+  }
+  // A head that is the embedding is written beside it, because the embedding stays as it is.
+  if (!source.quantize.empty() && checkpoint.find("lm_head.weight") == nullptr) {
+    for (const char* name : {"model.embed_tokens.weight", "transformer.wte.weight", "wte.weight"}) {
+      const CheckpointTensor* table = checkpoint.find(name);
+      if (table == nullptr) continue;
+      conversions.push_back({table,
+                             Conversion::Kind::kInt8,
+                             false,
+                             {{"lm_head.weight", "I8", table->shape}, {"lm_head.SCB", "F32", {table->shape[0]}}}});
+      for (const WrittenTensor& t : conversions.back().to) {
+        written.push_back(t);
+        bytes += t.bytes();
+      }
+      config["tie_word_embeddings"] = false;
+      break;
     }
   }
   fs::create_directories(out);
