@@ -82,6 +82,7 @@ def write_gguf(path, shape, fmt):
 
 def run_peer(path, threads, batches, prefill, seconds):
     """Rates of llama.cpp on the file, in a process of its own."""
+    sys.path.remove(str(pathlib.Path(__file__).resolve().parent))  # where this file has the package's name
     import llama_cpp as ll
 
     quiet = ll.llama_log_callback(lambda level, text, data: None)
@@ -89,7 +90,7 @@ def run_peer(path, threads, batches, prefill, seconds):
     ll.llama_backend_init()
     model = ll.llama_model_load_from_file(str(path).encode(), ll.llama_model_default_params())
     params = ll.llama_context_default_params()
-    params.n_ctx = 2048 * max(batches) if max(batches) < 4 else 256 * max(batches)
+    params.n_ctx = 1024 * max(batches)  # split evenly among the sequences
     params.n_batch = params.n_ubatch = max(prefill, 512)
     params.n_seq_max = max(batches)
     params.n_threads = params.n_threads_batch = threads
