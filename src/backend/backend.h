@@ -65,6 +65,7 @@ enum class Activation { kSilu, kGeluErf, kGeluTanh, kRelu };
 struct CacheIndex {
   Tensor slots;        // i32 [rows]: block * block_size + offset where the row's K and V go; -1 for padding
   Tensor block_table;  // i32 [seqs, max_blocks]: block ids of the sequence, in order
+  Tensor context;      // i32 [seqs]: keys of the sequence in this group, where that is not BatchView::context
 };
 
 // One step as the device sees it. Padding rows have token 0 and slot -1; padding sequences have no rows.
@@ -78,14 +79,22 @@ struct BatchView {
   Tensor logits_rows;                      // i32 [logits]: rows whose logits are wanted
   CacheIndex cache[kMaxGroups];
   bool decode_only = false;  // no sequence has more than one row
+  // Prompts of an encoder, computed before the rows above; null where there are none. Its sequences are whole.
+  const BatchView* encoder = nullptr;
 };
 
 struct AttentionShape {
   int64_t n_heads = 0, n_kv_heads = 0, head_dim = 0;
   float scale = 1.0f;
   int64_t window = 0;   // keys with query - window < key <= query; 0 means all
-  Tensor alibi_slopes;  // f32 [n_heads], or empty
-  float soft_cap = 0;   // scores become cap * tanh(score / cap) before they are masked; 0: they stay
+  Tensor alibi_slopes;  // f32 [n_heads], or empty: slope * (key - query) is added to scaled scores
+  // ALiBi in two roundings, as Falcon has it: bf16(slope * key) * scale is added instead. The slopes are bf16 values.
+  bool alibi_rounded = false;
+  // f32 [n_heads, 2 * reach + 1], or empty: what is added to scaled scores by key - query, which is clamped to
+  // [-reach, reach].
+  Tensor distance_bias;
+  bool causal = true;  // false: a row sees all keys that its sequence has in the cache group
+  float soft_cap = 0;  // scores become cap * tanh(score / cap) before they are masked; 0: they stay
 };
 
 // Keys and values of one layer: [blocks, n_kv_heads, block_size, head_dim] each, in cache_dtype().
@@ -95,7 +104,7 @@ struct CacheLayer {
 
 struct Epilogue {
   Tensor bias;      // f32 [out] or empty
-  Tensor residual;  // [T, out] or empty; added last
+  Tensor residual;  // [T, out] or empty; added last; may be the output itself
 };
 
 // Which experts a row goes to: the top_k of its softmax, ties to the lower id.

@@ -21,12 +21,12 @@ void AttentionOp::run(const Tensor& out, const Tensor& q, const BatchView& batch
                       const AttentionShape& shape, const CacheLayer& cache) {
   const int64_t group = shape.n_heads / shape.n_kv_heads, tile_rows = std::max<int64_t>(1, kTileQueries / group);
   const int32_t* first_row = batch.first_row.as<int32_t>();
-  const int32_t* context = batch.context.as<int32_t>();
+  const int32_t* context = (index.context ? index.context : batch.context).as<int32_t>();
   tasks_.clear();
   int64_t work = 0;  // products of a query and a key
   for (int32_t seq = 0; seq < batch.seqs; ++seq) {
     const int32_t rows = first_row[seq + 1] - first_row[seq];
-    check(rows == 0 || (rows > 0 && context[seq] >= rows), "a sequence has fewer keys than rows");
+    check(rows == 0 || (rows > 0 && context[seq] >= (shape.causal ? rows : 1)), "a sequence has fewer keys than rows");
     work += int64_t{rows} * context[seq] * shape.n_heads;
     // Late tiles see the most keys: they come first, so that threads finish together.
     const int32_t step = static_cast<int32_t>(tile_rows);
@@ -35,7 +35,9 @@ void AttentionOp::run(const Tensor& out, const Tensor& q, const BatchView& batch
   }
   const int64_t block_size = cache.k.dim(2), head_elements = block_size * shape.head_dim;
   const size_t element = dtype_bytes(cache.k.dtype);
-  const AttentionKernel& kernel = cache.k.dtype == DType::kBF16 && tile_kernel_ != nullptr ? *tile_kernel_ : kernel_;
+  const bool plain = shape.causal && !shape.distance_bias && !shape.alibi_rounded;
+  const bool tiles = plain && cache.k.dtype == DType::kBF16 && tile_kernel_ != nullptr;
+  const AttentionKernel& kernel = tiles ? *tile_kernel_ : kernel_;
   const size_t bytes = kernel.scratch_bytes(tile_rows * group, shape.head_dim);
   const int64_t n_tasks = static_cast<int64_t>(tasks_.size()) * shape.n_kv_heads;
   const auto attend = [&](int64_t i, int thread) {
@@ -51,7 +53,13 @@ void AttentionOp::run(const Tensor& out, const Tensor& q, const BatchView& batch
     tile.scale = shape.scale;
     tile.window = shape.window;
     tile.soft_cap = shape.soft_cap;
+    tile.all_keys = shape.causal ? 0 : context[task.seq];
     if (shape.alibi_slopes) tile.slopes = shape.alibi_slopes.as<float>() + kv_head * group;
+    tile.slopes_rounded = shape.alibi_rounded;
+    if (shape.distance_bias) {
+      tile.biases = static_cast<const float*>(shape.distance_bias.row(kv_head * group));
+      tile.reach = shape.distance_bias.dim(1) / 2;
+    }
     tile.q = static_cast<const float*>(q.row(row)) + column;
     tile.q_stride = q.row_stride;
     tile.out = static_cast<float*>(out.row(row)) + column;

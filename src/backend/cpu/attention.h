@@ -24,8 +24,12 @@ struct AttentionTile {
   float scale = 1.0f;             // of the dot products
   int64_t window = 0;             // 0: all keys up to the row itself
   float soft_cap = 0;             // 0: none
+  int64_t all_keys = 0;           // not 0: every row sees keys [0, all_keys)
   const float* slopes = nullptr;  // [group] ALiBi, or null
-  const float* q = nullptr;       // row r, head h at r * q_stride + h * head_dim
+  bool slopes_rounded = false;    // bf16(slope * key) * scale instead of slope * distance
+  const float* biases = nullptr;  // [group][2 * reach + 1] by key - query, or null
+  int64_t reach = 0;
+  const float* q = nullptr;  // row r, head h at r * q_stride + h * head_dim
   int64_t q_stride = 0;
   float* out = nullptr;  // as q
   int64_t out_stride = 0;

@@ -137,6 +137,29 @@ void gather(const AttentionTile& tile, const Work& work, int64_t begin, int64_t 
   for (int64_t j = 0; j < n; ++j) widen(static_cast<const Element*>(tile.v) + place[j], work.values + j * d);
 }
 
+// scores = scores * scale + bias by distance, for keys [begin, begin + kKeys) of a query at `position`.
+HWY_INLINE void add_distance_bias(float* scores, float scale, const float* biases, int64_t reach, int64_t position,
+                                  int64_t begin) {
+  const F32 df;
+  const VF scales = hn::Set(df, scale);
+  const int64_t first = begin - position + reach;  // of the row of biases
+  if (first >= 0 && first + kKeys <= 2 * reach + 1) {
+    for (int64_t j = 0; j < kKeys; j += kLanes)
+      hn::Store(hn::MulAdd(hn::Load(df, scores + j), scales, hn::LoadU(df, biases + first + j)), df, scores + j);
+    return;
+  }
+  float values[kKeys];
+  for (int64_t j = 0; j < kKeys; ++j) values[j] = biases[std::clamp<int64_t>(first + j, 0, 2 * reach)];
+  for (int64_t j = 0; j < kKeys; j += kLanes)
+    hn::Store(hn::MulAdd(hn::Load(df, scores + j), scales, hn::LoadU(df, values + j)), df, scores + j);
+}
+
+// scores = (scores + bf16(slope * key)) * scale for keys [begin, begin + kKeys).
+HWY_INLINE void add_rounded_slope(float* scores, float scale, float slope, int64_t begin) {
+  for (int64_t j = 0; j < kKeys; ++j)
+    scores[j] = (scores[j] + bf16_to_f32(f32_to_bf16(slope * static_cast<float>(begin + j)))) * scale;
+}
+
 // Scores of one query over keys [begin, begin + kKeys), of which [low, high) count, become weights; sums and total are
 // rescaled when the maximum rises.
 HWY_INLINE void weigh(float* scores, float scale, float cap, float slope, int64_t position, int64_t begin, int64_t low,
@@ -188,7 +211,8 @@ void run(const AttentionTile& tile, void* scratch) {
     work.maxima[i] = kNever;
     work.totals[i] = 0;
   }
-  const int64_t end = tile.first_position + tile.rows;  // one past the last row's own key
+  // One past the last key: the last row's own, unless all rows see all.
+  const int64_t end = tile.all_keys > 0 ? tile.all_keys : tile.first_position + tile.rows;
   const int64_t first_key = tile.window > 0 ? std::max<int64_t>(0, tile.first_position - tile.window + 1) : 0;
   for (int64_t begin = first_key / kKeys * kKeys; begin < end; begin += kKeys) {
     with_stored(tile.dtype, [&]<class S>(S) HWY_ATTR { gather<S>(tile, work, begin, end); });
@@ -196,9 +220,19 @@ void run(const AttentionTile& tile, void* scratch) {
     for (int64_t i = 0; i < queries; ++i) {
       const int64_t position = tile.first_position + i / tile.group;
       const int64_t low = tile.window > 0 ? position - tile.window + 1 - begin : -begin;
-      const float slope = tile.slopes != nullptr ? tile.slopes[i % tile.group] : 0.0f;
-      weigh(work.scores + i * kKeys, tile.scale, tile.soft_cap, slope, position, begin, low, position + 1 - begin,
-            work.sums + i * d, d, work.maxima[i], work.totals[i]);
+      const int64_t high = (tile.all_keys > 0 ? end : position + 1) - begin;
+      float slope = tile.slopes != nullptr ? tile.slopes[i % tile.group] : 0.0f, scale = tile.scale;
+      float* scores = work.scores + i * kKeys;
+      if (tile.biases != nullptr) {
+        add_distance_bias(scores, scale, tile.biases + i % tile.group * (2 * tile.reach + 1), tile.reach, position,
+                          begin);
+        scale = 1;
+      } else if (tile.slopes_rounded) {
+        add_rounded_slope(scores, scale, slope, begin);
+        scale = 1, slope = 0;
+      }
+      weigh(scores, scale, tile.soft_cap, slope, position, begin, low, high, work.sums + i * d, d, work.maxima[i],
+            work.totals[i]);
     }
     product(work.sums, work.scores, kKeys, work.values, queries, d, kKeys, true);
   }

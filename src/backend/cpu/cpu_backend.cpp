@@ -186,7 +186,11 @@ void CpuBackend::attention(const Tensor& out, const Tensor& q, const BatchView& 
             is_vector(batch.first_row, DType::kI32, batch.seqs + 1) &&
             is_vector(batch.context, DType::kI32, batch.seqs) && table.rank == 2 && table.dtype == DType::kI32 &&
             table.dim(0) >= batch.seqs &&
-            (!shape.alibi_slopes || is_vector(shape.alibi_slopes, DType::kF32, shape.n_heads)),
+            (!shape.alibi_slopes || is_vector(shape.alibi_slopes, DType::kF32, shape.n_heads)) &&
+            (!shape.distance_bias ||
+             (shape.distance_bias.dim(1) % 2 == 1 &&
+              is_matrix(shape.distance_bias, DType::kF32, shape.n_heads, shape.distance_bias.dim(1)))) &&
+            (!batch.cache[group].context || is_vector(batch.cache[group].context, DType::kI32, batch.seqs)),
         "attention: shapes do not fit");
   attention_.run(out, q, batch, batch.cache[group], shape, cache);
 }
