@@ -23,9 +23,10 @@ Scheduler::Scheduler(const SchedulerOptions& options)
   check(!options.groups.empty() && options.block_size > 0 && options.token_budget > 0 && options.max_seqs > 0 &&
             options.max_samples > 0 && options.max_running > 0 && options.stages > 0,
         "the scheduler needs positive sizes");
+  check(!options.groups.front().fixed, "the first cache group grows with the sequence");
   for (const auto& group : options.groups) {
     pools_.emplace_back(group.blocks, options.block_size);
-    if (group.window > 0) caching_ = false;
+    if (group.window > 0 || group.fixed) caching_ = false;
   }
   for (auto slot = static_cast<int32_t>(options.max_running); slot-- > 0;) free_slots_.push_back(slot);
   records_.resize(depth_);
@@ -39,10 +40,18 @@ int64_t Scheduler::max_tokens() const {
   int64_t most = INT32_MAX;
   for (size_t g = 0; g < pools_.size(); ++g) {
     const int64_t window = options_.groups[g].window;
+    if (options_.groups[g].fixed) continue;
     // A window's blocks of all unfinished steps, which retire in time, are not counted: one step must fit.
     const int64_t enough = (window + options_.token_budget) / options_.block_size + 2;
     if (window == 0 || pools_[g].blocks() < enough) most = std::min(most, pools_[g].blocks() * options_.block_size);
   }
+  return most;
+}
+
+int64_t Scheduler::max_encoder() const {
+  int64_t most = 0;
+  for (size_t g = 0; g < pools_.size(); ++g)
+    if (options_.groups[g].fixed) most = std::min(options_.encode_budget, pools_[g].blocks() * options_.block_size);
   return most;
 }
 
@@ -80,7 +89,8 @@ Sequence& Scheduler::make_sequence() {
 SequenceId Scheduler::add(SequenceSpec spec, std::span<const uint64_t> tags) {
   const auto n_prompt = static_cast<int32_t>(spec.prompt.size());
   const auto total = static_cast<size_t>(n_prompt) + static_cast<size_t>(spec.max_new_tokens);
-  check(n_prompt > 0 && spec.max_new_tokens > 0 && !tags.empty() && static_cast<int64_t>(total) <= max_tokens(),
+  check(n_prompt > 0 && spec.max_new_tokens > 0 && !tags.empty() && static_cast<int64_t>(total) <= max_tokens() &&
+            static_cast<int64_t>(spec.encoder.size()) <= max_encoder() && spec.encoder.empty() == (max_encoder() == 0),
         "a sequence that cannot run was added");
   Sequence& first = make_sequence();
   first.tag = tags[0];
@@ -119,7 +129,7 @@ bool Scheduler::schedule(Step& step) {
   step.id = next_step_;
   records_[next_step_ % depth_].id = next_step_;
   records_[next_step_ % depth_].draws.clear();
-  room_ = {options_.token_budget, options_.max_seqs, options_.max_samples};
+  room_ = {options_.token_budget, options_.max_seqs, options_.max_samples, options_.encode_budget};
   blocked_ = false;
   admitting_ = true;
 
@@ -167,8 +177,19 @@ void Scheduler::schedule_decodes(Step& step) {
 
 void Scheduler::schedule_prefills(Step& step) {
   order_.assign(running_.begin(), running_.end());
-  for (Sequence* s : order_)
-    if (s->state == Sequence::State::kRunning && !s->decoding) add_chunk(*s, step);
+  // Encoder prompts last.
+  for (const bool encoding : {false, true}) {
+    for (Sequence* s : order_) {
+      const bool ready = s->spec.encoder.empty() || s->encoded;
+      if (s->state != Sequence::State::kRunning || s->decoding || s->last_step == step.id || ready == encoding)
+        continue;
+      if (ready) {
+        add_chunk(*s, step);
+      } else {
+        add_encoder(*s, step);
+      }
+    }
+  }
 }
 
 void Scheduler::admit_waiting(Step& step) {
@@ -176,7 +197,9 @@ void Scheduler::admit_waiting(Step& step) {
     // Somebody preempted comes back before anybody younger starts.
     for (const Sequence* s : leaving_)
       if (s->state == Sequence::State::kPreempted) return;
-    if (free_slots_.empty() || !admit(*waiting_.front(), step)) return;
+    if (free_slots_.empty()) return;
+    if (static_cast<int64_t>(waiting_.front()->spec.encoder.size()) > room_.encode_rows) return;
+    if (!admit(*waiting_.front(), step)) return;
   }
 }
 
@@ -187,8 +210,8 @@ bool Scheduler::admit(Sequence& s, Step& step) {
     int64_t tokens = static_cast<int64_t>(s.tokens.size()) + 1;
     if (const int64_t window = options_.groups[g].window; window > 0)
       tokens = std::min(tokens, window + options_.token_budget + options_.block_size);
-    const int64_t spare = static_cast<int64_t>(running_.size());
-    if (pools_[g].available() < std::min(needed(tokens), pools_[g].blocks()) - hits + spare) {
+    const int64_t spare = options_.groups[g].fixed ? 0 : static_cast<int64_t>(running_.size());
+    if (pools_[g].available() < std::min(needed(s, g, tokens), pools_[g].blocks()) - hits + spare) {
       drop_blocks(s);
       return false;
     }
@@ -202,12 +225,29 @@ bool Scheduler::admit(Sequence& s, Step& step) {
   init_slot(s, step);
   if (!s.started) started_.push_back({s.tag, std::min(s.n_computed, s.n_prompt)});
   s.started = true;
-  add_chunk(s, step);
+  if (s.spec.encoder.empty()) {
+    add_chunk(s, step);
+  } else {
+    add_encoder(s, step);
+  }
   return true;
 }
 
+// The whole encoder prompt; the decoder's tokens follow in a later step.
+void Scheduler::add_encoder(Sequence& s, Step& step) {
+  const auto n = static_cast<int32_t>(s.spec.encoder.size());
+  if (room_.seqs == 0 || n > room_.encode_rows || !reserve(s, 1, step)) return;
+  step.sequences.push_back({s.slot, static_cast<int32_t>(step.rows()), n, 0, Phase::kEncode});
+  step.tokens.insert(step.tokens.end(), s.spec.encoder.begin(), s.spec.encoder.end());
+  s.encoded = true;
+  s.last_step = step.id;
+  room_.encode_rows -= n;
+  --room_.seqs;
+}
+
 void Scheduler::init_slot(Sequence& s, Step& step) {
-  SlotInit init{s.slot, static_cast<int32_t>(step.history.size()), 0, 0, s.spec.sampling};
+  SlotInit init{s.slot,          static_cast<int32_t>(step.history.size()),  0, 0,
+                s.spec.sampling, static_cast<int32_t>(s.spec.encoder.size())};
   if (s.spec.sampling.has_penalty()) {
     init.n_history = static_cast<int32_t>(s.tokens.size());
     init.n_output = s.n_output();
@@ -280,8 +320,8 @@ void Scheduler::fork_choices(Sequence& parent, int32_t row, Step& step) {
 bool Scheduler::fork(Sequence& parent, Sequence& child, Step& step) {
   const bool partial = parent.n_computed % options_.block_size != 0;
   if (blocked_ || free_slots_.empty() || room_.samples == 0 || parent.n_computed != parent.n_prompt) return false;
-  for (const BlockPool& pool : pools_)
-    if (partial && pool.available() == 0) return false;
+  for (size_t g = 0; g < pools_.size(); ++g)
+    if (partial && !options_.groups[g].fixed && pools_[g].available() == 0) return false;
   for (size_t g = 0; g < pools_.size(); ++g) {
     Sequence::Table& table = child.tables[g];
     table = parent.tables[g];
@@ -289,7 +329,7 @@ bool Scheduler::fork(Sequence& parent, Sequence& child, Step& step) {
       int32_t& block = table.blocks[i];
       if (block < 0) continue;
       pools_[g].retain(block);
-      if (!partial || i + 1 < table.blocks.size()) continue;
+      if (!partial || options_.groups[g].fixed || i + 1 < table.blocks.size()) continue;
       const int32_t own = pools_[g].allocate();
       pools_[g].retain(own);  // the copy's; its reference to `block` is the one just taken
       copies_.push_back({{static_cast<int32_t>(g), block, own}, step.id});
@@ -299,6 +339,7 @@ bool Scheduler::fork(Sequence& parent, Sequence& child, Step& step) {
   child.slot = free_slots_.back();
   free_slots_.pop_back();
   child.n_computed = parent.n_computed;
+  child.encoded = parent.encoded;
   child.decoding = child.started = true;
   child.state = Sequence::State::kRunning;
   insert_by_id(running_, &child);
@@ -390,7 +431,7 @@ void Scheduler::settle(Sequence& s) {
   if (s.slot >= 0) free_slots_.push_back(s.slot);
   s.slot = -1;
   s.n_computed = 0;
-  s.decoding = false;
+  s.encoded = s.decoding = false;
   drop_idle_copies();
   if (s.state == Sequence::State::kEnded) {
     unused_.push_back(&s);

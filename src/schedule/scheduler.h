@@ -25,6 +25,7 @@ struct SchedulerOptions {
   struct Group {
     int64_t blocks = 0;
     int64_t window = 0;  // keys that are needed; 0: all
+    bool fixed = false;  // holds the encoder's prompt, whole from the start; the first group never is
   };
   std::vector<Group> groups;
   int64_t block_size = 16;
@@ -33,7 +34,10 @@ struct SchedulerOptions {
   int64_t max_samples = 0;     // draws and scores of one step
   int64_t max_running = 0;     // sequences that hold a slot
   int stages = 1;
-  bool prefix_cache = true;  // without effect when a group has a window: the start of a prompt is gone there
+  int64_t encode_budget = 0;  // rows of encoder prompts in one step, besides token_budget
+  // Without effect when a group has a window, where the start of a prompt is gone, or is fixed: what decoder tokens
+  // become depends on the encoder's prompt.
+  bool prefix_cache = true;
 };
 
 // What became known about one sequence. `sample` indexes StepResult::tokens.
@@ -60,7 +64,8 @@ class Scheduler {
  public:
   explicit Scheduler(const SchedulerOptions& options);
 
-  int64_t max_tokens() const;  // prompt and output of one sequence that the blocks can hold
+  int64_t max_tokens() const;   // prompt and output of one sequence that the blocks can hold
+  int64_t max_encoder() const;  // encoder prompt of one sequence that the blocks and a step can hold; 0: no encoder
 
   // One sequence per tag: the choices of one request, spec.sampling.choice and following. Returns the first's id; the
   // others' follow. prompt + max_new_tokens must not exceed max_tokens().
@@ -99,13 +104,14 @@ class Scheduler {
     uint64_t step;
   };
   struct Room {
-    int64_t rows, seqs, samples;
+    int64_t rows, seqs, samples, encode_rows;
   };
 
   void schedule_decodes(Step& step);
   void schedule_prefills(Step& step);
   void admit_waiting(Step& step);
   bool admit(Sequence& s, Step& step);
+  void add_encoder(Sequence& s, Step& step);
   void add_chunk(Sequence& s, Step& step);
   void add_rows(Sequence& s, int32_t n, Phase phase, Step& step);
   void add_draw(Sequence& s, int32_t row, int32_t position, int32_t target, Step& step);
@@ -116,6 +122,10 @@ class Scheduler {
   bool reserve(Sequence& s, int64_t n_tokens, Step& step);
   bool fits(const Sequence& s, int64_t n_tokens) const;
   int64_t needed(int64_t n_tokens) const { return (n_tokens + options_.block_size - 1) / options_.block_size; }
+  // Blocks that `s` needs in a group for its first n_tokens positions.
+  int64_t needed(const Sequence& s, size_t group, int64_t n_tokens) const {
+    return needed(options_.groups[group].fixed ? static_cast<int64_t>(s.spec.encoder.size()) : n_tokens);
+  }
   void leave_window(Sequence& s);
   int32_t take_hits(Sequence& s);
   void drop_blocks(Sequence& s);

@@ -9,7 +9,7 @@ namespace sluice {
 
 bool Scheduler::fits(const Sequence& s, int64_t n_tokens) const {
   for (size_t g = 0; g < pools_.size(); ++g)
-    if (needed(n_tokens) - static_cast<int64_t>(s.tables[g].blocks.size()) > pools_[g].available()) return false;
+    if (needed(s, g, n_tokens) - static_cast<int64_t>(s.tables[g].blocks.size()) > pools_[g].available()) return false;
   return true;
 }
 
@@ -30,7 +30,7 @@ bool Scheduler::reserve(Sequence& s, int64_t n_tokens, Step& step) {
   }
   for (size_t g = 0; g < pools_.size(); ++g) {
     std::vector<int32_t>& blocks = s.tables[g].blocks;
-    while (static_cast<int64_t>(blocks.size()) < needed(n_tokens)) {
+    while (static_cast<int64_t>(blocks.size()) < needed(s, g, n_tokens)) {
       step.tables.push_back(
           {s.slot, static_cast<int32_t>(g), static_cast<int32_t>(blocks.size()), pools_[g].allocate()});
       blocks.push_back(step.tables.back().block);

@@ -16,7 +16,8 @@ enum class SequenceEnd : uint8_t { kNone, kLength, kEos, kStopId };
 
 // What is asked for. Choices of one request share everything but SamplingParams::choice.
 struct SequenceSpec {
-  std::vector<int32_t> prompt;  // not empty
+  std::vector<int32_t> prompt;   // not empty
+  std::vector<int32_t> encoder;  // prompt of the encoder, where the model has one; then `prompt` starts the decoder
   SamplingParams sampling;
   int32_t max_new_tokens = 0;     // > 0
   std::vector<int32_t> eos_ids;   // end the sequence; the id is its last token
@@ -44,6 +45,7 @@ struct Sequence {
   int32_t n_computed = 0;  // rows of tokens that steps so far compute
   int32_t pending = 0;     // draws of unfinished steps
   int32_t n_scored = 0;    // prompt rows already scored
+  bool encoded = false;    // a step computes, or computed, the encoder's prompt
   bool decoding = false;   // its next row is its newest token
   bool started = false;    // has been admitted before
   uint64_t last_step = 0;  // id of the last step that names it

@@ -56,7 +56,7 @@ struct SequenceWire {
   int32_t slot, first_row, n_rows, first_position, phase;
 };
 struct InitWire {
-  int32_t slot, history_begin, n_history, n_output;
+  int32_t slot, history_begin, n_history, n_output, n_encoder;
 };
 
 // True when [begin, begin + n) lies in [0, size).
@@ -67,7 +67,7 @@ bool inside(int64_t begin, int64_t n, size_t size) {
 void validate(const Step& step) {
   for (const SlotInit& init : step.inits)
     if (init.slot < 0 || !inside(init.history_begin, init.n_history, step.history.size()) || init.n_output < 0 ||
-        init.n_output > init.n_history)
+        init.n_output > init.n_history || init.n_encoder < 0)
       refuse("a slot with a history outside the step");
   for (const BlockDelta& d : step.tables)
     if (d.slot < 0 || d.group < 0 || d.index < 0 || d.block < 0) refuse("a negative block or slot");
@@ -76,6 +76,11 @@ void validate(const Step& step) {
   for (const StepSequence& s : step.sequences)
     if (s.slot < 0 || s.first_position < 0 || !inside(s.first_row, s.n_rows, step.tokens.size()))
       refuse("a sequence with rows outside the step");
+  bool encoding = false;  // encoder prompts come last
+  for (const StepSequence& s : step.sequences) {
+    if (encoding && s.phase != Phase::kEncode) refuse("rows behind an encoder's prompt");
+    encoding = s.phase == Phase::kEncode;
+  }
   for (int32_t token : step.tokens)
     if (token < -1) refuse("a negative token");
   for (const SampleEntry& e : step.samples)
@@ -105,7 +110,7 @@ void serialise(const Step& step, std::vector<std::byte>& out) {
   const auto n_inits = static_cast<uint32_t>(step.inits.size());
   put(out, &n_inits, 1);
   for (const SlotInit& init : step.inits) {
-    const InitWire wire{init.slot, init.history_begin, init.n_history, init.n_output};
+    const InitWire wire{init.slot, init.history_begin, init.n_history, init.n_output, init.n_encoder};
     put(out, &wire, 1);
     init.params.write(out);
   }
@@ -132,7 +137,8 @@ void deserialise(std::span<const std::byte> in, Step& step) {
   const uint32_t n_inits = get_count(in, sizeof(InitWire));
   for (uint32_t i = 0; i < n_inits; ++i) {
     const auto wire = get<InitWire>(in);
-    step.inits.push_back({wire.slot, wire.history_begin, wire.n_history, wire.n_output, SamplingParams::read(in)});
+    step.inits.push_back(
+        {wire.slot, wire.history_begin, wire.n_history, wire.n_output, SamplingParams::read(in), wire.n_encoder});
   }
   get_all(in, step.history);
   get_all(in, step.tables);

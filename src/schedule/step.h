@@ -12,7 +12,8 @@
 
 namespace sluice {
 
-// What a rank does with a sequence's rows. Encode is for encoder prompts, which enter one step whole.
+// What a rank does with a sequence's rows. Encode is for encoder prompts, which enter one step whole, behind the rows
+// of all other sequences. Their K and V go to the cache group that belongs to the sequence.
 enum class Phase : uint8_t { kEncode, kPrefill, kDecode };
 
 struct StepSequence {
@@ -46,10 +47,11 @@ struct SlotInit {
   int32_t history_begin, n_history;  // empty unless the parameters need a history
   int32_t n_output;                  // the last n_output of them were generated (after preemption)
   SamplingParams params;
+  int32_t n_encoder = 0;  // tokens of its encoder prompt
 };
 
 struct Step {
-  static constexpr uint32_t kVersion = 1;
+  static constexpr uint32_t kVersion = 2;
   uint64_t id = 0;              // 1, 2, 3, ...
   bool shutdown = false;        // leave after this step; nothing else is set
   std::vector<SlotInit> inits;  // applied first

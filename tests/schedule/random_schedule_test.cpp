@@ -105,7 +105,8 @@ class Harness {
                                         tokens.end());
       REQUIRE(a.output.size() <= output.size());
       REQUIRE(std::ranges::equal(a.output, std::span(output).first(a.output.size())));
-      for (auto [position, value] : a.scores) REQUIRE(value == reference_score(tokens, position, executor_.windows));
+      for (auto [position, value] : a.scores)
+        REQUIRE(value == reference_score(a.spec, tokens, position, executor_.windows));
       if (a.cancelled) continue;
       REQUIRE(a.output == output);
       const auto is = [&](const std::vector<int32_t>& ids) { return std::ranges::count(ids, output.back()) > 0; };
@@ -128,7 +129,13 @@ class Harness {
 
   void check_step(const Step& step) {
     REQUIRE(step.rows() > 0);
-    REQUIRE(step.rows() <= options_.token_budget);
+    int64_t encoder_rows = 0;
+    for (const StepSequence& s : step.sequences) {
+      REQUIRE((encoder_rows == 0 || s.phase == Phase::kEncode));  // encoder prompts come last
+      if (s.phase == Phase::kEncode) encoder_rows += s.n_rows;
+    }
+    REQUIRE(encoder_rows <= options_.encode_budget);
+    REQUIRE(step.rows() - encoder_rows <= options_.token_budget);
     REQUIRE(static_cast<int64_t>(step.sequences.size()) <= options_.max_seqs);
     REQUIRE(static_cast<int64_t>(step.samples.size()) <= options_.max_samples);
     for (const SlotInit& init : step.inits) {
@@ -152,7 +159,14 @@ class Harness {
       for (size_t g = 0; g < tenant.tables.size(); ++g) {
         const int64_t window = options_.groups[g].window, last = s.first_position + s.n_rows - 1;
         named[tenant.generation].resize(tenant.tables.size());
+        const bool fixed = options_.groups[g].fixed, encode = s.phase == Phase::kEncode;
+        if (encode && !fixed) continue;
         for (auto [index, block] : tenant.tables[g]) {
+          if (fixed) {
+            named[tenant.generation][g].insert(block);
+            if (encode) REQUIRE(written.emplace(std::pair(g, block), tenant.generation).second);
+            continue;
+          }
           const int64_t begin = index * options_.block_size, end = begin + options_.block_size;
           if (begin > last || (window > 0 && end <= s.first_position - window + 1)) continue;
           named[tenant.generation][g].insert(block);
@@ -195,9 +209,12 @@ struct Random {
   bool chance(int64_t percent) { return in(1, 100) <= percent; }
 };
 
-SequenceSpec random_spec(Random& random, int64_t max_tokens) {
+SequenceSpec random_spec(Random& random, int64_t max_tokens, int64_t max_encoder = 0) {
   SequenceSpec spec;
-  const int64_t n_prompt = random.in(1, std::max<int64_t>(1, std::min<int64_t>(max_tokens - 1, 60)));
+  for (int64_t i = max_encoder > 0 ? random.in(1, std::min<int64_t>(max_encoder, 40)) : 0; i > 0; --i)
+    spec.encoder.push_back(static_cast<int32_t>(random.in(0, kReferenceVocab - 1)));
+  const int64_t most = max_encoder > 0 ? 3 : 60;  // a decoder begins with little
+  const int64_t n_prompt = random.in(1, std::max<int64_t>(1, std::min<int64_t>(max_tokens - 1, most)));
   const int64_t family = random.in(0, 2), common = random.in(0, n_prompt);  // families share the start of a prompt
   for (int64_t i = 0; i < n_prompt; ++i)
     spec.prompt.push_back(
@@ -227,6 +244,10 @@ SchedulerOptions random_options(Random& random) {
     const int64_t tokens = random.chance(50) ? random.in(30, 130) : random.in(130, 1500);
     o.groups.push_back({tokens / o.block_size + 1, random.chance(20) ? random.in(1, 30) : 0});
   }
+  if (random.chance(25)) {
+    o.groups.push_back({random.in(30, 400) / o.block_size + 1, 0, true});
+    o.encode_budget = random.in(1, 60);
+  }
   return o;
 }
 
@@ -242,7 +263,7 @@ void run_random(uint64_t seed, int64_t& preemptions, int64_t& cached, int64_t& s
   for (int64_t round = 0, n = random.in(1, 40); n > 0; ++round) {
     REQUIRE(round < 100000);
     if (random.chance(25)) {
-      harness.add(random_spec(random, harness.scheduler.max_tokens()),
+      harness.add(random_spec(random, harness.scheduler.max_tokens(), harness.scheduler.max_encoder()),
                   static_cast<int32_t>(random.chance(70) ? 1 : random.in(2, 6)));
       --n;
     }

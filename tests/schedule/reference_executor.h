@@ -32,13 +32,24 @@ inline float score(Hash seen, int32_t target) {
   return static_cast<float>(seen.value % 1000000);
 }
 
+constexpr int64_t kEncoderGroup = -1;  // in place of a window: the group holds the encoder's prompt
+
 // What a query at `position` sees in groups of the given windows (0: all).
-inline void see(Hash& h, std::span<const int32_t> tokens, int32_t position, std::span<const int64_t> windows) {
-  for (const int64_t window : windows)
+inline void see(Hash& h, std::span<const int32_t> tokens, int32_t position, std::span<const int64_t> windows,
+                std::span<const int32_t> encoder) {
+  for (const int64_t window : windows) {
+    if (window == kEncoderGroup) {
+      for (size_t i = 0; i < encoder.size(); ++i) {
+        h.add(i);
+        h.add(static_cast<uint64_t>(encoder[i]));
+      }
+      continue;
+    }
     for (int64_t i = window > 0 ? std::max<int64_t>(0, position - window + 1) : 0; i <= position; ++i) {
       h.add(static_cast<uint64_t>(i));
       h.add(static_cast<uint64_t>(tokens[static_cast<size_t>(i)]));
     }
+  }
 }
 
 // Prompt and output of one choice, computed token by token without any scheduler.
@@ -50,7 +61,7 @@ inline std::vector<int32_t> reference_tokens(const SequenceSpec& spec, int32_t c
   for (int32_t n = 0; n < spec.max_new_tokens; ++n) {
     Hash h;
     const auto position = static_cast<int32_t>(tokens.size());
-    see(h, tokens, position - 1, windows);
+    see(h, tokens, position - 1, windows, spec.encoder);
     if (params.has_penalty())
       for (size_t i = 0; i < tokens.size(); ++i)
         h.add(static_cast<uint64_t>(tokens[i]) + (i < spec.prompt.size() ? 0 : 5000));
@@ -61,9 +72,10 @@ inline std::vector<int32_t> reference_tokens(const SequenceSpec& spec, int32_t c
   return tokens;
 }
 
-inline float reference_score(const std::vector<int32_t>& tokens, int32_t position, std::span<const int64_t> windows) {
+inline float reference_score(const SequenceSpec& spec, const std::vector<int32_t>& tokens, int32_t position,
+                             std::span<const int64_t> windows) {
   Hash h;
-  see(h, tokens, position - 1, windows);
+  see(h, tokens, position - 1, windows, spec.encoder);
   return score(h, tokens[static_cast<size_t>(position)]);
 }
 
@@ -71,7 +83,7 @@ class ReferenceExecutor {
  public:
   ReferenceExecutor(const SchedulerOptions& options) : options_(options) {
     for (const auto& group : options.groups) {
-      windows.push_back(group.window);
+      windows.push_back(group.fixed ? kEncoderGroup : group.window);
       memory_.emplace_back(static_cast<size_t>(group.blocks * options.block_size));
     }
     tables_.resize(static_cast<size_t>(options.max_running), std::vector<std::map<int32_t, int32_t>>(windows.size()));
@@ -84,6 +96,7 @@ class ReferenceExecutor {
     for (const SlotInit& init : step.inits) {
       Slot& slot = slots_[static_cast<size_t>(init.slot)];
       slot.params = init.params;
+      slot.n_encoder = init.n_encoder;
       slot.history.clear();
       for (int32_t i = 0; i < init.n_history; ++i)
         slot.history.push_back(step.history[static_cast<size_t>(init.history_begin + i)] +
@@ -105,6 +118,7 @@ class ReferenceExecutor {
         const int32_t token = step.tokens[row] >= 0 ? step.tokens[row] : slots_[static_cast<size_t>(s.slot)].last;
         rows[row] = {s.slot, s.first_position + i};
         for (size_t g = 0; g < windows.size(); ++g) {
+          if ((windows[g] == kEncoderGroup) != (s.phase == Phase::kEncode)) continue;
           Cell* cell = at(g, s.slot, s.first_position + i);
           if (!cell) return false;
           *cell = {s.first_position + i, token};
@@ -116,13 +130,16 @@ class ReferenceExecutor {
       const SampleEntry& e = step.samples[i];
       const auto [row_slot, position] = rows[static_cast<size_t>(e.row)];
       Hash h;
-      for (size_t g = 0; g < windows.size(); ++g)
-        for (int64_t k = windows[g] > 0 ? std::max<int64_t>(0, position - windows[g] + 1) : 0; k <= position; ++k) {
+      for (size_t g = 0; g < windows.size(); ++g) {
+        const bool fixed = windows[g] == kEncoderGroup;
+        const int64_t last = fixed ? slots_[static_cast<size_t>(row_slot)].n_encoder - 1 : position;
+        for (int64_t k = windows[g] > 0 ? std::max<int64_t>(0, position - windows[g] + 1) : 0; k <= last; ++k) {
           const Cell* cell = at(g, row_slot, static_cast<int32_t>(k));
           if (!cell || cell->position != k) return false;
           h.add(static_cast<uint64_t>(cell->position));
           h.add(static_cast<uint64_t>(cell->token));
         }
+      }
       Slot& slot = slots_[static_cast<size_t>(e.slot)];
       sound = sound && e.position == position + 1;
       if (e.target >= 0) {
@@ -147,7 +164,7 @@ class ReferenceExecutor {
   struct Slot {
     SamplingParams params;
     std::vector<int32_t> history;
-    int32_t last = -1;
+    int32_t last = -1, n_encoder = 0;
   };
   Cell* at(size_t group, int32_t slot, int32_t position) {
     const auto& table = tables_[static_cast<size_t>(slot)][group];
