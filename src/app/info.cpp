@@ -73,7 +73,8 @@ void print_model(const Settings& settings) {
 
 int run(InfoOptions& options) {
   if (options.families) {
-    for (const std::string& family : model_families()) fmt::print("{}\n", family);
+    for (const FamilyNames& family : family_names())
+      fmt::print("{:<14} {}\n", family.name, fmt::join(family.architectures, " "));
     return 0;
   }
   if (!options.model.empty()) options.settings.set("model", options.model, "argument");

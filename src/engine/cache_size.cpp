@@ -9,6 +9,10 @@ std::vector<int64_t> cache_blocks(const std::vector<CacheGroupSpec>& groups, con
                                   int64_t slots, size_t bytes) {
   const int64_t per_sequence = (options.max_context + options.block_size - 1) / options.block_size;
   const auto blocks = [&](const CacheGroupSpec& group, int64_t n) {
+    if (group.growth == CacheGroupSpec::Growth::kFixed) {
+      const int64_t prompt = std::min(options.max_rows, options.max_context);
+      return std::min(n, slots * ((prompt + options.block_size - 1) / options.block_size));
+    }
     if (group.growth != CacheGroupSpec::Growth::kWindow) return n;
     // Per sequence the window, one block cut at each end, and one that unfinished steps still name.
     const int64_t windows = slots * ((group.window + options.block_size - 1) / options.block_size + 3);

@@ -3,10 +3,11 @@
 
 namespace sluice {
 
-Choice::Choice(Request& owner, int32_t number_, const Tokenizer& tokenizer)
+Choice::Choice(Request& owner, int32_t number_, const Tokenizer& tokenizer, bool continues)
     : request(owner),
       number(number_),
-      detokenizer(tokenizer, owner.ask.skip_special, owner.ask.prompt),
+      detokenizer(tokenizer, owner.ask.skip_special,
+                  continues ? std::span<const int32_t>(owner.ask.prompt) : std::span<const int32_t>{}),
       stops(owner.ask.stop, owner.ask.keep_stop_text) {}
 
 Advance advance(Choice& choice, int32_t token, SequenceEnd end) {

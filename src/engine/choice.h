@@ -27,7 +27,8 @@ struct KeptDelta {
 };
 
 struct Choice {
-  Choice(Request& owner, int32_t number, const Tokenizer& tokenizer);
+  // continues: the text goes on from the prompt's, rather than beginning anew.
+  Choice(Request& owner, int32_t number, const Tokenizer& tokenizer, bool continues);
 
   Request& request;
   const int32_t number;

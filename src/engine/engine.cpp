@@ -90,10 +90,8 @@ void Engine::State::make_scheduler() {
   check(limits.blocks.size() == info.cache_groups.size(), "the executor has limits for another number of cache groups");
   for (size_t g = 0; g < limits.blocks.size(); ++g) {
     const CacheGroupSpec& group = info.cache_groups[g];
-    if (group.growth == CacheGroupSpec::Growth::kFixed)
-      throw Error(
-          fmt::format("cache group {} is of fixed size, as encoder models have; they are not served", group.name));
-    s.groups.push_back({limits.blocks[g], group.growth == CacheGroupSpec::Growth::kWindow ? group.window : 0});
+    s.groups.push_back({limits.blocks[g], group.growth == CacheGroupSpec::Growth::kWindow ? group.window : 0,
+                        group.growth == CacheGroupSpec::Growth::kFixed});
   }
   s.block_size = limits.block_size;
   s.token_budget = options.token_budget;
@@ -102,8 +100,10 @@ void Engine::State::make_scheduler() {
   s.max_running = options.max_batch > 0 ? options.max_batch : info.slots;
   s.stages = info.stages;
   s.prefix_cache = options.prefix_cache;
+  s.encode_budget = limits.max_encoder;
   scheduler_ = std::make_unique<Scheduler>(s);
   info.limits.max_context = std::min(limits.max_context, scheduler_->max_tokens());
+  info.limits.max_encoder = scheduler_->max_encoder();
 }
 
 void Engine::State::executor_loop(const ExecutorFactory& factory, void* started_in) {
@@ -167,12 +167,22 @@ void Engine::State::validate(const GenerateRequest& r) const {
             fmt::format("token id {} is not in the vocabulary of {} tokens", id, vocab));
   require(r.max_new_tokens > 0, "max_new_tokens",
           fmt::format("max_new_tokens must be at least 1, not {}", r.max_new_tokens));
-  require(
-      n_prompt < longest, "prompt",
-      fmt::format("the prompt has {} tokens, but {} for prompt and answer together is the limit", n_prompt, longest));
-  require(n_prompt + r.max_new_tokens <= longest, "max_new_tokens",
-          fmt::format("{} prompt tokens and {} new ones exceed the limit of {}; at most {} new tokens fit", n_prompt,
-                      r.max_new_tokens, longest, longest - n_prompt));
+  if (info.limits.max_encoder > 0) {
+    require(n_prompt <= info.limits.max_encoder, "prompt",
+            fmt::format("the prompt has {} tokens, but {} are the limit of the encoder's prompt", n_prompt,
+                        info.limits.max_encoder));
+    require(r.max_new_tokens < longest, "max_new_tokens",
+            fmt::format("{} new tokens exceed the limit of {}", r.max_new_tokens, longest - 1));
+    require(!r.prompt_logprobs, "prompt_logprobs",
+            "the prompt goes to an encoder, which gives no log probabilities of its tokens; ask without them");
+  } else {
+    require(
+        n_prompt < longest, "prompt",
+        fmt::format("the prompt has {} tokens, but {} for prompt and answer together is the limit", n_prompt, longest));
+    require(n_prompt + r.max_new_tokens <= longest, "max_new_tokens",
+            fmt::format("{} prompt tokens and {} new ones exceed the limit of {}; at most {} new tokens fit", n_prompt,
+                        r.max_new_tokens, longest, longest - n_prompt));
+  }
   require(r.min_new_tokens >= 0 && r.min_new_tokens <= r.max_new_tokens, "min_new_tokens",
           fmt::format("min_new_tokens must be in 0..{} (max_new_tokens), not {}", r.max_new_tokens, r.min_new_tokens));
   require(r.n >= 1 && r.n <= kMaxChoices, "n", fmt::format("n must be in 1..{}, not {}", kMaxChoices, r.n));
@@ -205,19 +215,22 @@ uint64_t Engine::State::submit(GenerateRequest ask, std::shared_ptr<Sink> sink) 
   GenerateRequest& r = request->ask;
 
   SequenceSpec& spec = request->spec;
-  spec.prompt = r.prompt;
+  const bool encodes = info.limits.max_encoder > 0;
+  spec.prompt = encodes ? std::vector<int32_t>{info.model.decoder_start} : r.prompt;
+  if (encodes) spec.encoder = r.prompt;
   spec.sampling = r.sampling;
   spec.max_new_tokens = r.max_new_tokens;
   if (!r.ignore_eos) spec.eos_ids = info.model.eos;
   spec.stop_ids = r.stop_ids;
   spec.prompt_scores = r.prompt_logprobs;
   if (r.min_new_tokens > 0) {
-    spec.sampling.eos_from = static_cast<int64_t>(r.prompt.size()) + r.min_new_tokens;
+    spec.sampling.eos_from = static_cast<int64_t>(spec.prompt.size()) + r.min_new_tokens;
     spec.sampling.eos_ids = spec.eos_ids;
     spec.sampling.eos_ids.insert(spec.sampling.eos_ids.end(), spec.stop_ids.begin(), spec.stop_ids.end());
   }
   if (r.best_of > r.n) spec.sampling.n_logprobs = std::max(0, spec.sampling.n_logprobs);
-  for (int32_t i = 0; i < r.best_of; ++i) request->choices.push_back(std::make_unique<Choice>(*request, i, tokenizer));
+  for (int32_t i = 0; i < r.best_of; ++i)
+    request->choices.push_back(std::make_unique<Choice>(*request, i, tokenizer, !encodes));
   request->live = request->unfinished = r.best_of;
   request->usage.prompt_tokens = static_cast<int32_t>(r.prompt.size());
 

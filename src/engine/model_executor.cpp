@@ -73,7 +73,7 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Gro
   info_.stages = groups_.stages();
   size(options);
   model_->allocate(info_.limits);
-  tensors_ = std::make_unique<StepTensors>(backend_, info_.limits, info_.slots, info_.cache_groups.size());
+  tensors_ = std::make_unique<StepTensors>(backend_, info_.limits, info_.slots, info_.cache_groups);
   if (groups_.last_stage()) {
     sampler_ = backend_.make_sampler(info_.slots, info_.model.vocab);
     drawn_ = backend_.allocate(static_cast<size_t>(info_.limits.max_logits) * sizeof(SampledToken));
@@ -108,6 +108,8 @@ void ModelExecutor::size(const ExecutorOptions& options_in) {
   limits.max_context = options.max_context;
   // Room for one draw per sequence, and for a good part of a scored prompt.
   limits.max_logits = std::max(options.max_seqs, std::min<int64_t>(options.max_rows, 64));
+
+  if (info_.model.decoder_start >= 0) limits.max_encoder = std::min(options.max_rows, options.max_context);
 
   // Six tenths of what is free leave room for the step's scratch memory and for others.
   const size_t bytes = options.cache_bytes > 0 ? options.cache_bytes : backend_.free_bytes() / 10 * 6;

@@ -87,6 +87,13 @@ void count_parameters(const std::vector<TensorSpec>& table, ModelInfo& info) {
   }
 }
 
+std::vector<FamilyNames> family_names() {
+  std::vector<FamilyNames> out;
+  for (const Family& family : registry()) out.push_back({family.name, family.architectures});
+  std::sort(out.begin(), out.end(), [](const FamilyNames& a, const FamilyNames& b) { return a.name < b.name; });
+  return out;
+}
+
 std::vector<std::string> model_families() {
   std::vector<std::string> out;
   for (const Family& family : registry())

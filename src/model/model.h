@@ -30,12 +30,13 @@ struct ModelInfo {
   std::string quantised;          // "int8", "int4" or "int4 (gptq)" where the products are, else empty
   std::vector<int32_t> eos;       // from generation_config.json, else config.json
   int32_t bos = -1;
+  int32_t decoder_start = -1;  // of a model with an encoder, which the prompt goes to: the decoder's first token
 };
 
 // A kind of cache: how its blocks grow with the sequence.
 struct CacheGroupSpec {
   enum class Growth { kPerToken, kWindow, kFixed };
-  std::string name;  // "self", "window", "cross"
+  std::string name;  // "self", "window", "cross"; kFixed holds the encoder's prompt
   Growth growth = Growth::kPerToken;
   size_t bytes_per_token = 0;  // on this rank, all its layers of the group
   int64_t window = 0;          // kWindow: keys that are needed
@@ -49,6 +50,7 @@ struct RunLimits {
   int64_t max_seqs = 0;         // sequences of one step
   int64_t max_logits = 0;       // rows with logits of one step
   int64_t max_context = 0;      // tokens of one sequence
+  int64_t max_encoder = 0;      // tokens of one encoder prompt, and of all in a step; 0: no encoder
 };
 
 class Model {
@@ -81,8 +83,15 @@ struct ModelSource {
 ModelInfo read_model_info(const ModelSource& source);
 // Loads this rank's bytes, packed by the backend; logs progress with GB/s. Throws Error.
 std::unique_ptr<Model> load_model(const ModelSource& source, Backend& backend, Groups& groups);
-// Names for --random-init and for `sluice info --families`.
+// Names for --random-init.
 std::vector<std::string> random_shapes();
+// Architectures of all families, sorted.
 std::vector<std::string> model_families();
+// For `sluice info --families`: families by name with the architectures they read.
+struct FamilyNames {
+  std::string name;
+  std::vector<std::string> architectures;
+};
+std::vector<FamilyNames> family_names();
 
 }  // namespace sluice
