@@ -13,6 +13,7 @@ struct Limits {
   int64_t max_top_n_tokens = 5;           // MAX_TOP_N_TOKENS
   int64_t max_input_tokens = 1024;        // MAX_INPUT_TOKENS, MAX_INPUT_LENGTH; at most max_total_tokens - 1
   int64_t max_total_tokens = 2048;        // MAX_TOTAL_TOKENS: prompt and answer of one sequence
+  bool prompt_apart = false;              // the prompt goes to an encoder: max_total_tokens bounds the answer alone
   int64_t max_batch_total_tokens = 0;     // MAX_BATCH_TOTAL_TOKENS; 0: as many as the cache holds
   int64_t max_batch_size = 0;             // MAX_BATCH_SIZE; 0: no limit of its own
   int64_t max_waiting_tokens = 20;        // reported by /info
@@ -21,6 +22,9 @@ struct Limits {
   int64_t max_choices = 64;               // n of the OpenAI routes, over all prompts of the request
   int64_t max_logprobs = 20;              // top_logprobs of the OpenAI routes
   int64_t default_new_tokens = 100;       // max_new_tokens of TGI routes where the request names none
+
+  // Tokens that an answer to so many prompt tokens may have.
+  int64_t room(int64_t prompt) const { return max_total_tokens - (prompt_apart ? 1 : prompt); }
 };
 
 }  // namespace sluice

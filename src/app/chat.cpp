@@ -129,7 +129,9 @@ class Conversation {
       input.messages = Value(messages_);
       GenerateRequest request = defaults_;
       request.prompt = engine_.tokenizer().encode(chat_.render(input), false);
-      const int64_t room = engine_.info().limits.max_context - static_cast<int64_t>(request.prompt.size());
+      const RunLimits& limits = engine_.info().limits;
+      const int64_t room =
+          limits.max_context - (limits.max_encoder > 0 ? 1 : static_cast<int64_t>(request.prompt.size()));
       request.max_new_tokens = static_cast<int32_t>(std::clamp<int64_t>(room, 1, request.max_new_tokens));
       interrupted = false;
       const auto sink = std::make_shared<TerminalSink>();

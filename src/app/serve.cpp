@@ -77,9 +77,10 @@ Limits request_limits(const Settings& settings, const ExecutorInfo& executor) {
   limits.max_stop_sequences = settings.integer("max-stop-sequences", 0, 1024);
   limits.max_top_n_tokens = settings.integer("max-top-n-tokens", 0, kMaxTopLogprobs);
   limits.max_total_tokens = executor.limits.max_context;
-  limits.max_input_tokens = settings.has("max-input-tokens")
-                                ? settings.integer("max-input-tokens", 1, limits.max_total_tokens - 1)
-                                : limits.max_total_tokens - 1;
+  limits.prompt_apart = executor.limits.max_encoder > 0;
+  const int64_t longest_prompt = limits.prompt_apart ? executor.limits.max_encoder : limits.max_total_tokens - 1;
+  limits.max_input_tokens =
+      settings.has("max-input-tokens") ? settings.integer("max-input-tokens", 1, longest_prompt) : longest_prompt;
   limits.max_batch_size = settings.integer("max-batch-size", 1, 1 << 16);
   limits.max_batch_total_tokens =
       executor.limits.blocks.empty() ? 0 : executor.limits.blocks[0] * executor.limits.block_size;

@@ -187,7 +187,10 @@ void fit(GenerateRequest& r, std::optional<int64_t> wanted, const std::string& p
   if (input == 0) invalid(part, fmt::format("{}: nothing to start from, the prompt has no tokens", part));
   if (wanted && *wanted < 1) invalid(param, fmt::format("max_tokens must be at least 1, got {}.", *wanted));
   const int64_t asked = wanted.value_or(1);
-  if (asked > limits.max_total_tokens - input)
+  if (limits.prompt_apart && asked > limits.room(input))
+    invalid(param, fmt::format("This model's maximum answer is {} tokens. However, you requested {} tokens.",
+                               limits.room(input), asked));
+  if (asked > limits.room(input))
     invalid(part,
             fmt::format("This model's maximum context length is {} tokens. However, you requested {} tokens ({} in the "
                         "{}, {} in the completion). Please reduce the length of the {} or completion.",
@@ -197,7 +200,7 @@ void fit(GenerateRequest& r, std::optional<int64_t> wanted, const std::string& p
     invalid(part,
             fmt::format("This server takes at most {} prompt tokens (MAX_INPUT_TOKENS). However, the {} {} {} tokens.",
                         limits.max_input_tokens, part, chat ? "have" : "has", input));
-  r.max_new_tokens = static_cast<int32_t>(wanted.value_or(limits.max_total_tokens - input));
+  r.max_new_tokens = static_cast<int32_t>(wanted.value_or(limits.room(input)));
   if (r.min_new_tokens > r.max_new_tokens)
     invalid("min_tokens", fmt::format("min_tokens must be less than or equal to max_tokens={}, got {}.",
                                       r.max_new_tokens, r.min_new_tokens));

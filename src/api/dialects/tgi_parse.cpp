@@ -147,8 +147,9 @@ Prepared prepare(const Parameters& p, const Service& service, bool streaming, bo
   if (p.truncate && static_cast<int64_t>(r.prompt.size()) > *p.truncate)
     r.prompt.erase(r.prompt.begin(), r.prompt.end() - *p.truncate);
   const auto input = static_cast<int64_t>(r.prompt.size());
-  const int64_t room = limits.max_total_tokens - input;
+  const int64_t room = limits.room(input);
   const int64_t new_tokens = p.max_new_tokens.value_or(std::max<int64_t>(1, std::min(limits.default_new_tokens, room)));
+  if (limits.prompt_apart && new_tokens > room) invalid("`max_new_tokens` must be <= {}. Given: {}", room, new_tokens);
   if (new_tokens > room)
     invalid("`inputs` tokens + `max_new_tokens` must be <= {}. Given: {} `inputs` tokens and {} `max_new_tokens`",
             limits.max_total_tokens, input, new_tokens);
