@@ -122,7 +122,8 @@ Activation read_activation(const Config& config, const std::string& key, const s
   const std::string name = config.text(key, fallback);
   if (name == "silu" || name == "swish") return Activation::kSilu;
   if (name == "gelu" || name == "gelu_python") return Activation::kGeluErf;
-  if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_python_tanh" || name == "gelu_accurate")
+  if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_python_tanh" || name == "gelu_accurate" ||
+      name == "gelu_fast")
     return Activation::kGeluTanh;
   if (name == "relu") return Activation::kRelu;
   config.refuse(key, "silu, swish, gelu, gelu_new, gelu_pytorch_tanh or relu");

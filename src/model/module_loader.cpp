@@ -32,7 +32,7 @@ void ModuleLoader::matrix(std::span<const std::string> names, std::unique_ptr<We
 }
 
 void ModuleLoader::norm(const std::string& name, Norm& to, NormKind kind, float eps, float offset) {
-  if (offset != 0) offsets_.emplace_back(&to.weight, offset);
+  if (offset != 0) changes_.push_back({&to.weight, 1, offset});
   to.kind = kind, to.eps = eps;
   loader_.vector(full({name.c_str()}, ".weight"), to.weight);
   const auto bias = full({name.c_str()}, ".bias");
@@ -68,11 +68,11 @@ void ModuleLoader::table(const std::string& name, Buffer& to) { loader_.table(na
 
 void ModuleLoader::run(ModelInfo& info) {
   loader_.run(context_.staging);
-  for (const auto& [buffer, offset] : offsets_) {
-    std::vector<float> values(buffer->bytes() / sizeof(float));
-    const Tensor device = buffer->view(DType::kF32, {static_cast<int64_t>(values.size())});
+  for (const Change& change : changes_) {
+    std::vector<float> values(change.vector->bytes() / sizeof(float));
+    const Tensor device = change.vector->view(DType::kF32, {static_cast<int64_t>(values.size())});
     context_.backend.copy_out(values.data(), device);
-    for (float& value : values) value += offset;
+    for (float& value : values) value = value * change.factor + change.offset;
     context_.backend.copy_in(device, values.data());
   }
   info.weight_bytes = loader_.weight_bytes();

@@ -30,6 +30,7 @@ class ModuleLoader {
   void embedding(const std::string& name, VocabEmbedding& to);
   void head(const std::string& name, VocabLinear& to);
   void table(const std::string& name, Buffer& to);  // [rows, columns] in the weights' dtype
+  void scale(const Buffer& vector, float factor) { changes_.push_back({&vector, factor, 0}); }  // a loaded f32 vector
 
   WeightLoader& weights() { return loader_; }
   // Reads everything, then completes `info` with the bytes of this rank.
@@ -45,7 +46,11 @@ class ModuleLoader {
   WeightLoader loader_;
   std::string prefix_;
   std::vector<std::unique_ptr<Weight>*> products_;
-  std::vector<std::pair<const Buffer*, float>> offsets_;  // f32 vectors and what is to be added to them
+  struct Change {  // of an f32 vector
+    const Buffer* vector;
+    float factor, offset;
+  };
+  std::vector<Change> changes_;
 };
 
 }  // namespace sluice

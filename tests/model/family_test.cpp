@@ -43,11 +43,16 @@ bool contains(const std::string& text, const std::string& part) {
 }  // namespace
 
 TEST_CASE("Named shapes have the parameters of the published models") {
-  const std::pair<const char*, int64_t> published[] = {{"llama-3.2-1b", 1235814400}, {"llama-3.2-3b", 3212749824},
-                                                       {"llama-3-8b", 8030261248},   {"llama-3-70b", 70553706496},
-                                                       {"llama-2-7b", 6738415616},   {"tinyllama-1.1b", 1100048384},
-                                                       {"qwen2-0.5b", 494032768},    {"mistral-7b", 7241732096},
-                                                       {"gpt2", 124439808},          {"gpt2-xl", 1557611200}};
+  const std::pair<const char*, int64_t> published[] = {
+      {"llama-3.2-1b", 1235814400},      {"llama-3.2-3b", 3212749824}, {"llama-3-8b", 8030261248},
+      {"llama-3-70b", 70553706496},      {"llama-2-7b", 6738415616},   {"tinyllama-1.1b", 1100048384},
+      {"qwen2-0.5b", 494032768},         {"mistral-7b", 7241732096},   {"gpt2", 124439808},
+      {"gpt2-xl", 1557611200},           {"bloom-560m", 559214592},    {"bloom-7b1", 7069016064},
+      {"bloom-176b", 176247271424},      {"falcon-7b", 6921720704},    {"falcon-40b", 41303293952},
+      {"pythia-160m", 162322944},        {"pythia-1.4b", 1414647808},  {"gpt-neox-20b", 20554567680},
+      {"opt-125m", 125239296},           {"opt-350m", 331196416},      {"opt-6.7b", 6658473984},
+      {"megatron-gpt-20b", 20256221184}, {"flan-t5-small", 76961152},  {"flan-t5-xl", 2849757184},
+      {"flan-t5-xxl", 11135332352}};
   constexpr size_t kForTests = 1;  // llama-tiny
   CHECK(random_shapes().size() == std::size(published) + kForTests);
   for (const auto& shape : published) {

@@ -79,11 +79,11 @@ TEST_CASE("A prompt in chunks or token by token has the same bits as in one step
     const auto backend = test::cpu_backend();
     Groups groups = solo_groups();
     const auto model = test::load_golden(golden, "auto", *backend, groups);
-    ModelRunner whole(*model, *backend);
+    ModelRunner whole(*model, *backend, golden.encoder);
     const std::vector<float> expected = whole.step({{0, golden.prompt}});
     for (const size_t chunk : {size_t{1}, size_t{7}, size_t{16}, size_t{33}}) {
       const auto again = test::load_golden(golden, "auto", *backend, groups);
-      ModelRunner runner(*again, *backend);
+      ModelRunner runner(*again, *backend, golden.encoder);
       std::vector<float> logits;
       for (size_t at = 0; at < golden.prompt.size(); at += chunk)
         append(logits, runner.step({{2, slice(golden.prompt, at, at + chunk)}}));

@@ -45,8 +45,8 @@ class PlainBackend : public StoringBackend {
       for (int64_t i = 0; i < in.dim(1); ++i) squares += (from[i] - sum / n) * (from[i] - sum / n);
       const double scale = 1.0 / std::sqrt(squares / n + eps);
       for (int64_t i = 0; i < in.dim(1); ++i)
-        static_cast<float*>(out.row(t))[i] =
-            static_cast<float>((from[i] - sum / n) * scale) * weight.as<float>()[i] + bias.as<float>()[i];
+        static_cast<float*>(out.row(t))[i] = static_cast<float>((from[i] - sum / n) * scale) * weight.as<float>()[i] +
+                                             (bias ? bias.as<float>()[i] : 0.0f);
     }
   }
   void linear(const Tensor& out, const Tensor& x, const Weight& weight, const Epilogue& epilogue) override {
@@ -80,11 +80,13 @@ class PlainBackend : public StoringBackend {
   void attention(const Tensor& out, const Tensor& q, const BatchView& batch, int group, const AttentionShape& shape,
                  const CacheLayer& cache) override {
     const int64_t hd = shape.head_dim, block_size = cache.k.dim(2);
+    const Tensor& context = batch.cache[group].context ? batch.cache[group].context : batch.context;
     for (int64_t s = 0; s < batch.seqs; ++s) {
       const int32_t* blocks = static_cast<const int32_t*>(batch.cache[group].block_table.row(s));
       const auto slot = [&](int64_t key) { return blocks[key / block_size] * block_size + key % block_size; };
       for (int64_t t = batch.first_row.as<int32_t>()[s]; t < batch.first_row.as<int32_t>()[s + 1]; ++t) {
-        const int64_t last = batch.positions.as<int32_t>()[t];
+        const int64_t position = batch.positions.as<int32_t>()[t];
+        const int64_t last = shape.causal ? position : context.as<int32_t>()[s] - 1;
         const int64_t first = shape.window > 0 ? std::max<int64_t>(0, last - shape.window + 1) : 0;
         for (int64_t h = 0; h < shape.n_heads; ++h) {
           const int64_t kv = h / (shape.n_heads / shape.n_kv_heads);
@@ -94,7 +96,7 @@ class PlainBackend : public StoringBackend {
             const float* k = cell(cache.k, slot(key), kv);
             float dot = 0.0f;
             for (int64_t i = 0; i < hd; ++i) dot += query[i] * k[i];
-            scores.push_back(dot * shape.scale);
+            scores.push_back(dot * shape.scale + bias(shape, h, key, position));
           }
           const float top = *std::max_element(scores.begin(), scores.end());
           float sum = 0.0f;
@@ -110,23 +112,16 @@ class PlainBackend : public StoringBackend {
     }
   }
   void gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) override {
-    check(activation == Activation::kSilu, "the goldens use silu");
     const int64_t n = out.dim(1);
     for (int64_t t = 0; t < out.dim(0); ++t) {
       const float* in = static_cast<const float*>(gate_up.row(t));
-      for (int64_t i = 0; i < n; ++i)
-        static_cast<float*>(out.row(t))[i] = in[i] / (1.0f + std::exp(-in[i])) * in[n + i];
+      for (int64_t i = 0; i < n; ++i) static_cast<float*>(out.row(t))[i] = curve(in[i], activation) * in[n + i];
     }
   }
   void activation(const Tensor& inout, Activation activation) override {
-    check(activation == Activation::kGeluTanh || activation == Activation::kGeluErf, "the goldens use gelu");
     for (int64_t t = 0; t < inout.dim(0); ++t) {
-      for (int64_t i = 0; i < inout.dim(1); ++i) {
-        float& x = static_cast<float*>(inout.row(t))[i];
-        const double v = x, cube = std::sqrt(2.0 / M_PI) * (v + 0.044715 * v * v * v);
-        x = static_cast<float>(0.5 * v *
-                               (1.0 + (activation == Activation::kGeluErf ? std::erf(v / M_SQRT2) : std::tanh(cube))));
-      }
+      float* x = static_cast<float*>(inout.row(t));
+      for (int64_t i = 0; i < inout.dim(1); ++i) x[i] = curve(x[i], activation);
     }
   }
   void add(const Tensor& inout, const Tensor& other) override {
@@ -148,6 +143,34 @@ class PlainBackend : public StoringBackend {
   }
 
  private:
+  static float curve(double x, Activation activation) {
+    switch (activation) {
+      case Activation::kSilu:
+        return static_cast<float>(x / (1.0 + std::exp(-x)));
+      case Activation::kGeluErf:
+        return static_cast<float>(0.5 * x * (1.0 + std::erf(x / M_SQRT2)));
+      case Activation::kGeluTanh:
+        return static_cast<float>(0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x))));
+      case Activation::kRelu:
+        return static_cast<float>(std::max(x, 0.0));
+    }
+    fatal("unknown activation");
+  }
+  // What is added to the scaled score of a key.
+  static float bias(const AttentionShape& shape, int64_t head, int64_t key, int64_t position) {
+    float out = 0.0f;
+    if (shape.alibi_slopes) {
+      const float slope = shape.alibi_slopes.as<float>()[head];
+      out += shape.alibi_rounded ? bf16_to_f32(f32_to_bf16(slope * static_cast<float>(key))) * shape.scale
+                                 : slope * static_cast<float>(key - position);
+    }
+    if (shape.distance_bias) {
+      const int64_t reach = shape.distance_bias.dim(1) / 2;
+      out +=
+          static_cast<const float*>(shape.distance_bias.row(head))[std::clamp(key - position, -reach, reach) + reach];
+    }
+    return out;
+  }
   // K or V of one slot and head in [blocks, heads, block_size, head_dim].
   static float* cell(const Tensor& cache, int64_t slot, int64_t head) {
     const int64_t block_size = cache.dim(2), hd = cache.dim(3);

@@ -31,13 +31,20 @@ class ModelRunner {
   static constexpr int64_t kBlockSize = 16, kMaxContext = 160, kMaxSeqs = 4, kMaxRows = 256;
   static constexpr int64_t kBlocksPerSequence = kMaxContext / kBlockSize;
 
-  ModelRunner(Model& model, Backend& backend) : model_(model), backend_(backend), lengths_(kMaxSeqs, 0) {
+  // `encoder` is the prompt of an encoder, the same for all sequences; each passes it before its first rows.
+  ModelRunner(Model& model, Backend& backend, std::vector<int32_t> encoder = {})
+      : model_(model),
+        backend_(backend),
+        lengths_(kMaxSeqs, 0),
+        encoder_(std::move(encoder)),
+        encoded_(kMaxSeqs, encoder_.empty()) {
     RunLimits limits;
     limits.block_size = kBlockSize;
     limits.blocks.assign(model.cache_groups().size(), kBlocksPerSequence * kMaxSeqs);
     limits.max_rows = limits.max_logits = kMaxRows;
     limits.max_seqs = kMaxSeqs;
     limits.max_context = kMaxContext;
+    limits.max_encoder = encoder_.empty() ? 0 : kMaxRows;
     model.allocate(limits);
   }
 
@@ -49,6 +56,8 @@ class ModelRunner {
   // One step; logits of every row [rows, vocab] on the last stage, empty elsewhere. `padding` rows and one padding
   // sequence fill the bucket.
   std::vector<float> step(const std::vector<Chunk>& chunks, int64_t padding = 0) {
+    buffers_.clear();
+    for (const Chunk& chunk : chunks) encode(chunk.sequence);
     std::vector<int32_t> tokens, positions, slots, first_row{0}, context, table, wanted;
     for (const Chunk& chunk : chunks) {
       int64_t& length = lengths_[static_cast<size_t>(chunk.sequence)];
@@ -76,7 +85,6 @@ class ModelRunner {
     }
 
     BatchView batch;
-    buffers_.clear();
     batch.rows = static_cast<int64_t>(tokens.size());
     batch.seqs = static_cast<int64_t>(context.size());
     batch.logits = rows;
@@ -86,8 +94,11 @@ class ModelRunner {
     batch.context = upload(context);
     batch.logits_rows = upload(wanted);
     for (size_t g = 0; g < model_.cache_groups().size(); ++g) {
-      batch.cache[g].slots = upload(slots);
+      const bool fixed = model_.cache_groups()[g].growth == CacheGroupSpec::Growth::kFixed;
+      batch.cache[g].slots = upload(fixed ? std::vector<int32_t>(slots.size(), -1) : slots);
       batch.cache[g].block_table = upload(table).reshaped({batch.seqs, kBlocksPerSequence});
+      if (fixed)
+        batch.cache[g].context = upload(std::vector<int32_t>(context.size(), static_cast<int32_t>(encoder_.size())));
     }
     const Tensor logits = model_.forward(batch);
     if (!logits) return {};
@@ -107,9 +118,34 @@ class ModelRunner {
     for (size_t g = 0; g < model_.cache_groups().size(); ++g)
       model_.copy_blocks(static_cast<int>(g), upload(pairs).reshaped({kBlocksPerSequence, 2}));
     lengths_[static_cast<size_t>(to)] = lengths_[static_cast<size_t>(from)];
+    encoded_[static_cast<size_t>(to)] = encoded_[static_cast<size_t>(from)];
   }
 
  private:
+  // The sequence's encoder prompt as a step of its own, unless it had one.
+  void encode(int64_t sequence) {
+    if (encoded_[static_cast<size_t>(sequence)]) return;
+    encoded_[static_cast<size_t>(sequence)] = true;
+    std::vector<int32_t> positions, slots, table;
+    const auto n = static_cast<int32_t>(encoder_.size());
+    for (int32_t i = 0; i < n; ++i) {
+      positions.push_back(i);
+      slots.push_back(static_cast<int32_t>(block(sequence, i / kBlockSize) * kBlockSize + i % kBlockSize));
+    }
+    for (int64_t i = 0; i < kBlocksPerSequence; ++i) table.push_back(block(sequence, i));
+    BatchView inner, batch;
+    inner.rows = n, inner.seqs = 1;
+    inner.tokens = upload(encoder_);
+    inner.positions = upload(positions);
+    inner.first_row = upload({0, n});
+    inner.context = upload({n});
+    for (size_t g = 0; g < model_.cache_groups().size(); ++g) {
+      inner.cache[g].slots = upload(slots);
+      inner.cache[g].block_table = upload(table).reshaped({1, kBlocksPerSequence});
+    }
+    batch.encoder = &inner;
+    model_.forward(batch);
+  }
   Tensor upload(const std::vector<int32_t>& values) {
     const int64_t n = static_cast<int64_t>(values.size());
     buffers_.push_back(backend_.allocate(std::max<size_t>(1, values.size()) * sizeof(int32_t)));
@@ -121,23 +157,31 @@ class ModelRunner {
   Model& model_;
   Backend& backend_;
   std::vector<int64_t> lengths_;
+  std::vector<int32_t> encoder_;
+  std::vector<bool> encoded_;  // [kMaxSeqs]
   std::vector<Buffer> buffers_;
 };
 
 // Reference values of one case, as tests/golden/make_<family>.py wrote them.
 struct Golden {
   std::filesystem::path folder;
+  std::vector<int32_t> encoder;  // prompt of an encoder; then `prompt` is the decoder's
   std::vector<int32_t> prompt, greedy, native_greedy;
+  std::vector<int32_t> free_greedy;  // with an encoder: greedy tokens after the decoder's start token alone
   std::vector<float> logits, margins, native_logits, native_margins;  // native: computed in half precision
 };
 
 // Names of cases: "llama1" of the Llama family, "gpt2/masks" of another.
 inline std::vector<std::string> golden_cases() {
   std::vector<std::string> out;
-  for (const std::string family : {"llama", "gpt2"}) {
-    for (const auto& item :
-         std::filesystem::directory_iterator(std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden" / family))
-      out.push_back((family == "llama" ? "" : family + "/") + item.path().filename().string());
+  for (const auto& family :
+       std::filesystem::directory_iterator(std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden")) {
+    if (!family.is_directory()) continue;
+    const std::string name = family.path().filename().string();
+    for (const auto& item : std::filesystem::directory_iterator(family)) {
+      if (std::filesystem::exists(item.path() / "golden.safetensors"))
+        out.push_back((name == "llama" ? "" : name + "/") + item.path().filename().string());
+    }
   }
   std::sort(out.begin(), out.end());
   return out;
@@ -154,7 +198,9 @@ inline Golden read_golden(const std::string& name) {
     std::vector<float> values(entry.dtype == "F32" ? bytes / 4 : 0);
     file.read_at(entry.begin, ids.empty() ? static_cast<void*>(values.data()) : ids.data(), bytes);
     const std::vector<int32_t> tokens(ids.begin(), ids.end());
+    if (entry.name == "encoder") out.encoder = tokens;
     if (entry.name == "prompt") out.prompt = tokens;
+    if (entry.name == "free_greedy") out.free_greedy = tokens;
     if (entry.name == "greedy") out.greedy = tokens;
     if (entry.name == "native_greedy") out.native_greedy = tokens;
     if (entry.name == "logits") out.logits = values;
@@ -188,7 +234,7 @@ struct Outcome {
 };
 
 inline Outcome run_golden(Model& model, Backend& backend, const Golden& golden) {
-  ModelRunner runner(model, backend);
+  ModelRunner runner(model, backend, golden.encoder);
   Outcome out;
   out.logits = runner.step({{1, golden.prompt}});
   std::vector<float> last = out.logits;
