@@ -108,6 +108,11 @@ int run(BenchOptions& options) {
   backend->wait_copies(backend->mark_copies());
   const double load_seconds = monotonic_seconds() - load_started;
   const ModelInfo info = model->info();
+  if (info.decoder_start >= 0)
+    throw Error(
+        fmt::format("sluice bench measures decoders, and {} has an encoder; measure it with sluice serve and "
+                    "sluice bench serve",
+                    info.name));
 
   ExecutorOptions run_options;
   run_options.max_seqs = *std::max_element(options.batches.begin(), options.batches.end());

@@ -49,7 +49,8 @@ void print_model(const Settings& settings) {
   row("read per token",
       fmt::format("{:.3f} GB, {:.3f} as int8, {:.3f} as int4", linear * static_cast<double>(width) * 1e-9,
                   linear * 1e-9, linear * (0.5 + 3.0 / kInt4Group) * 1e-9));
-  row("cache", fmt::format("{} bytes per token", 2 * m.n_layers * m.n_kv_heads * m.head_dim * width));
+  row("cache", fmt::format("{} bytes per token{}", 2 * m.n_layers * m.n_kv_heads * m.head_dim * width,
+                           m.decoder_start >= 0 ? " of the answer, and as many of the prompt" : ""));
   row("context", fmt::format("{} tokens", m.max_positions));
   if (!served.source.folder.empty()) {
     const Checkpoint files = Checkpoint::open(served.source.folder, "");

@@ -88,13 +88,13 @@ struct AttentionShape {
   float scale = 1.0f;
   int64_t window = 0;   // keys with query - window < key <= query; 0 means all
   Tensor alibi_slopes;  // f32 [n_heads], or empty: slope * (key - query) is added to scaled scores
+  float soft_cap = 0;   // scores become cap * tanh(score / cap) before they are masked; 0: they stay
   // ALiBi in two roundings, as Falcon has it: bf16(slope * key) * scale is added instead. The slopes are bf16 values.
   bool alibi_rounded = false;
   // f32 [n_heads, 2 * reach + 1], or empty: what is added to scaled scores by key - query, which is clamped to
   // [-reach, reach].
   Tensor distance_bias;
   bool causal = true;  // false: a row sees all keys that its sequence has in the cache group
-  float soft_cap = 0;  // scores become cap * tanh(score / cap) before they are masked; 0: they stay
 };
 
 // Keys and values of one layer: [blocks, n_kv_heads, block_size, head_dim] each, in cache_dtype().

@@ -15,6 +15,9 @@ struct Setting {
   DType dtype = DType::kF32;
   bool alibi = false;
   float soft_cap = 0;
+  bool rounded = false;    // ALiBi as Falcon rounds it
+  int64_t reach = 0;       // biases by distance up to so far; 0: none
+  bool both_ways = false;  // every row sees all keys
 };
 
 // A sequence's queries, keys and values at every position, before rotation (no table is used).
@@ -43,6 +46,12 @@ class Paged {
     shape_ = {setting.n_heads, setting.n_kv_heads, setting.head_dim, 0.3f, setting.window, {}, setting.soft_cap};
     for (int64_t h = 0; h < setting.n_heads; ++h) slopes_.push_back(std::pow(0.5f, static_cast<float>(h + 1)));
     if (setting.alibi) shape_.alibi_slopes = test::floats(slopes_);
+    shape_.alibi_rounded = setting.rounded;
+    shape_.causal = !setting.both_ways;
+    const int64_t distances = 2 * setting.reach + 1;
+    for (int64_t i = 0; setting.reach > 0 && i < setting.n_heads * distances; ++i)
+      biases_.push_back(std::sin(static_cast<float>(i)));
+    if (setting.reach > 0) shape_.distance_bias = Tensor(biases_.data(), DType::kF32, {setting.n_heads, distances});
   }
 
   struct Part {
@@ -116,7 +125,7 @@ class Paged {
   std::vector<unsigned char> k_, v_;
   std::vector<int32_t> tables_, free_;
   std::map<int64_t, std::vector<int32_t>> blocks_;
-  std::vector<float> slopes_;
+  std::vector<float> slopes_, biases_;
   AttentionShape shape_;
 };
 
@@ -127,14 +136,23 @@ struct Expected {
 Expected expected(const Setting& s, const AttentionShape& shape, const Sequence& seq, int64_t p, int64_t h, int64_t i) {
   const int64_t g = h / (s.n_heads / s.n_kv_heads), d = s.head_dim;
   const int64_t low = s.window > 0 ? std::max<int64_t>(0, p - s.window + 1) : 0;
+  const int64_t last = s.both_ways ? seq.q.rows() - 1 : p;
   std::vector<double> scores;
-  for (int64_t j = low; j <= p; ++j) {
+  for (int64_t j = low; j <= last; ++j) {
     double dot = 0;
     for (int64_t e = 0; e < d; ++e)
       dot += static_cast<double>(seq.q.at(p, h * d + e)) * static_cast<double>(seq.k.at(j, g * d + e));
     dot *= static_cast<double>(shape.scale);
     if (s.soft_cap > 0) dot = static_cast<double>(s.soft_cap) * std::tanh(dot / static_cast<double>(s.soft_cap));
-    if (s.alibi) dot += static_cast<double>(shape.alibi_slopes.as<float>()[h]) * static_cast<double>(j - p);
+    if (s.alibi) {
+      const float slope = shape.alibi_slopes.as<float>()[h];
+      dot += s.rounded ? static_cast<double>(bf16_to_f32(f32_to_bf16(slope * static_cast<float>(j)))) *
+                             static_cast<double>(shape.scale)
+                       : static_cast<double>(slope) * static_cast<double>(j - p);
+    }
+    if (s.reach > 0)
+      dot += static_cast<double>(
+          static_cast<const float*>(shape.distance_bias.row(h))[std::clamp(j - p, -s.reach, s.reach) + s.reach]);
     scores.push_back(dot);
   }
   const double top = *std::max_element(scores.begin(), scores.end());
@@ -199,6 +217,35 @@ TEST_CASE("attention equals plain softmax for every head layout, cache type, win
     const Matrix out = paged.step({{0, &seq, 0, length - 2}});
     for (const int64_t p : {0, 1, 4, 5, 62, 63, 64, 65, 127, 128, 129, 147}) check_row(s, paged, seq, p, out, p);
     for (const int64_t p : {length - 2, length - 1}) check_row(s, paged, seq, p, paged.step({{0, &seq, p, 1}}), 0);
+  }
+}
+
+TEST_CASE("attention with biases by distance, rounded slopes and keys on both sides equals plain softmax") {
+  std::mt19937 random(15);
+  std::vector<Setting> settings;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    settings.push_back({4, 2, 16, 16, 0, dtype, true, 0, true});
+    for (const bool both_ways : {false, true}) {
+      settings.push_back({3, 3, 24, 8, 0, dtype, false, 0, false, 128, both_ways});
+      settings.push_back({4, 2, 16, 16, 0, dtype, false, 0, false, 20, both_ways});
+    }
+    settings.push_back({4, 4, 8, 16, 0, dtype, false, 0, false, 0, true});
+  }
+  for (const Setting& s : settings) {
+    CAPTURE(s.reach);
+    CAPTURE(s.both_ways);
+    CAPTURE(s.rounded);
+    CAPTURE(dtype_name(s.dtype));
+    const int64_t length = 300;
+    Sequence seq(s, length, random);
+    Paged paged(s, length / s.block_size + 3, 1);
+    const Matrix out = paged.step({{0, &seq, 0, length}});
+    for (const int64_t p : {0, 1, 20, 21, 63, 64, 127, 128, 129, 130, 298, 299}) check_row(s, paged, seq, p, out, p);
+    if (s.both_ways) continue;
+    Paged cut(s, length / s.block_size + 3, 1);
+    cut.step({{0, &seq, 0, 191}});
+    const Matrix rest = cut.step({{0, &seq, 191, 109}});
+    for (int64_t r = 0; r < 109; ++r) CHECK(rest.row_equals(r, out, 191 + r));
   }
 }
 

@@ -37,6 +37,14 @@ TEST_CASE("a window group takes what its windows need, the rest goes to the othe
   CHECK(blocks[0] == 1000 - blocks[1]);
 }
 
+TEST_CASE("a group for encoder prompts takes one of every sequence, the rest goes to the others") {
+  const std::vector<CacheGroupSpec> groups = {{"self", kAll, 100, 0},
+                                              {"cross", CacheGroupSpec::Growth::kFixed, 100, 0}};
+  const auto blocks = cache_blocks(groups, options(100000), 4, 1600 * 1000);
+  CHECK(blocks[1] == 4 * 2);  // a prompt enters one step of 32 rows
+  CHECK(blocks[0] == 1000 - blocks[1]);
+}
+
 TEST_CASE("a stage without layers of a group does not limit it") {
   CHECK(cache_blocks({{"self", kAll, 0, 0}}, options(100), 4, 1) == std::vector<int64_t>{4 * 7});
 }

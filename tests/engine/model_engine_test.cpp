@@ -2,6 +2,7 @@
 // The whole engine over real models: what comes out depends on the request alone.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -21,12 +22,13 @@ using test::read_golden;
 // What one rank needs, made on its executor thread.
 class Rank : public Executor {
  public:
-  Rank(const Golden& golden, Groups groups, const ExecutorOptions& options) : groups_(std::move(groups)) {
+  Rank(const Golden& golden, Groups groups, const ExecutorOptions& options, const std::string& dtype = "auto")
+      : groups_(std::move(groups)) {
     CpuOptions cpu;
     cpu.threads = 1;
     if (const char* isa = std::getenv("SLUICE_CPU_ISA")) cpu.isa = isa;
     backend_ = make_cpu_backend(cpu);
-    executor_ = make_model_executor(test::load_golden(golden, "auto", *backend_, groups_), *backend_, groups_, options);
+    executor_ = make_model_executor(test::load_golden(golden, dtype, *backend_, groups_), *backend_, groups_, options);
   }
   const ExecutorInfo& info() const override { return executor_->info(); }
   void run(const Step& step, StepResult& result) override { executor_->run(step, result); }
@@ -65,6 +67,7 @@ struct Setup {
   int64_t cache_tokens = 4096;
   int64_t max_seqs = 8;
   int tp = 1, pp = 1;
+  std::string dtype = "auto";
 };
 
 struct Outcome {
@@ -83,7 +86,7 @@ Outcome run(const Golden& golden, const std::vector<GenerateRequest>& requests, 
     CpuOptions cpu;
     cpu.threads = 1;
     const auto backend = make_cpu_backend(cpu);
-    const auto model = test::load_golden(golden, "auto", *backend, solo);
+    const auto model = test::load_golden(golden, setup.dtype, *backend, solo);
     size_t bytes = 0;
     for (const CacheGroupSpec& g : model->cache_groups()) bytes += g.bytes_per_token;
     executor.cache_bytes = bytes * static_cast<size_t>(setup.cache_tokens) / static_cast<size_t>(setup.pp);
@@ -93,7 +96,7 @@ Outcome run(const Golden& golden, const std::vector<GenerateRequest>& requests, 
   std::vector<std::thread> workers;
   for (size_t r = 1; r < groups.size(); ++r)
     workers.emplace_back([&, r] {
-      Rank rank(golden, std::move(groups[r]), executor);
+      Rank rank(golden, std::move(groups[r]), executor, setup.dtype);
       run_worker(rank, [&](std::vector<std::byte>& bytes) { return wires[r].next(bytes); });
     });
   Outcome outcome;
@@ -107,7 +110,7 @@ Outcome run(const Golden& golden, const std::vector<GenerateRequest>& requests, 
       };
     const auto tokenizer = Tokenizer::bytes();
     const Engine::ExecutorFactory factory = [&] {
-      return std::make_unique<Rank>(golden, std::move(groups[0]), executor);
+      return std::make_unique<Rank>(golden, std::move(groups[0]), executor, setup.dtype);
     };
     Engine engine(options, factory, *tokenizer);
     for (const GenerateRequest& request : requests) {
@@ -157,9 +160,10 @@ void check_greedy(const Golden& golden, const Outcome& outcome) {
 
 std::vector<GenerateRequest> sampled_requests(const Golden& golden) {
   std::vector<GenerateRequest> requests;
+  const std::vector<int32_t>& prompt = golden.encoder.empty() ? golden.prompt : golden.encoder;
   for (int32_t i = 0; i < 6; ++i) {
     GenerateRequest r;
-    r.prompt.assign(golden.prompt.begin(), golden.prompt.begin() + 3 + i * 4);
+    r.prompt.assign(prompt.begin(), prompt.begin() + 3 + i * 4);
     r.max_new_tokens = 20 + 5 * i;
     r.ignore_eos = r.want_tokens = r.has_seed = true;
     r.sampling.greedy = false;
@@ -292,6 +296,91 @@ TEST_CASE("tensor and pipeline ranks give the same tokens") {
     for (size_t i = 0; i < sampled.size(); ++i)
       for (int32_t c = 0; c < sampled[i].n; ++c) CHECK(tokens_of(*many.sinks[i], c) == tokens_of(*one.sinks[i], c));
   }
+}
+
+TEST_CASE("every family gives the same samples over tensor and pipeline ranks") {
+  for (const char* name : {"bloom/plain", "falcon/multi_query", "falcon/new_decoder", "falcon/alibi",
+                           "gpt_neox/parallel", "opt/post_norm", "megatron_gpt/rope", "t5/flan", "t5/tied"}) {
+    CAPTURE(name);
+    const Golden golden = read_golden(name);
+    const std::vector<GenerateRequest> sampled = sampled_requests(golden);
+    Setup setup;
+    setup.dtype = "float32";
+    const Outcome one = run(golden, sampled, setup);
+    for (const auto& [tp, pp] : {std::pair{2, 1}, std::pair{4, 1}, std::pair{1, 2}, std::pair{2, 2}}) {
+      CAPTURE(tp);
+      CAPTURE(pp);
+      setup.tp = tp;
+      setup.pp = pp;
+      const Outcome many = run(golden, sampled, setup);
+      for (size_t i = 0; i < sampled.size(); ++i)
+        for (int32_t c = 0; c < sampled[i].n; ++c) CHECK(tokens_of(*many.sinks[i], c) == tokens_of(*one.sinks[i], c));
+    }
+  }
+}
+
+TEST_CASE("an encoder's prompt gives the reference's tokens, whatever the layout and the cache") {
+  for (const char* name : {"t5/flan", "t5/tied"}) {
+    CAPTURE(name);
+    const Golden golden = read_golden(name);
+    std::vector<GenerateRequest> requests(6);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      GenerateRequest& r = requests[i];
+      r.prompt = golden.encoder;
+      if (i % 2 == 1) std::reverse(r.prompt.begin(), r.prompt.end());  // others in the batch
+      r.max_new_tokens = 64;
+      r.n = r.best_of = i == 2 ? 3 : 1;
+      r.ignore_eos = r.want_tokens = true;
+    }
+    const auto check_free = [&](const Setup& setup) {
+      const Outcome outcome = run(golden, requests, setup);
+      for (size_t i = 0; i < requests.size(); i += 2)
+        for (int32_t c = 0; c < requests[i].n; ++c) CHECK(tokens_of(*outcome.sinks[i], c) == golden.free_greedy);
+      CHECK(outcome.sinks[0]->usage.prompt_tokens == static_cast<int32_t>(golden.encoder.size()));
+      CHECK(outcome.stats.cached_tokens == 0);
+      return outcome.stats;
+    };
+    Setup setup;
+    setup.dtype = "float32";
+    setup.token_budget = 160;
+    CHECK(check_free(setup).preemptions == 0);
+    setup.tp = 2;
+    check_free(setup);
+    setup.pp = 2;
+    check_free(setup);
+    setup.tp = setup.pp = 1;
+    setup.cache_tokens = 224;
+    CHECK(check_free(setup).preemptions > 0);
+  }
+}
+
+TEST_CASE("with an encoder the limits hold for prompt and answer apart") {
+  const Golden golden = read_golden("t5/tied");
+  ExecutorOptions executor;
+  executor.max_seqs = 4;
+  executor.max_rows = 40;
+  executor.max_context = 32;
+  executor.block_size = 16;
+  const auto tokenizer = Tokenizer::bytes();
+  EngineOptions options;
+  options.token_budget = 40;
+  Engine engine(options, std::make_unique<Rank>(golden, solo_groups(), executor), *tokenizer);
+  CHECK(engine.info().limits.max_encoder == 32);
+  const auto ask = [&](size_t prompt, int32_t answer, bool scores = false) {
+    GenerateRequest r;
+    r.prompt.assign(prompt, 5);
+    r.max_new_tokens = answer;
+    r.ignore_eos = true;
+    r.prompt_logprobs = scores;
+    const auto sink = std::make_shared<RecordingSink>();
+    engine.submit(r, sink);
+    CHECK(sink->wait_end(60));
+    CHECK(sink->error.empty());
+  };
+  ask(32, 31);
+  CHECK_THROWS_WITH_AS(ask(33, 1), doctest::Contains("33 tokens, but 32 are the limit"), RequestError);
+  CHECK_THROWS_WITH_AS(ask(1, 32), doctest::Contains("32 new tokens exceed the limit of 31"), RequestError);
+  CHECK_THROWS_WITH_AS(ask(4, 1, true), doctest::Contains("encoder"), RequestError);
 }
 
 TEST_CASE("a block size or a cache that cannot work is refused with the numbers") {

@@ -5,7 +5,8 @@
 
 golden.safetensors holds, beside what make_llama.py describes, `encoder` I64 [n], the ids that pass the encoder, and `free_greedy` I64 [64],
 the greedy continuation of the decoder's start token alone. `prompt` is what the decoder begins with; `logits` and `greedy` follow from it.
-Weights are stored as bf16; the reference is f32 arithmetic on them.
+Weights are stored as bf16; the reference is f32 arithmetic on them. The case "flan" has a tokenizer too, and answers.json: prompts with
+their ids, and the ids and text of 20 greedy tokens.
 """
 import json
 import pathlib
@@ -16,6 +17,7 @@ import make_llama
 import torch
 import transformers
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import T5Config, T5ForConditionalGeneration
 
 OUT = pathlib.Path(__file__).resolve().parent / "t5"
@@ -40,7 +42,7 @@ def randomize(model, seed):
         elif "relative_attention_bias" in name:
             v = 1.0 * r
         elif "shared" in name or "lm_head" in name:
-            v = 0.7 * r
+            v = (0.4 if model.config.tie_word_embeddings else 0.7) * r  # a tied head finds the last token again
         elif name.endswith((".q.weight", ".k.weight")):
             v = r * (0.9 / p.shape[1] ** 0.5)  # scores are not scaled
         else:
@@ -64,6 +66,10 @@ def reference(model, encoder, start, steps):
     return first, greedy, margins
 
 
+def usable(greedy, margins):
+    return min(margins) > make_llama.MARGIN and not set(greedy) & {0, 1, 2} and len(set(greedy)) >= 6
+
+
 def promising(model, encoders, starts):
     """Numbers of the rows whose greedy continuation looks usable, by the quick way of a batch and a cache."""
     n = starts.shape[1]
@@ -75,7 +81,38 @@ def promising(model, encoders, starts):
             margins.append(top.values[:, 0] - top.values[:, 1])
             ids = torch.cat([ids, top.indices[:, :1]], 1)
     rows, margins = ids[:, n:].tolist(), torch.stack(margins, 1).tolist()
-    return {i for i in range(len(rows)) if make_llama.usable(rows[i], margins[i])}
+    return {i for i in range(len(rows)) if usable(rows[i], margins[i])}
+
+
+def write_tokenizer(folder, size):
+    """Unigram: letters, common pairs and whole words; `</s>` ends every prompt."""
+    pieces = ["<pad>", "</s>", "<unk>", "▁"] + list("abcdefghijklmnopqrstuvwxyz.,?:!")
+    pieces += ["▁" + w for w in ("the", "a", "to", "of", "in", "is", "it", "and", "that", "for", "what", "translate", "english", "german",
+                                 "question", "answer", "house", "small", "river", "city", "name", "who", "how", "not")]
+    pieces += ["er", "in", "th", "an", "re", "on", "at", "en", "nd", "ti", "es", "or", "te", "ed", "is", "it", "al", "ar", "st", "to", "nt",
+               "ng", "se", "ha", "ou", "io", "le", "ve", "co", "me", "de", "hi", "ri", "ro", "ic", "ne", "ea"]
+    assert len(pieces) == len(set(pieces)) == size, (len(pieces), size)
+    tok = Tokenizer(models.Unigram([(p, 0.0 if i < 3 else -2.0 - 0.01 * i + len(p)) for i, p in enumerate(pieces)], unk_id=2, byte_fallback=False))
+    tok.pre_tokenizer = pre_tokenizers.Metaspace()
+    tok.decoder = decoders.Metaspace()
+    tok.add_special_tokens(["<pad>", "</s>", "<unk>"])
+    tok.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)])
+    tok.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(dict(
+        tokenizer_class="T5Tokenizer", eos_token="</s>", unk_token="<unk>", pad_token="<pad>"), indent=2, sort_keys=True) + "\n")
+    return tok
+
+
+def write_answers(folder, model, tok):
+    answers = []
+    for subject in ("the house", "a river", "that city", "who", "what", "the small name", "question: the answer"):
+        for rest in (" is small.", " and how?", " is not in the river,", " to the city!", ": translate it to german.", " of a name"):
+            ids = tok.encode(subject + rest).ids
+            _, greedy, margins = reference(model, ids, [0], 20)
+            if min(margins) > make_llama.MARGIN and not set(greedy) & {0, 1, 2} and len(set(greedy)) >= 4:
+                answers.append(dict(prompt=subject + rest, prompt_ids=ids, ids=greedy, text=tok.decode(greedy)))
+    assert len(answers) >= 3, len(answers)
+    (folder / "answers.json").write_text("[\n" + ",\n".join(json.dumps(a, ensure_ascii=False) for a in answers[:4]) + "\n]\n")
 
 
 def write_case(name):
@@ -94,7 +131,7 @@ def write_case(name):
         encoder, start = encoders[min(both)].tolist(), starts[min(both)].tolist()
         _, free, free_margins = reference(model, encoder, [0], make_llama.STEPS)
         logits, greedy, margins = reference(model, encoder, start, make_llama.STEPS)
-        if make_llama.usable(greedy, margins) and make_llama.usable(free, free_margins):
+        if usable(greedy, margins) and usable(free, free_margins):
             break
     else:
         raise SystemExit(f"{name}: no seed gives margins above {make_llama.MARGIN}")
@@ -114,6 +151,8 @@ def write_case(name):
     assert torch.equal(logits2, gold["logits"]) and greedy2 == greedy, f"{name}: files and memory differ"
     cached = again.generate(torch.tensor([encoder]), max_new_tokens=make_llama.STEPS, min_new_tokens=make_llama.STEPS, do_sample=False)
     assert cached[0, 1:].tolist() == free, f"{name}: generate with a cache differs"
+    if name == "flan":
+        write_answers(out, again, write_tokenizer(out, cfg.vocab_size))
     save_file(gold, out / "golden.safetensors", metadata={
         "generator": "tests/golden/make_t5.py", "transformers": transformers.__version__, "torch": torch.__version__, "seed": str(seed)})
     print(f"{name}: seed {seed}, minimal margin {min(margins):.4f}, distinct {len(set(greedy))}, "

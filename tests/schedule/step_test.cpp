@@ -14,7 +14,7 @@ namespace {
 Step sample_step() {
   Step s;
   s.id = 77;
-  SlotInit init{3, 1, 4, 2, {}};
+  SlotInit init{3, 1, 4, 2, {}, 17};
   init.params.greedy = false;
   init.params.temperature = 0.7f;
   init.params.top_k = 40;
@@ -53,6 +53,7 @@ TEST_CASE("a step survives the wire") {
   CHECK(s.inits[0].params.temperature == 0.7f);
   CHECK(s.inits[0].params.logit_bias[1].bias == 2.0f);
   CHECK(s.inits[0].n_output == 2);
+  CHECK(s.inits[0].n_encoder == 17);
   CHECK(s.history[4] == 5);
   CHECK(s.tables[1].block == 12);
   CHECK(s.copies[0].to == 5);
@@ -110,6 +111,8 @@ TEST_CASE("rows, histories and samples outside the step are refused") {
   refused([](Step& s) { s.tables[0].block = -2; });
   refused([](Step& s) { s.tokens[0] = -2; });
   refused([](Step& s) { s.sequences[0].phase = static_cast<Phase>(9); });
+  refused([](Step& s) { s.sequences[0].phase = Phase::kEncode; });  // not the last
+  refused([](Step& s) { s.inits[0].n_encoder = -1; });
 }
 
 TEST_CASE("random damage either gives a step or an error") {

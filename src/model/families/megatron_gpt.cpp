@@ -55,7 +55,7 @@ void read_norm(const Config& config, MegatronConfig& c) {
 
 MegatronConfig read_megatron(const Config& config) {
   MegatronConfig c;
-  c.vocab = config.integer("vocab_size", 50257, 1, kMany);
+  c.vocab = read_size(config, {"vocab_size", "padded_vocab_size"}, 50257, kMany);
   c.padded_vocab = config.integer("padded_vocab_size", c.vocab, c.vocab, kMany);
   c.d_model = config.integer("hidden_size", 768, 1, kMany);
   c.d_ff = config.integer("ffn_hidden_size", 4 * c.d_model, 1, kMany);
@@ -87,6 +87,7 @@ MegatronConfig read_megatron(const Config& config) {
   }
   refuse_unless(config, "transformer_block_type", "pre_ln", "pre_ln");
   if (config.flag("headscale", false)) config.refuse("headscale", "false");
+  if (config.flag("mcore_gpt", false)) config.refuse("mcore_gpt", "false: tensors by the names of Megatron-LM");
   c.tied = config.flag("share_embeddings_and_output_weights", true);
   return c;
 }

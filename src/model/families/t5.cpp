@@ -201,7 +201,7 @@ T5::T5(LoadContext& context, const T5Config& config)
       KvCache::bytes_per_token(partition_.kv_heads.padded, c_.head_dim, cache_dtype_) * decoder_.size();
   groups_of_cache_ = {{"self", CacheGroupSpec::Growth::kPerToken, bytes, 0},
                       {"cross", CacheGroupSpec::Growth::kFixed, bytes, 0}};
-  info_.kv_bytes_per_token = bytes;
+  info_.kv_bytes_per_token = 2 * bytes;  // of a token of the prompt and one of the answer
   load(context);
 }
 
