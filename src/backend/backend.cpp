@@ -27,6 +27,8 @@ std::string_view feature_name(Feature feature) {
       return "soft caps";
     case Feature::kExperts:
       return "mixtures of experts";
+    case Feature::kLengthRotation:
+      return "rotary positions that depend on the length of a sequence";
   }
   fatal("unknown feature");
 }
@@ -35,6 +37,9 @@ bool Backend::computes(Feature) const { return false; }
 void Backend::scale(const Tensor&, float) { lacks(*this, "scale"); }
 void Backend::head_norm(const Tensor&, const Tensor&, float) { lacks(*this, "head_norm"); }
 void Backend::soft_cap(const Tensor&, float) { lacks(*this, "soft_cap"); }
+void Backend::rotations(const Tensor&, const Tensor&, const Tensor&, const LengthRotation&) {
+  lacks(*this, "rotations");
+}
 std::unique_ptr<WeightGroup> Backend::group(std::vector<std::unique_ptr<Weight>> members) {
   return std::make_unique<WeightGroup>(std::move(members));
 }

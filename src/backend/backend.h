@@ -77,6 +77,7 @@ struct BatchView {
   Tensor first_row;                        // i32 [seqs + 1]: rows of sequence s are first_row[s] .. first_row[s + 1]
   Tensor context;                          // i32 [seqs]: keys of the sequence after this step, its own rows included
   Tensor logits_rows;                      // i32 [logits]: rows whose logits are wanted
+  Tensor lengths;                          // i32 [rows]: tokens that the row's sequence was begun with
   CacheIndex cache[kMaxGroups];
   bool decode_only = false;  // no sequence has more than one row
   // Prompts of an encoder, computed before the rows above; null where there are none. Its sequences are whole.
@@ -135,8 +136,17 @@ class WeightGroup {
   std::vector<std::unique_ptr<Weight>> members_;
 };
 
+// Frequencies of rotary positions that depend on how long the sequence is.
+struct LengthRotation {
+  Tensor frequencies;    // f32 [2, rotary / 2]: up to `original` tokens, and beyond where growth is 0
+  int64_t original = 0;  // tokens
+  float scale = 1.0f;    // of cosines and sines
+  // Beyond, for n tokens: (theta * (factor * n / original - (factor - 1)) ^ growth) ^ (-2 i / rotary).
+  float theta = 0, factor = 0, growth = 0;
+};
+
 // What not every backend computes. A family asks for what it needs before it loads.
-enum class Feature { kScale, kHeadNorm, kSoftCap, kExperts };
+enum class Feature { kScale, kHeadNorm, kSoftCap, kExperts, kLengthRotation };
 
 // Resident sampling state: parameters, history, and the last token of each slot.
 class SamplerState {
@@ -207,6 +217,8 @@ class Backend {
   virtual void head_norm(const Tensor& inout, const Tensor& weight, float eps);
   // inout = cap * tanh(inout / cap).
   virtual void soft_cap(const Tensor& inout, float cap);
+  // out f32 [T, rotary]: cosines, then sines of positions[t] in a sequence of max(lengths[t], positions[t] + 1) tokens.
+  virtual void rotations(const Tensor& out, const Tensor& positions, const Tensor& lengths, const LengthRotation& rule);
   virtual std::unique_ptr<WeightGroup> group(std::vector<std::unique_ptr<Weight>> members);
   // logits f32 [T, experts].
   virtual void route(const Routing& out, const Tensor& logits, const RouterRule& rule);

@@ -101,6 +101,8 @@ void Engine::State::make_scheduler() {
   s.stages = info.stages;
   s.prefix_cache = options.prefix_cache;
   s.encode_budget = limits.max_encoder;
+  s.varies_beyond = info.model.varies_beyond;
+  s.recomputes = info.model.recomputes;
   scheduler_ = std::make_unique<Scheduler>(s);
   info.limits.max_context = std::min(limits.max_context, scheduler_->max_tokens());
   info.limits.max_encoder = scheduler_->max_encoder();

@@ -20,12 +20,13 @@ StepTensors::StepTensors(Backend& backend, const RunLimits& limits, int64_t slot
       max_blocks_((std::max(limits.max_context, limits.max_encoder) + limits.block_size - 1) / limits.block_size),
       blocks_(groups.size(), std::vector<int32_t>(static_cast<size_t>(slots * max_blocks_))),
       encoder_tokens_(static_cast<size_t>(slots)),
-      tables_(groups.size()) {
+      tables_(groups.size()),
+      begun_(static_cast<size_t>(slots)) {
   check(groups.size() <= BatchView::kMaxGroups, "a model has more cache groups than a step can describe");
   for (const CacheGroupSpec& group : groups) fixed_.push_back(group.growth == CacheGroupSpec::Growth::kFixed);
   const int64_t rows = aligned(limits.max_rows), seqs = aligned(limits.max_seqs + 1), logits = limits.max_logits;
   const int64_t encoder_rows = aligned(limits.max_encoder), n = static_cast<int64_t>(groups.size());
-  int64_t most = (3 + n) * rows + 3 * seqs + aligned(logits) + aligned(4 * logits);
+  int64_t most = (4 + n) * rows + 3 * seqs + aligned(logits) + aligned(4 * logits);
   if (encoder_rows > 0) {
     most += (2 + n) * encoder_rows + 3 * seqs;
     encoder_tables_.resize(groups.size());
@@ -81,9 +82,10 @@ void StepTensors::describe(std::span<const StepSequence> sequences, int64_t firs
       int32_t* to = host(batch.cache[g].slots) + row;
       const bool writes = fixed_[g] == (s.phase == Phase::kEncode);
       for (int32_t p = s.first_position; p < end; ++p)
-        *to++ = !writes ? -1
-                        : static_cast<int32_t>(blocks[p / limits_.block_size] * limits_.block_size +
-                                               p % limits_.block_size);
+        *to++ =
+            !writes
+                ? -1
+                : static_cast<int32_t>(blocks[p / limits_.block_size] * limits_.block_size + p % limits_.block_size);
     }
     row += s.n_rows;
   }
@@ -99,6 +101,7 @@ BatchView StepTensors::fill(const Step& step, int64_t bucket) {
   for (const SlotInit& init : step.inits) {
     check(init.slot < slots_ && init.n_encoder <= limits_.max_encoder, "a step's slot is outside the sizes of start");
     encoder_tokens_[static_cast<size_t>(init.slot)] = init.n_encoder;
+    begun_[static_cast<size_t>(init.slot)] = init.length;
   }
   for (const BlockDelta& d : step.tables) {
     block(d.group, d.slot, d.index) = d.block;
@@ -131,11 +134,15 @@ BatchView StepTensors::fill(const Step& step, int64_t bucket) {
   batch.decode_only = rows == own_seqs;  // a sequence of a step has rows
   used_ = 0;
   describe(decoder, 0, step, batch);
+  batch.lengths = take(batch.rows);
   row_slots_ = take(batch.rows);
   batch.logits_rows = take(batch.logits);
   entries_ = take(4 * std::max(own_samples, bucket)).reshaped({std::max(own_samples, bucket), 4});
-  int32_t* slots = host(row_slots_);
-  for (const StepSequence& s : decoder) slots = std::fill_n(slots, s.n_rows, s.slot);
+  int32_t *slots = host(row_slots_), *lengths = host(batch.lengths);
+  for (const StepSequence& s : decoder) {
+    slots = std::fill_n(slots, s.n_rows, s.slot);
+    lengths = std::fill_n(lengths, s.n_rows, begun_[static_cast<size_t>(s.slot)]);
+  }
 
   int32_t *logits_rows = host(batch.logits_rows), *entry = host(entries_), at = -1;
   last_row = -1;

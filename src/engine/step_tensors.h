@@ -21,7 +21,8 @@ class StepTensors {
 
   // Applies the step's table changes, then describes its rows. Entries of step.samples that follow each other and name
   // one row share a row of logits. `bucket` rows, sequences and logits in all where it exceeds the step's: the rest is
-  // padding. The step has one row per sequence then. Encoder prompts are a view of their own, valid until the next call.
+  // padding. The step has one row per sequence then. Encoder prompts are a view of their own, valid until the next
+  // call.
   BatchView fill(const Step& step, int64_t bucket = 0);
   // Largest bucket that fill() takes.
   int64_t most_seqs() const { return limits_.max_seqs; }
@@ -48,12 +49,13 @@ class StepTensors {
 
   Backend& backend_;
   RunLimits limits_;
-  int64_t slots_, max_blocks_;  // max_blocks_: of one sequence
-  std::vector<std::vector<int32_t>> blocks_;     // [groups][slots * max_blocks_]
-  std::vector<bool> fixed_;                      // [groups]: holds the encoder's prompts
-  std::vector<int32_t> encoder_tokens_;          // [slots]: of the encoder's prompt
-  std::vector<Table> tables_, encoder_tables_;   // [groups], of the rows and of the encoder's prompts
+  int64_t slots_, max_blocks_;                  // max_blocks_: of one sequence
+  std::vector<std::vector<int32_t>> blocks_;    // [groups][slots * max_blocks_]
+  std::vector<bool> fixed_;                     // [groups]: holds the encoder's prompts
+  std::vector<int32_t> encoder_tokens_;         // [slots]: of the encoder's prompt
+  std::vector<Table> tables_, encoder_tables_;  // [groups], of the rows and of the encoder's prompts
   BatchView encoder_;
+  std::vector<int32_t> begun_;  // [slots]: SlotInit::length
   std::vector<int32_t> host_, rows_of_table_, pairs_;
   Buffer device_, copies_;  // device_: as host_
   int64_t used_ = 0;        // elements of host_ and device_

@@ -31,6 +31,9 @@ struct ModelInfo {
   std::vector<int32_t> eos;       // from generation_config.json, else config.json
   int32_t bos = -1;
   int32_t decoder_start = -1;  // of a model with an encoder, which the prompt goes to: the decoder's first token
+  // Sequences of more tokens than this, where it is not 0, are rotated by their length: their prefixes serve no others.
+  int64_t varies_beyond = 0;
+  bool recomputes = false;  // and one that grows beyond it is computed again from its first token
 };
 
 // A kind of cache: how its blocks grow with the sequence.
@@ -77,6 +80,8 @@ struct ModelSource {
   std::string quantize;  // "int8" or "int4": products are rounded while loading; "gptq", "awq": they are already
   int64_t load_threads = 4;
   bool quiet = false;
+  // Experts over tp ranks: each "split" over all, whole ones "spread", or "auto": spread where shares would be narrow.
+  std::string experts = "auto";
 };
 
 // The config alone: architecture check, sizes for --tp and --pp defaults. Throws Error naming what is unsupported.

@@ -13,8 +13,9 @@ namespace sluice {
 
 class BlockPool {
  public:
-  using Entry = uint64_t;            // names a cached content for as long as it is cached; never reused
-  static constexpr Entry kRoot = 0;  // before the first block
+  using Entry = uint64_t;                          // names a cached content for as long as it is cached; never reused
+  static constexpr Entry kRoot = 0;                // before the first block
+  static constexpr Entry kOtherRoot = UINT64_MAX;  // of contents computed in another way, which never meet the rest
 
   BlockPool(int64_t blocks, int64_t block_size);
 

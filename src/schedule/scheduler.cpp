@@ -166,6 +166,10 @@ void Scheduler::schedule_decodes(Step& step) {
     if (room_.rows == 0 || room_.seqs == 0 || room_.samples == 0 || share == 0) break;
     if (s->state != Sequence::State::kRunning || !s->decoding || s->all_drawn()) continue;
     if (s->pending > 0 && (options_.stages > 1 || s->spec.host_first)) continue;
+    if (options_.recomputes && varies(s->n_computed + 1) && !varies(s->length)) {
+      if (s->pending == 0) give_up(*s);  // comes back with all its tokens, of which there are now too many
+      continue;
+    }
     leave_window(*s);
     if (!reserve(*s, s->n_computed + 1, step)) continue;
     add_rows(*s, 1, Phase::kDecode, step);
@@ -204,7 +208,12 @@ void Scheduler::admit_waiting(Step& step) {
 }
 
 bool Scheduler::admit(Sequence& s, Step& step) {
-  const int32_t hits = caching_ && !s.spec.prompt_scores ? take_hits(s) : 0;
+  const auto known = static_cast<int32_t>(s.tokens.size());
+  s.length = options_.recomputes && varies(known) ? known : s.n_prompt;
+  const bool alike = !varies(s.length) || options_.recomputes;
+  if (varies(s.length))
+    for (Sequence::Table& table : s.tables) table.last_cached = BlockPool::kOtherRoot;
+  const int32_t hits = caching_ && alike && !s.spec.prompt_scores ? take_hits(s) : 0;
   for (size_t g = 0; g < pools_.size(); ++g) {
     // Room for the whole prompt, and for everybody's next block: a new sequence should not be preempted at once.
     int64_t tokens = static_cast<int64_t>(s.tokens.size()) + 1;
@@ -246,8 +255,8 @@ void Scheduler::add_encoder(Sequence& s, Step& step) {
 }
 
 void Scheduler::init_slot(Sequence& s, Step& step) {
-  SlotInit init{s.slot,          static_cast<int32_t>(step.history.size()),  0, 0,
-                s.spec.sampling, static_cast<int32_t>(s.spec.encoder.size())};
+  SlotInit init{s.slot,          static_cast<int32_t>(step.history.size()),   0,       0,
+                s.spec.sampling, static_cast<int32_t>(s.spec.encoder.size()), s.length};
   if (s.spec.sampling.has_penalty()) {
     init.n_history = static_cast<int32_t>(s.tokens.size());
     init.n_output = s.n_output();
@@ -340,6 +349,7 @@ bool Scheduler::fork(Sequence& parent, Sequence& child, Step& step) {
   free_slots_.pop_back();
   child.n_computed = parent.n_computed;
   child.encoded = parent.encoded;
+  child.length = parent.length;
   child.decoding = child.started = true;
   child.state = Sequence::State::kRunning;
   insert_by_id(running_, &child);
@@ -394,6 +404,10 @@ void Scheduler::retire() {
 
 void Scheduler::preempt(Sequence& s) {
   ++preemptions_;
+  give_up(s);
+}
+
+void Scheduler::give_up(Sequence& s) {
   erase(running_, &s);
   s.state = Sequence::State::kPreempted;
   leave(s);

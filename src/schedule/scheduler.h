@@ -38,6 +38,9 @@ struct SchedulerOptions {
   // Without effect when a group has a window, where the start of a prompt is gone, or is fixed: what decoder tokens
   // become depends on the encoder's prompt.
   bool prefix_cache = true;
+  // Where it is not 0: the state of sequences begun with more tokens than this depends on how many those are.
+  int64_t varies_beyond = 0;
+  bool recomputes = false;  // It depends only on whether they are more; who grows beyond begins again.
 };
 
 // What became known about one sequence. `sample` indexes StepResult::tokens.
@@ -116,6 +119,7 @@ class Scheduler {
   void add_rows(Sequence& s, int32_t n, Phase phase, Step& step);
   void add_draw(Sequence& s, int32_t row, int32_t position, int32_t target, Step& step);
   void init_slot(Sequence& s, Step& step);
+  bool varies(int64_t n_tokens) const { return options_.varies_beyond > 0 && n_tokens > options_.varies_beyond; }
   void fork_choices(Sequence& parent, int32_t row, Step& step);
   bool fork(Sequence& parent, Sequence& child, Step& step);
 
@@ -134,6 +138,7 @@ class Scheduler {
   void drop_idle_copies();
 
   void preempt(Sequence& s);
+  void give_up(Sequence& s);
   void end(Sequence& s);
   void leave(Sequence& s);
   void settle(Sequence& s);

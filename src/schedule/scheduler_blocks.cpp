@@ -94,7 +94,7 @@ void Scheduler::drop_blocks(Sequence& s) {
 
 // Full blocks of known tokens can be found from the next step on: steps run in order.
 void Scheduler::enter_cache(Sequence& s) {
-  if (!caching_) return;
+  if (!caching_ || (varies(s.length) && !options_.recomputes)) return;
   const auto size = static_cast<size_t>(options_.block_size);
   const size_t full = std::min(s.tokens.size(), static_cast<size_t>(s.n_computed)) / size;
   for (size_t g = 0; g < pools_.size(); ++g) {

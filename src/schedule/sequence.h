@@ -46,6 +46,7 @@ struct Sequence {
   int32_t pending = 0;     // draws of unfinished steps
   int32_t n_scored = 0;    // prompt rows already scored
   bool encoded = false;    // a step computes, or computed, the encoder's prompt
+  int32_t length = 0;      // tokens that it was begun with, as SlotInit says
   bool decoding = false;   // its next row is its newest token
   bool started = false;    // has been admitted before
   uint64_t last_step = 0;  // id of the last step that names it

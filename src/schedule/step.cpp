@@ -56,7 +56,7 @@ struct SequenceWire {
   int32_t slot, first_row, n_rows, first_position, phase;
 };
 struct InitWire {
-  int32_t slot, history_begin, n_history, n_output, n_encoder;
+  int32_t slot, history_begin, n_history, n_output, n_encoder, length;
 };
 
 // True when [begin, begin + n) lies in [0, size).
@@ -110,7 +110,7 @@ void serialise(const Step& step, std::vector<std::byte>& out) {
   const auto n_inits = static_cast<uint32_t>(step.inits.size());
   put(out, &n_inits, 1);
   for (const SlotInit& init : step.inits) {
-    const InitWire wire{init.slot, init.history_begin, init.n_history, init.n_output, init.n_encoder};
+    const InitWire wire{init.slot, init.history_begin, init.n_history, init.n_output, init.n_encoder, init.length};
     put(out, &wire, 1);
     init.params.write(out);
   }
@@ -137,8 +137,8 @@ void deserialise(std::span<const std::byte> in, Step& step) {
   const uint32_t n_inits = get_count(in, sizeof(InitWire));
   for (uint32_t i = 0; i < n_inits; ++i) {
     const auto wire = get<InitWire>(in);
-    step.inits.push_back(
-        {wire.slot, wire.history_begin, wire.n_history, wire.n_output, SamplingParams::read(in), wire.n_encoder});
+    step.inits.push_back({wire.slot, wire.history_begin, wire.n_history, wire.n_output, SamplingParams::read(in),
+                          wire.n_encoder, wire.length});
   }
   get_all(in, step.history);
   get_all(in, step.tables);

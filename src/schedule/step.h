@@ -48,6 +48,7 @@ struct SlotInit {
   int32_t n_output;                  // the last n_output of them were generated (after preemption)
   SamplingParams params;
   int32_t n_encoder = 0;  // tokens of its encoder prompt
+  int32_t length = 0;     // tokens that the sequence is begun with: some models rotate positions by it
 };
 
 struct Step {

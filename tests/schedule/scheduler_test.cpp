@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 
 namespace sluice {
@@ -288,6 +289,75 @@ TEST_CASE("a finished sequence is heard of no more, and an unknown one is ignore
   CHECK(complete(s, a).empty());
   CHECK(s.idle());
   CHECK(s.counts().blocks_used == 0);
+}
+
+TEST_CASE("who grows beyond the length from which state differs begins again with all its tokens") {
+  for (const int stages : {1, 2}) {
+    SchedulerOptions o = options(1000, 100, stages);
+    o.varies_beyond = 8;
+    o.recomputes = true;
+    Scheduler s(o);
+    add(s, spec(6, 6), 1);
+    // Rows of each step, the first position and what the slot was begun with, until five more tokens are there.
+    std::vector<std::array<int32_t, 3>> seen;
+    int32_t begun = 0;
+    Step step;
+    for (int i = 0; i < 12 && s.schedule(step); ++i) {
+      for (const SlotInit& init : step.inits) begun = init.length;
+      REQUIRE(step.sequences.size() == 1);
+      seen.push_back({step.sequences[0].n_rows, step.sequences[0].first_position, begun});
+      complete(s, step);
+    }
+    const std::vector<std::array<int32_t, 3>> want{{6, 0, 6}, {1, 6, 6}, {1, 7, 6}, {9, 0, 9}, {1, 9, 9}, {1, 10, 9}};
+    CHECK(seen == want);
+    CHECK(s.counts().blocks_used == 0);
+    CHECK(s.counts().running == 0);
+  }
+}
+
+TEST_CASE("what was computed on either side of that length is found on the same side only") {
+  SchedulerOptions o = options(1000, 100);
+  o.varies_beyond = 8;
+  o.recomputes = true;
+  const auto hits = [](Scheduler& s, int32_t n_prompt) {
+    Step step;
+    add(s, spec(n_prompt, 1), 5);
+    REQUIRE(s.schedule(step));
+    const int32_t found = s.started()[0].cached_tokens;
+    complete(s, step);
+    return found;
+  };
+  Scheduler two_sides(o);
+  CHECK(hits(two_sides, 8) == 0);
+  CHECK(hits(two_sides, 8) == 4);
+  CHECK(hits(two_sides, 12) == 0);
+  CHECK(hits(two_sides, 12) == 8);
+  CHECK(hits(two_sides, 7) == 4);
+  o.recomputes = false;  // beyond, every length is a kind of its own
+  Scheduler one_side(o);
+  CHECK(hits(one_side, 12) == 0);
+  CHECK(hits(one_side, 12) == 0);
+  CHECK(hits(one_side, 8) == 0);
+  CHECK(hits(one_side, 8) == 4);
+}
+
+TEST_CASE("a preempted sequence keeps the length of its prompt where state depends on it") {
+  SchedulerOptions o = options(6, 100);
+  o.varies_beyond = 4;
+  Scheduler s(o);
+  add(s, spec(8, 12), 1);
+  add(s, spec(8, 12, 300), 2);
+  Step step;
+  int32_t readmitted = 0;
+  for (int i = 0; i < 100 && s.schedule(step); ++i) {
+    for (const SlotInit& init : step.inits) {
+      CHECK(init.length == 8);
+      readmitted += i > 0 ? 1 : 0;
+    }
+    complete(s, step);
+  }
+  CHECK(s.counts().preemptions > 0);
+  CHECK(readmitted > 0);
 }
 
 }  // namespace sluice

@@ -22,6 +22,7 @@ Step sample_step() {
   init.params.choice = 2;
   init.params.eos_ids = {2, 9};
   init.params.logit_bias = {{5, -1.5f}, {6, 2.0f}};
+  init.length = 31;
   s.inits = {init, {1, 0, 0, 0, {}}};
   s.history = {9, 8, 7, 6, 5};
   s.tables = {{3, 0, 0, 11}, {3, 1, 4, 12}};
@@ -54,6 +55,7 @@ TEST_CASE("a step survives the wire") {
   CHECK(s.inits[0].params.logit_bias[1].bias == 2.0f);
   CHECK(s.inits[0].n_output == 2);
   CHECK(s.inits[0].n_encoder == 17);
+  CHECK(s.inits[0].length == 31);
   CHECK(s.history[4] == 5);
   CHECK(s.tables[1].block == 12);
   CHECK(s.copies[0].to == 5);

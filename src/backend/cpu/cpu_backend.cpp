@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -239,6 +240,32 @@ void CpuBackend::head_norm(const Tensor& inout, const Tensor& weight, float eps)
   rows(inout.dim(0), inout.elements(), [&](int64_t t) {
     for (float* head = at(inout, t); head < at(inout, t) + inout.dim(1); head += width)
       rows_.rms_norm(head, head, nullptr, weight.as<float>(), width, eps);
+  });
+}
+
+void CpuBackend::rotations(const Tensor& out, const Tensor& positions, const Tensor& lengths,
+                           const LengthRotation& rule) {
+  const int64_t n = out.dim(0), half = out.dim(1) / 2;
+  check(is_matrix(out, DType::kF32, n, 2 * half) && is_vector(positions, DType::kI32, n) &&
+            is_vector(lengths, DType::kI32, n) && is_matrix(rule.frequencies, DType::kF32, 2, half),
+        "rotations: shapes do not fit");
+  rows(n, 32 * n * half, [&](int64_t t) {
+    const int32_t position = positions.as<int32_t>()[t];
+    const int64_t length = std::max<int64_t>(lengths.as<int32_t>()[t], position + 1);
+    const bool beyond = length > rule.original;
+    const float* frequencies = at(rule.frequencies, beyond ? 1 : 0);
+    const float grown =
+        rule.factor * static_cast<float>(length) / static_cast<float>(rule.original) - (rule.factor - 1);
+    const float base = beyond && rule.growth > 0 ? rule.theta * std::pow(grown, rule.growth) : 0;
+    for (int64_t i = 0; i < half; ++i) {
+      const float exponent = static_cast<float>(2 * i) / static_cast<float>(2 * half);
+      const float inverse =
+          base > 0 ? 1.0f / static_cast<float>(std::pow(static_cast<double>(base), static_cast<double>(exponent)))
+                   : frequencies[i];
+      const float angle = static_cast<float>(position) * inverse;
+      at(out, t)[i] = std::cos(angle) * rule.scale;
+      at(out, t)[half + i] = std::sin(angle) * rule.scale;
+    }
   });
 }
 

@@ -51,6 +51,8 @@ class CpuBackend : public Backend {
   void scale(const Tensor& inout, float factor) override;
   void head_norm(const Tensor& inout, const Tensor& weight, float eps) override;
   void soft_cap(const Tensor& inout, float cap) override;
+  void rotations(const Tensor& out, const Tensor& positions, const Tensor& lengths,
+                 const LengthRotation& rule) override;
   void route(const Routing& out, const Tensor& logits, const RouterRule& rule) override;
   void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets) override;
   void combine(const Tensor& out, const Tensor& x, const Routing& routing) override;
