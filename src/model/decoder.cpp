@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "base/error.h"
 
@@ -28,10 +29,41 @@ int64_t read_size(const Config& config, std::initializer_list<const char*> keys,
   return fallback;
 }
 
-void RopeTable::allocate(Backend& backend, int64_t n) {
+void RopeTable::allocate(Backend& backend, int64_t n, int64_t max_rows) {
+  if (config.varies()) {
+    std::vector<float> frequencies = rope_frequencies(config);
+    const auto beyond = rope_frequencies(config, static_cast<int64_t>(config.original) + 1);
+    frequencies.insert(frequencies.end(), beyond.begin(), beyond.end());
+    memory = backend.allocate(frequencies.size() * sizeof(float));
+    backend.copy_in(memory.view(DType::kF32, {2, config.rotary / 2}), frequencies.data());
+    std::vector<int32_t> rows(static_cast<size_t>(max_rows));
+    std::iota(rows.begin(), rows.end(), 0);
+    order = backend.allocate(rows.size() * sizeof(int32_t));
+    backend.copy_in(order.view(DType::kI32, {max_rows}), rows.data());
+    return;
+  }
   positions = n;
   memory = backend.allocate(bytes(n));
   backend.copy_in(view(), rope_table(config, n).data());
+}
+
+void RopeTable::take(Arena& arena, int64_t rows) {
+  if (config.varies()) step = arena.take(DType::kF32, {rows, config.rotary});
+}
+
+RopeView RopeTable::begin(Backend& backend, const BatchView& batch) const {
+  if (!config.varies()) return view();
+  LengthRotation rule;
+  rule.frequencies = memory.view(DType::kF32, {2, config.rotary / 2});
+  rule.original = static_cast<int64_t>(config.original);
+  rule.scale = static_cast<float>(config.scale);
+  if (config.kind == RopeConfig::Kind::kDynamic) {
+    rule.theta = static_cast<float>(config.theta);
+    rule.factor = static_cast<float>(config.factor);
+    rule.growth = static_cast<float>(config.rotary) / static_cast<float>(config.rotary - 2);
+  }
+  backend.rotations(step, batch.positions, batch.lengths, rule);
+  return {step, order.view(DType::kI32, {batch.rows})};
 }
 
 DecoderModel::DecoderModel(LoadContext& context, const DecoderSizes& sizes)
@@ -86,8 +118,9 @@ DecoderModel::Activations DecoderModel::take(Arena& arena, int64_t rows, int64_t
   a.qkv = arena.take(activation_, {rows, q + 2 * kv});
   a.attended = arena.take(activation_, {rows, q});
   arena.release(shared);
-  a.up = arena.take(activation_, {rows, sizes_.ff_products * f});
-  a.ff = sizes_.ff_products == 1 ? a.up : arena.take(activation_, {rows, f});
+  take_ff(arena, rows);
+  if (sizes_.ff_products > 0) a.up = arena.take(activation_, {rows, sizes_.ff_products * f});
+  if (sizes_.ff_products > 0) a.ff = sizes_.ff_products == 1 ? a.up : arena.take(activation_, {rows, f});
   arena.release(shared);
   a.last = arena.take(activation_, {logits, h});
   a.last_norm = arena.take(activation_, {logits, h});
@@ -101,6 +134,7 @@ void DecoderModel::allocate(const RunLimits& limits) {
   if (groups_.last_stage()) head_.measure(groups_, dry, limits.max_logits);
   require_cache_memory(backend_, cache_layout_.groups, limits, dry.peak(), table_bytes(limits.max_context));
 
+  limits_ = limits;
   arena_ = Arena(backend_.allocate(dry.peak()));
   cache_.allocate(backend_, cache_layout_.layer_groups, limits, partition_.kv_heads.padded, sizes_.head_dim,
                   cache_dtype_);
@@ -134,13 +168,16 @@ AttentionShape DecoderModel::attention_shape() const {
 }
 
 void DecoderModel::attend(const Activations& a, const BatchView& batch, size_t layer, AttentionShape shape,
-                          const Tensor& rope) {
+                          const RopeView& rope) {
   const int group = cache_layout_.layer_groups[layer];
   const int64_t q = shape.n_heads * shape.head_dim, kv = shape.n_kv_heads * shape.head_dim;
   const CacheLayer& cache = cache_.layer(layer);
   const Tensor query = a.qkv.columns(0, q);
   shape.window = cache_layout_.groups[static_cast<size_t>(group)].window;
-  backend_.rope_and_cache(query, a.qkv.columns(q, kv), a.qkv.columns(q + kv, kv), rope, batch, group, shape, cache);
+  BatchView rotated = batch;
+  if (rope.rows) rotated.positions = rope.rows;
+  backend_.rope_and_cache(query, a.qkv.columns(q, kv), a.qkv.columns(q + kv, kv), rope.table, rotated, group, shape,
+                          cache);
   backend_.attention(a.attended, query, batch, group, shape, cache);
 }
 

@@ -21,7 +21,7 @@ inline constexpr int64_t kMany = int64_t{1} << 31;  // upper bound of sizes in c
 // A family's config derives from it.
 struct DecoderSizes {
   int64_t vocab = 0, d_model = 0, d_ff = 0, n_layers = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0, max_positions = 0;
-  int64_t ff_products = 1;       // matrices stacked in the MLP's first product: 2 where gate and up are
+  int64_t ff_products = 1;       // matrices stacked in the MLP's first product: 2 where gate and up are, 0: no MLP
   bool tied = false;             // the head is the embedding
   std::vector<int64_t> windows;  // keys that each layer sees, 0: all; empty: all layers see all
 };
@@ -34,15 +34,29 @@ int64_t even_head_dim(const Config& config, const std::string& key, int64_t d_mo
 // The first of these keys that is there.
 int64_t read_size(const Config& config, std::initializer_list<const char*> keys, int64_t fallback, int64_t high);
 
-// Table of cosines and sines on the device, as long as the run's longest sequence.
+// A table of rotations, and which of its rows each row of a step takes: its position's, unless `rows` says otherwise.
+struct RopeView {
+  RopeView(const Tensor& table = {}, const Tensor& rows = {}) : table(table), rows(rows) {}
+  Tensor table;  // f32 [.., rotary]; empty: nothing is rotated
+  Tensor rows;   // i32 [T], or empty
+};
+
+// Table of cosines and sines on the device, as long as the run's longest sequence; where the rotation varies with the
+// length of the sequence, only its frequencies, from which every step makes the rows that it needs.
 struct RopeTable {
   RopeConfig config;
-  Buffer memory;  // f32 [positions, rotary]
+  Buffer memory;  // f32 [positions, rotary], or [2, rotary / 2]
+  Buffer order;   // i32 [max rows]: 0, 1, 2, ...; where it varies
+  Tensor step;    // f32 [T, rotary], where it varies
   int64_t positions = 0;
 
   size_t bytes(int64_t n) const { return static_cast<size_t>(n * config.rotary) * sizeof(float); }
-  void allocate(Backend& backend, int64_t n);
+  // `max_rows` of a step are needed where the rotation varies.
+  void allocate(Backend& backend, int64_t n, int64_t max_rows = 0);
   Tensor view() const { return memory.view(DType::kF32, {positions, config.rotary}); }
+  // Scratch of a step, then what it rotates by.
+  void take(Arena& arena, int64_t rows);
+  RopeView begin(Backend& backend, const BatchView& batch) const;
 };
 
 class DecoderModel : public Model {
@@ -75,6 +89,7 @@ class DecoderModel : public Model {
 
   // Memory beyond Activations and the cache, where a family needs it.
   virtual void take_more(Arena&, int64_t /*rows*/, int64_t /*logits*/) {}  // scratch; called in every step too
+  virtual void take_ff(Arena&, int64_t /*rows*/) {}  // likewise, beside up and ff; attention uses the same memory
   virtual size_t table_bytes(int64_t /*positions*/) const { return 0; }
   virtual void allocate_tables(int64_t /*positions*/) {}
 
@@ -86,7 +101,7 @@ class DecoderModel : public Model {
   AttentionShape attention_shape() const;             // of this rank, scale 1 / sqrt(head_dim)
   // Rotates q and k of a.qkv (an empty table: not), caches k and v, and attends: a.qkv -> a.attended.
   void attend(const Activations& a, const BatchView& batch, size_t layer, AttentionShape shape,
-              const Tensor& rope = {});
+              const RopeView& rope = {});
   void reduce(const Tensor& x) const { sluice::reduce(groups_, x); }
   // Completes x and passes it on, or gathers a.last on the last stage; false where there are no logits to compute, and
   // forward() returns no_logits().
@@ -106,6 +121,7 @@ class DecoderModel : public Model {
   VocabLinear head_;
   KvCache cache_;
   Arena arena_;
+  RunLimits limits_;  // since allocate()
 
  private:
   Activations take(Arena& arena, int64_t rows, int64_t logits);

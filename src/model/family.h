@@ -22,7 +22,8 @@ struct LoadContext {
   Groups& groups;  // outlives the model
   StoredAs dtype;  // of stored weights
   StagingOptions staging;
-  ModelInfo info;  // as described; load() completes this rank's bytes
+  ModelInfo info;                // as described; load() completes this rank's bytes
+  std::string experts = "auto";  // as in ModelSource
 };
 
 // The tensors that serve as token embedding and as head. As transformers 5: where a file that claims to be tied holds
@@ -32,6 +33,9 @@ struct TiedNames {
   bool tied = false;
 };
 TiedNames resolve_tie(const LoadContext& context, const std::string& embed, const std::string& head, bool claimed);
+
+// Throws Error where the backend lacks one of them.
+void require_features(const LoadContext& context, std::initializer_list<Feature> features);
 
 // Warns of tensors that the table does not ask for, except names that end in one of `ignored`.
 void warn_unused(const LoadContext& context, const std::vector<TensorSpec>& table,

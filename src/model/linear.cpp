@@ -68,7 +68,7 @@ void VocabLinear::measure(const Groups& groups, Arena& arena, int64_t rows) cons
 Tensor VocabLinear::operator()(Backend& backend, const Groups& groups, Arena& arena, const Tensor& x) const {
   const int64_t n = x.dim(0), local = weight->rows();
   const LogitsMemory memory = take_logits(groups, arena, n, vocab, local);
-  backend.linear(memory.local, x, *weight, {});
+  backend.linear(memory.local, x, *weight, with_bias(bias));
   if (groups.tp_size() == 1) return memory.whole;
   groups.tp->all_gather(memory.gathered, memory.local);
   const Tensor rows = all_rows.view(DType::kI32, {n});

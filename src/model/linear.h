@@ -49,6 +49,7 @@ struct VocabEmbedding {
 // Head, split over the vocabulary. Padding rows are dropped when the shares are put together.
 struct VocabLinear {
   std::unique_ptr<Weight> weight;  // [local vocab, width]
+  Buffer bias;                     // f32 [local vocab], or empty
   int64_t vocab = 0;               // of the whole model
   Buffer all_rows;                 // i32 [max rows]: 0, 1, 2, ...
 

@@ -137,6 +137,9 @@ std::unique_ptr<Model> load_model(const ModelSource& source, Backend& backend, G
   LoadContext context{config, file, backend, groups, dtype, {}, describe(source, config, family, dtype)};
   context.staging.threads = static_cast<int>(source.load_threads);
   context.staging.quiet = source.quiet;
+  if (source.experts != "auto" && source.experts != "split" && source.experts != "spread")
+    throw Error(fmt::format("--experts is {}, expected auto, split or spread", source.experts));
+  context.experts = source.experts;
   return family.load(context);
 }
 

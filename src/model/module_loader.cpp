@@ -51,6 +51,12 @@ void ModuleLoader::row(const char* name, RowLinear& to) {
   if (context_.groups.tp_rank() == 0 && loader_.lists(bias.front())) loader_.vector(bias, to.bias);
 }
 
+void ModuleLoader::expert(std::initializer_list<const char*> names, std::unique_ptr<Weight>& to, int64_t used,
+                          int64_t experts) {
+  loader_.matrix(full(names, ".weight"), to);
+  experts_.push_back({&to, used, experts});
+}
+
 void ModuleLoader::embedding(const std::string& name, VocabEmbedding& to) {
   loader_.table(name, to.table);
   to.dtype = context_.dtype;
@@ -62,6 +68,8 @@ void ModuleLoader::embedding(const std::string& name, VocabEmbedding& to) {
 void ModuleLoader::head(const std::string& name, VocabLinear& to) {
   matrix({&name, 1}, to.weight);
   to.vocab = spec_of(table_, name).shape[0];
+  const std::string bias = name.substr(0, name.rfind('.')) + ".bias";
+  if (loader_.lists(bias)) loader_.vector({&bias, 1}, to.bias);
 }
 
 void ModuleLoader::table(const std::string& name, Buffer& to) { loader_.table(name, to); }
@@ -78,6 +86,10 @@ void ModuleLoader::run(ModelInfo& info) {
   info.weight_bytes = loader_.weight_bytes();
   info.read_bytes = 0;
   for (const std::unique_ptr<Weight>* product : products_) info.read_bytes += (*product)->bytes();
+  double used = 0;
+  for (const Expert& e : experts_)
+    used += static_cast<double>((*e.weight)->bytes()) * static_cast<double>(e.used) / static_cast<double>(e.experts);
+  info.read_bytes += static_cast<size_t>(used);
 }
 
 }  // namespace sluice

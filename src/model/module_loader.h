@@ -26,6 +26,8 @@ class ModuleLoader {
   void norm(const std::string& name, Norm& to, NormKind kind, float eps, float offset = 0);  // added to the weights
   void column(std::initializer_list<const char*> names, ColumnLinear& to);
   void row(const char* name, RowLinear& to);
+  // One of `experts`, of which a decode step reads `used`.
+  void expert(std::initializer_list<const char*> names, std::unique_ptr<Weight>& to, int64_t used, int64_t experts);
   // Whole names, without the prefix.
   void embedding(const std::string& name, VocabEmbedding& to);
   void head(const std::string& name, VocabLinear& to);
@@ -51,6 +53,11 @@ class ModuleLoader {
     float factor, offset;
   };
   std::vector<Change> changes_;
+  struct Expert {
+    std::unique_ptr<Weight>* weight;
+    int64_t used, experts;
+  };
+  std::vector<Expert> experts_;
 };
 
 }  // namespace sluice

@@ -59,9 +59,10 @@ void read_longrope(const Config& whole, const Config& section, const RopeDefault
   double factor = section.number("factor", 1.0);
   // The ratio of the two lengths, where the config names both, goes before a factor.
   const Config& origin = whole.has("original_max_position_embeddings") ? whole : section;
-  if (origin.has("original_max_position_embeddings")) {
-    factor = out.original / origin.number("original_max_position_embeddings");
-    out.original = origin.number("original_max_position_embeddings");
+  if (origin.has("original_max_position_embeddings") || defaults.original > 0) {
+    const double original = origin.number("original_max_position_embeddings", defaults.original);
+    factor = out.original / original;
+    out.original = original;
   }
   if (!(out.original > 1)) origin.refuse("original_max_position_embeddings", "a number above 1");
   out.scale = section.number("attention_factor",

@@ -37,6 +37,7 @@ struct RopeDefaults {
   int64_t max_positions = 0;      // of absent max_position_embeddings
   double share = 1.0;             // of a head that is rotated
   bool yarn_is_longrope = false;  // Phi-3's older name
+  double original = 0;            // of absent original_max_position_embeddings; 0: none
 };
 
 // The rotated elements of a head by partial_rotary_factor, which rope_parameters may hold.

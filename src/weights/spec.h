@@ -62,6 +62,8 @@ struct Partition {
   Range d_ff, vocab;      // in elements
   int64_t head_dim = 0;
 
+  int tp_rank = 0, tp_size = 1;
+
   Range of(Split split, int64_t whole) const;  // in elements of a dimension of length `whole`
 };
 

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/mixture.h"
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+
+namespace sluice {
+namespace {
+constexpr int64_t kNarrow = 128;  // elements of F: shares below leave products short of work
+
+// Whole experts of a rank.
+struct Held {
+  int64_t first, count;
+};
+Held held(const MixtureConfig& config, bool spread, const Groups& groups) {
+  if (!spread) return {0, config.experts};
+  const int64_t each = (config.experts + groups.tp_size() - 1) / groups.tp_size();
+  const int64_t first = std::min(config.experts, groups.tp_rank() * each);
+  return {first, std::min(each, config.experts - first)};
+}
+std::string expert_name(int64_t expert, const char* part) { return fmt::format("mlp.experts.{}.{}", expert, part); }
+}  // namespace
+
+void list_mixture(TensorTable& table, const MixtureConfig& config, int64_t d_model, bool spread, bool mixtral) {
+  const auto stored = [&](std::string name) {
+    Stored out;
+    if (mixtral) out.name = std::move(name);
+    return out;
+  };
+  const Dim h{d_model}, f{config.d_ff, spread ? Split::kWhole : Split::kFeedForward};
+  table.linear("mlp.gate", {config.experts}, h, false, stored("block_sparse_moe.gate"));
+  for (int64_t e = 0; e < config.experts; ++e) {
+    const auto file = [&](const char* part) { return stored(fmt::format("block_sparse_moe.experts.{}.{}", e, part)); };
+    table.linear(expert_name(e, "gate_proj"), f, h, false, file("w1"));
+    table.linear(expert_name(e, "up_proj"), f, h, false, file("w3"));
+    table.linear(expert_name(e, "down_proj"), h, f, false, file("w2"));
+  }
+  if (config.shared_d_ff == 0) return;
+  const Dim shared{config.shared_d_ff, Split::kFeedForward};
+  table.linear("mlp.shared_expert.gate_proj", shared, h);
+  table.linear("mlp.shared_expert.up_proj", shared, h);
+  table.linear("mlp.shared_expert.down_proj", h, shared);
+  table.linear("mlp.shared_expert_gate", {1}, h);
+}
+
+bool spread_experts(const LoadContext& context, const MixtureConfig& config) {
+  const int64_t tp = context.groups.tp_size();
+  if (context.experts == "auto") return tp > 1 && (config.d_ff % tp != 0 || config.d_ff / tp < kNarrow);
+  return context.experts == "spread";
+}
+
+void Mixture::load(ModuleLoader& load, const MixtureConfig& config, bool spread, const Groups& groups) {
+  const Held mine = held(config, spread, groups);
+  first_ = mine.first;
+  gate_up_.resize(static_cast<size_t>(mine.count));
+  down_.resize(static_cast<size_t>(mine.count));
+  load.column({"mlp.gate"}, router_);
+  for (int64_t i = 0; i < mine.count; ++i) {
+    const std::string gate = expert_name(first_ + i, "gate_proj"), up = expert_name(first_ + i, "up_proj");
+    load.expert({gate.c_str(), up.c_str()}, gate_up_[static_cast<size_t>(i)].weight, config.top_k, config.experts);
+    const std::string down = expert_name(first_ + i, "down_proj");
+    load.expert({down.c_str()}, down_[static_cast<size_t>(i)].weight, config.top_k, config.experts);
+  }
+  const auto share = [&](int64_t whole) {
+    return Partition({1, 1, 1, whole, 1}, groups.tp_rank(), groups.tp_size()).d_ff.padded;
+  };
+  width_ = spread ? config.d_ff : share(config.d_ff);
+  if (config.shared_d_ff == 0) return;
+  shared_width_ = share(config.shared_d_ff);
+  load.column({"mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj"}, shared_gate_up_);
+  load.row("mlp.shared_expert.down_proj", shared_down_);
+  load.column({"mlp.shared_expert_gate"}, shared_gate_);
+}
+
+void Mixture::finish(Backend& backend) {
+  std::vector<std::unique_ptr<Weight>> gate_up, down;
+  for (ColumnLinear& linear : gate_up_) gate_up.push_back(std::move(linear.weight));
+  for (RowLinear& linear : down_) down.push_back(std::move(linear.weight));
+  gate_up_group_ = backend.group(std::move(gate_up));
+  down_group_ = backend.group(std::move(down));
+  gate_up_.clear();
+  down_.clear();
+}
+
+Mixture::Scratch Mixture::take(Arena& arena, DType activation, const MixtureConfig& config, int64_t rows,
+                               int64_t d_model) const {
+  const int64_t places = rows * config.top_k;
+  Scratch out;
+  out.routing.first_expert = first_;
+  out.routing.offsets = arena.take(DType::kI32, {gate_up_group_->size() + 1});
+  out.routing.rows = arena.take(DType::kI32, {places});
+  out.routing.places = arena.take(DType::kI32, {rows, config.top_k});
+  out.routing.weights = arena.take(DType::kF32, {rows, config.top_k});
+  out.logits = arena.take(DType::kF32, {rows, config.experts});
+  const size_t mark = arena.mark();
+  out.sorted = arena.take(activation, {places, d_model});
+  out.up = arena.take(activation, {places, 2 * width_});
+  out.ff = arena.take(activation, {places, width_});
+  if (config.shared_d_ff == 0) return out;
+  arena.release(mark);  // the shared expert comes after the others
+  out.shared_gate = arena.take(activation, {rows, 1});
+  out.shared_up = arena.take(activation, {rows, 2 * shared_width_});
+  out.shared_ff = arena.take(activation, {rows, shared_width_});
+  out.shared_out = arena.take(activation, {rows, d_model});
+  return out;
+}
+
+void Mixture::operator()(Backend& backend, const Groups& groups, const Tensor& out, const Tensor& h,
+                         const Scratch& scratch, const MixtureConfig& config, Activation activation) const {
+  router_(backend, scratch.logits, h);
+  backend.route(scratch.routing, scratch.logits, {config.top_k, config.renormalise});
+  backend.gather_rows(scratch.sorted, h, scratch.routing.rows);
+  backend.grouped_gemm(scratch.up, scratch.sorted, *gate_up_group_, scratch.routing.offsets);
+  backend.gated_activation(scratch.ff, scratch.up, activation);
+  backend.grouped_gemm(scratch.sorted, scratch.ff, *down_group_, scratch.routing.offsets);
+  backend.combine(out, scratch.sorted, scratch.routing);
+  if (config.shared_d_ff == 0) return;
+  shared_gate_(backend, scratch.shared_gate, h);
+  shared_gate_up_(backend, scratch.shared_up, h);
+  backend.gated_activation(scratch.shared_ff, scratch.shared_up, activation);
+  shared_down_(backend, groups, scratch.shared_out, scratch.shared_ff);
+  backend.add_gated(out, scratch.shared_out, scratch.shared_gate);
+}
+
+}  // namespace sluice
