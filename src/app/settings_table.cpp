@@ -23,6 +23,7 @@ const std::vector<SettingRow>& settings_table() {
       {Topic::kRun, {"formation-timeout", {"SLUICE_FORMATION_TIMEOUT"}, "60", "Seconds until missing ranks are named and the start fails."}},
       {Topic::kRun, {"threads", {"SLUICE_THREADS"}, "0", "Compute threads of a rank; 0: its CPUs, shared evenly by the ranks of the host."}},
       {Topic::kRun, {"cpu-isa", {"SLUICE_CPU_ISA"}, "auto", "Widest CPU instructions to use: auto or avx2."}},
+      {Topic::kRun, {"experts", {"SLUICE_EXPERTS"}, "auto", "Experts over tensor-parallel ranks: split, spread whole, or auto: spread where shares would be narrow."}},
       {Topic::kRun, {"load-threads", {"SLUICE_LOAD_THREADS"}, "4", "Threads that read the checkpoint."}},
       {Topic::kRun, {"max-batch-size", {"SLUICE_MAX_BATCH_SIZE", "MAX_BATCH_SIZE"}, "64", "Sequences that run at once."}},
       {Topic::kRun, {"max-batch-prefill-tokens", {"SLUICE_MAX_BATCH_PREFILL_TOKENS", "MAX_BATCH_PREFILL_TOKENS"}, "512", "Token budget of one step, prefill and decode together."}},

@@ -148,6 +148,7 @@ std::unique_ptr<Executor> World::make_executor() {
   }
   ModelSource source = model_.source;
   source.load_threads = settings_.integer("load-threads", 1, 64);
+  source.experts = settings_.text("experts");
   source.quiet = !leader();
   Groups groups;
   if (!device_.cuda)

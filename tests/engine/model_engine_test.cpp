@@ -182,7 +182,7 @@ std::vector<GenerateRequest> sampled_requests(const Golden& golden) {
 }  // namespace
 
 TEST_CASE("greedy tokens equal the reference's, whatever the step size and the cache") {
-  for (const char* name : {"llama2_gqa", "mistral_window", "llama31_rope", "qwen2", "odd_counts"}) {
+  for (const char* name : {"llama2_gqa", "mistral_window", "llama31_rope", "qwen2", "odd_counts", "phi3/crossing"}) {
     CAPTURE(name);
     const Golden golden = read_golden(name);
     const std::vector<GenerateRequest> requests = greedy_requests(golden);
@@ -227,34 +227,37 @@ TEST_CASE("a prompt that was seen before is found in the cache") {
 }
 
 TEST_CASE("seeded samples depend neither on the batch nor on preemption") {
-  const Golden golden = read_golden("llama2_gqa");
-  const std::vector<GenerateRequest> requests = sampled_requests(golden);
-  std::vector<std::shared_ptr<RecordingSink>> alone;
-  for (const GenerateRequest& r : requests) alone.push_back(run(golden, {r}, {}).sinks[0]);
-  CHECK(tokens_of(*alone[4], 0) != tokens_of(*alone[4], 1));
-  const auto compare = [&](const Setup& setup) {
-    Outcome outcome = run(golden, requests, setup);
-    for (size_t i = 0; i < requests.size(); ++i)
-      for (int32_t c = 0; c < requests[i].n; ++c) {
-        const auto &a = alone[i]->choices[c].pieces, &b = outcome.sinks[i]->choices[c].pieces;
-        REQUIRE(a.size() == b.size());
-        for (size_t k = 0; k < a.size(); ++k) {
-          CHECK(a[k].token.id == b[k].token.id);
-          CHECK(a[k].token.logprob == b[k].token.logprob);  // to the bit
-          REQUIRE(b[k].token.top.size() == 2);
-          CHECK(a[k].token.top[1].logprob == b[k].token.top[1].logprob);
+  for (const char* name : {"llama2_gqa", "qwen3/moe", "rope_dynamic_long"}) {
+    CAPTURE(name);
+    const Golden golden = read_golden(name);
+    const std::vector<GenerateRequest> requests = sampled_requests(golden);
+    std::vector<std::shared_ptr<RecordingSink>> alone;
+    for (const GenerateRequest& r : requests) alone.push_back(run(golden, {r}, {}).sinks[0]);
+    CHECK(tokens_of(*alone[4], 0) != tokens_of(*alone[4], 1));
+    const auto compare = [&](const Setup& setup) {
+      Outcome outcome = run(golden, requests, setup);
+      for (size_t i = 0; i < requests.size(); ++i)
+        for (int32_t c = 0; c < requests[i].n; ++c) {
+          const auto &a = alone[i]->choices[c].pieces, &b = outcome.sinks[i]->choices[c].pieces;
+          REQUIRE(a.size() == b.size());
+          for (size_t k = 0; k < a.size(); ++k) {
+            CHECK(a[k].token.id == b[k].token.id);
+            CHECK(a[k].token.logprob == b[k].token.logprob);  // to the bit
+            REQUIRE(b[k].token.top.size() == 2);
+            CHECK(a[k].token.top[1].logprob == b[k].token.top[1].logprob);
+          }
         }
-      }
-    return outcome.stats;
-  };
-  Setup setup;
-  setup.token_budget = 9;
-  compare(setup);
-  setup.token_budget = 512;
-  setup.prefix_cache = false;
-  compare(setup);
-  setup.cache_tokens = 88;
-  CHECK(compare(setup).preemptions > 0);
+      return outcome.stats;
+    };
+    Setup setup;
+    setup.token_budget = 9;
+    compare(setup);
+    setup.token_budget = 512;
+    setup.prefix_cache = false;
+    compare(setup);
+    setup.cache_tokens = 88;
+    CHECK(compare(setup).preemptions > 0);
+  }
 }
 
 TEST_CASE("prompt log probabilities are those of the logits") {

@@ -84,6 +84,7 @@ TEST_CASE("A prompt in chunks or token by token has the same bits as in one step
     for (const size_t chunk : {size_t{1}, size_t{7}, size_t{16}, size_t{33}}) {
       const auto again = test::load_golden(golden, "auto", *backend, groups);
       ModelRunner runner(*again, *backend, golden.encoder);
+      runner.announce(2, golden.prompt.size());
       std::vector<float> logits;
       for (size_t at = 0; at < golden.prompt.size(); at += chunk)
         append(logits, runner.step({{2, slice(golden.prompt, at, at + chunk)}}));
@@ -94,7 +95,8 @@ TEST_CASE("A prompt in chunks or token by token has the same bits as in one step
 }
 
 TEST_CASE("A sequence has the same bits whatever else is in the batch and however it is padded") {
-  for (const std::string name : {"llama2_gqa", "mistral_window", "bf16", "f16", "qwen2", "gpt2/plain"}) {
+  for (const std::string name : {"llama2_gqa", "mistral_window", "bf16", "f16", "qwen2", "gpt2/plain", "mixtral/plain",
+                                 "qwen3/moe_mixed", "gemma/gemma2", "gemma/gemma3", "phi3/long", "phi/phi2"}) {
     CAPTURE(name);
     const Golden golden = test::read_golden(name);
     const auto backend = test::cpu_backend();
@@ -109,6 +111,7 @@ TEST_CASE("A sequence has the same bits whatever else is in the batch and howeve
     }
     const auto again = test::load_golden(golden, "auto", *backend, groups);
     ModelRunner runner(*again, *backend);
+    runner.announce(0, n);
     // A decoding sequence, this prompt in two parts, and another prompt, together.
     runner.step({{3, slice(golden.prompt, 5, 17)}});
     const std::vector<float> a =

@@ -43,10 +43,30 @@ TEST_CASE("Split over tp and pp ranks the logits are the reference's and greedy 
 }
 
 TEST_CASE("A pipeline gives the same bits as one rank") {
-  for (const std::string name : {"llama2_gqa", "mistral_window", "bf16", "gpt2/inverse_layer"}) {
+  for (const std::string name :
+       {"llama2_gqa", "mistral_window", "bf16", "gpt2/inverse_layer", "qwen3/moe", "gemma/gemma3", "phi3/crossing"}) {
     const Golden golden = test::read_golden(name);
     const Outcome one = run_parallel(golden, 1, 1, "auto")[0];
     CHECK(run_parallel(golden, 1, 2, "auto")[1].logits == one.logits);
+  }
+}
+
+TEST_CASE("Experts split over ranks or spread over them give the reference's logits and tokens") {
+  for (const std::string name : {"mixtral/plain", "mixtral/odd_window", "qwen3/moe_mixed", "qwen3/qwen2_moe"}) {
+    const Golden golden = test::read_golden(name);
+    for (const std::string experts : {"split", "spread"}) {
+      for (const auto& pair : {std::pair{2, 1}, std::pair{3, 1}, std::pair{4, 1}, std::pair{8, 1}, std::pair{2, 2}}) {
+        CAPTURE(name);
+        CAPTURE(experts);
+        CAPTURE(pair.first);
+        const auto outcomes = test::run_ranks(golden, pair.first, pair.second, "float32", test::cpu_backend, experts);
+        const double difference = test::max_difference(outcomes.back().logits, golden.logits);
+        CAPTURE(difference);
+        CHECK(difference <= 1e-4);
+        CHECK(outcomes.back().greedy == golden.greedy);
+        CHECK(outcomes.back().logits == outcomes[outcomes.size() - static_cast<size_t>(pair.first)].logits);
+      }
+    }
   }
 }
 

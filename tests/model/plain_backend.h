@@ -96,7 +96,9 @@ class PlainBackend : public StoringBackend {
             const float* k = cell(cache.k, slot(key), kv);
             float dot = 0.0f;
             for (int64_t i = 0; i < hd; ++i) dot += query[i] * k[i];
-            scores.push_back(dot * shape.scale + bias(shape, h, key, position));
+            dot *= shape.scale;
+            if (shape.soft_cap > 0) dot = shape.soft_cap * std::tanh(dot / shape.soft_cap);
+            scores.push_back(dot + bias(shape, h, key, position));
           }
           const float top = *std::max_element(scores.begin(), scores.end());
           float sum = 0.0f;
@@ -133,6 +135,106 @@ class PlainBackend : public StoringBackend {
   void gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override {
     for (int64_t t = 0; t < out.dim(0); ++t)
       std::copy_n(static_cast<const float*>(x.row(rows.as<int32_t>()[t])), out.dim(1), static_cast<float*>(out.row(t)));
+  }
+  bool computes(Feature) const override { return true; }
+  void scale(const Tensor& inout, float factor) override {
+    for (int64_t t = 0; t < inout.dim(0); ++t) {
+      for (int64_t i = 0; i < inout.dim(1); ++i) static_cast<float*>(inout.row(t))[i] *= factor;
+    }
+  }
+  void soft_cap(const Tensor& inout, float cap) override {
+    for (int64_t t = 0; t < inout.dim(0); ++t) {
+      for (int64_t i = 0; i < inout.dim(1); ++i) {
+        float& v = static_cast<float*>(inout.row(t))[i];
+        v = cap * std::tanh(v / cap);
+      }
+    }
+  }
+  void head_norm(const Tensor& inout, const Tensor& weight, float eps) override {
+    const int64_t width = weight.dim(0);
+    for (int64_t t = 0; t < inout.dim(0); ++t) {
+      for (int64_t h = 0; h < inout.dim(1) / width; ++h) {
+        const Tensor head(static_cast<float*>(inout.row(t)) + h * width, DType::kF32, {1, width});
+        rms_norm(head, head, {}, weight, eps);
+      }
+    }
+  }
+  void rotations(const Tensor& out, const Tensor& positions, const Tensor& lengths,
+                 const LengthRotation& rule) override {
+    const int64_t half = out.dim(1) / 2;
+    for (int64_t t = 0; t < out.dim(0); ++t) {
+      const int64_t p = positions.as<int32_t>()[t], n = std::max<int64_t>(lengths.as<int32_t>()[t], p + 1);
+      const bool beyond = n > rule.original;
+      const double grown =
+          static_cast<double>(rule.factor) * static_cast<double>(n) / static_cast<double>(rule.original) -
+          (static_cast<double>(rule.factor) - 1);
+      for (int64_t i = 0; i < half; ++i) {
+        double inverse = static_cast<double>(static_cast<const float*>(rule.frequencies.row(beyond ? 1 : 0))[i]);
+        if (beyond && rule.growth > 0)
+          inverse = std::pow(static_cast<double>(rule.theta) * std::pow(grown, static_cast<double>(rule.growth)),
+                             -static_cast<double>(i) / static_cast<double>(half));
+        float* row = static_cast<float*>(out.row(t));
+        row[i] = static_cast<float>(std::cos(static_cast<double>(p) * inverse)) * rule.scale;
+        row[half + i] = static_cast<float>(std::sin(static_cast<double>(p) * inverse)) * rule.scale;
+      }
+    }
+  }
+  void route(const Routing& out, const Tensor& logits, const RouterRule& rule) override {
+    const int64_t n = logits.dim(0), experts = logits.dim(1), local = out.offsets.dim(0) - 1;
+    std::vector<std::vector<int32_t>> chosen;
+    for (int64_t t = 0; t < n; ++t) {
+      const float* row = static_cast<const float*>(logits.row(t));
+      std::vector<int32_t> order;
+      for (int64_t e = 0; e < experts; ++e) order.push_back(static_cast<int32_t>(e));
+      std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return row[a] > row[b]; });
+      double all = 0;
+      for (int64_t e = 0; e < (rule.renormalise ? rule.top_k : experts); ++e)
+        all += std::exp(static_cast<double>(row[order[static_cast<size_t>(e)]]));
+      order.resize(static_cast<size_t>(rule.top_k));
+      std::sort(order.begin(), order.end());
+      for (size_t j = 0; j < order.size(); ++j)
+        static_cast<float*>(out.weights.row(t))[j] =
+            static_cast<float>(std::exp(static_cast<double>(row[order[j]])) / all);
+      chosen.push_back(order);
+    }
+    int32_t place = 0;
+    for (int64_t i = 0; i < n * rule.top_k; ++i) out.places.as<int32_t>()[i] = -1, out.rows.as<int32_t>()[i] = 0;
+    for (int64_t e = 0; e < local; ++e) {
+      out.offsets.as<int32_t>()[e] = place;
+      for (int64_t t = 0; t < n; ++t) {
+        for (int64_t j = 0; j < rule.top_k; ++j) {
+          if (chosen[static_cast<size_t>(t)][static_cast<size_t>(j)] != out.first_expert + e) continue;
+          static_cast<int32_t*>(out.places.row(t))[j] = place;
+          out.rows.as<int32_t>()[place++] = static_cast<int32_t>(t);
+        }
+      }
+    }
+    out.offsets.as<int32_t>()[local] = place;
+  }
+  void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets) override {
+    for (int64_t e = 0; e < experts.size(); ++e) {
+      const int64_t first = offsets.as<int32_t>()[e], rows = offsets.as<int32_t>()[e + 1] - first;
+      if (rows > 0) linear(out.rows(first, rows), x.rows(first, rows), experts.member(e), {});
+    }
+  }
+  void combine(const Tensor& out, const Tensor& x, const Routing& routing) override {
+    for (int64_t t = 0; t < out.dim(0); ++t) {
+      float* row = static_cast<float*>(out.row(t));
+      std::fill_n(row, out.dim(1), 0.0f);
+      for (int64_t j = 0; j < routing.places.dim(1); ++j) {
+        const int32_t place = static_cast<const int32_t*>(routing.places.row(t))[j];
+        const float weight = static_cast<const float*>(routing.weights.row(t))[j];
+        for (int64_t i = 0; place >= 0 && i < out.dim(1); ++i)
+          row[i] += weight * static_cast<const float*>(x.row(place))[i];
+      }
+    }
+  }
+  void add_gated(const Tensor& out, const Tensor& x, const Tensor& gate) override {
+    for (int64_t t = 0; t < out.dim(0); ++t) {
+      const float share = 1.0f / (1.0f + std::exp(-*static_cast<const float*>(gate.row(t))));
+      for (int64_t i = 0; i < out.dim(1); ++i)
+        static_cast<float*>(out.row(t))[i] += share * static_cast<const float*>(x.row(t))[i];
+    }
   }
   void copy_blocks(const Tensor& cache, const Tensor& pairs) override {
     const size_t bytes = static_cast<size_t>(cache.row_elements()) * dtype_bytes(cache.dtype);

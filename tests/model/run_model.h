@@ -36,6 +36,8 @@ class ModelRunner {
       : model_(model),
         backend_(backend),
         lengths_(kMaxSeqs, 0),
+        begun_(kMaxSeqs, 0),
+        history_(kMaxSeqs),
         encoder_(std::move(encoder)),
         encoded_(kMaxSeqs, encoder_.empty()) {
     RunLimits limits;
@@ -53,17 +55,29 @@ class ModelRunner {
     return static_cast<int32_t>((kBlocksPerSequence - 1 - index) * kMaxSeqs + sequence);
   }
 
+  // The sequence's first rows, in whatever chunks, are the beginning of so many tokens.
+  void announce(int64_t sequence, size_t tokens) {
+    begun_[static_cast<size_t>(sequence)] = static_cast<int32_t>(tokens);
+  }
+
   // One step; logits of every row [rows, vocab] on the last stage, empty elsewhere. `padding` rows and one padding
   // sequence fill the bucket.
   std::vector<float> step(const std::vector<Chunk>& chunks, int64_t padding = 0) {
+    for (const Chunk& chunk : chunks) {
+      if (const std::vector<float> again = begin_again(chunk); !again.empty()) return again;
+    }
     buffers_.clear();
     for (const Chunk& chunk : chunks) encode(chunk.sequence);
-    std::vector<int32_t> tokens, positions, slots, first_row{0}, context, table, wanted;
+    std::vector<int32_t> lengths, tokens, positions, slots, first_row{0}, context, table, wanted;
     for (const Chunk& chunk : chunks) {
       int64_t& length = lengths_[static_cast<size_t>(chunk.sequence)];
+      int32_t& begun = begun_[static_cast<size_t>(chunk.sequence)];
+      if (length == 0) begun = std::max(begun, static_cast<int32_t>(chunk.tokens.size()));
       for (const int32_t token : chunk.tokens) {
         check(length < kMaxContext, "the sequence fits the runner");
         wanted.push_back(static_cast<int32_t>(tokens.size()));
+        history_[static_cast<size_t>(chunk.sequence)].push_back(token);
+        lengths.push_back(begun);
         tokens.push_back(token);
         positions.push_back(static_cast<int32_t>(length));
         slots.push_back(
@@ -78,6 +92,7 @@ class ModelRunner {
     if (padding > 0) {
       tokens.resize(static_cast<size_t>(rows + padding), 0);
       positions.resize(tokens.size(), 0);
+      lengths.resize(tokens.size(), 0);
       slots.resize(tokens.size(), -1);
       first_row.push_back(static_cast<int32_t>(rows));
       context.push_back(0);
@@ -93,6 +108,7 @@ class ModelRunner {
     batch.first_row = upload(first_row);
     batch.context = upload(context);
     batch.logits_rows = upload(wanted);
+    batch.lengths = upload(lengths);
     for (size_t g = 0; g < model_.cache_groups().size(); ++g) {
       const bool fixed = model_.cache_groups()[g].growth == CacheGroupSpec::Growth::kFixed;
       batch.cache[g].slots = upload(fixed ? std::vector<int32_t>(slots.size(), -1) : slots);
@@ -119,9 +135,28 @@ class ModelRunner {
       model_.copy_blocks(static_cast<int>(g), upload(pairs).reshaped({kBlocksPerSequence, 2}));
     lengths_[static_cast<size_t>(to)] = lengths_[static_cast<size_t>(from)];
     encoded_[static_cast<size_t>(to)] = encoded_[static_cast<size_t>(from)];
+    begun_[static_cast<size_t>(to)] = begun_[static_cast<size_t>(from)];
+    history_[static_cast<size_t>(to)] = history_[static_cast<size_t>(from)];
   }
 
  private:
+  // A token with which the sequence grows beyond what the model rotates alike: as the scheduler does, all its tokens
+  // are computed again. The logits of the last; empty where that does not apply.
+  std::vector<float> begin_again(const Chunk& chunk) {
+    const auto sequence = static_cast<size_t>(chunk.sequence);
+    const int64_t beyond = model_.info().varies_beyond;
+    if (!model_.info().recomputes || begun_[sequence] > beyond || lengths_[sequence] == 0) return {};
+    if (lengths_[sequence] + static_cast<int64_t>(chunk.tokens.size()) <= beyond) return {};
+    check(chunk.tokens.size() == 1, "tokens come one by one where they cross the original context");
+    std::vector<int32_t> all = std::move(history_[sequence]);
+    all.push_back(chunk.tokens[0]);
+    history_[sequence].clear();
+    lengths_[sequence] = begun_[sequence] = 0;
+    const std::vector<float> logits = step({{chunk.sequence, all}});
+    if (logits.empty()) return {0.0f};
+    return {logits.end() - model_.info().vocab, logits.end()};
+  }
+
   // The sequence's encoder prompt as a step of its own, unless it had one.
   void encode(int64_t sequence) {
     if (encoded_[static_cast<size_t>(sequence)]) return;
@@ -157,6 +192,8 @@ class ModelRunner {
   Model& model_;
   Backend& backend_;
   std::vector<int64_t> lengths_;
+  std::vector<int32_t> begun_;  // tokens that each sequence was begun with
+  std::vector<std::vector<int32_t>> history_;
   std::vector<int32_t> encoder_;
   std::vector<bool> encoded_;  // [kMaxSeqs]
   std::vector<Buffer> buffers_;
@@ -174,14 +211,12 @@ struct Golden {
 // Names of cases: "llama1" of the Llama family, "gpt2/masks" of another.
 inline std::vector<std::string> golden_cases() {
   std::vector<std::string> out;
-  for (const auto& family :
-       std::filesystem::directory_iterator(std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden")) {
-    if (!family.is_directory()) continue;
-    const std::string name = family.path().filename().string();
-    for (const auto& item : std::filesystem::directory_iterator(family)) {
-      if (std::filesystem::exists(item.path() / "golden.safetensors"))
-        out.push_back((name == "llama" ? "" : name + "/") + item.path().filename().string());
-    }
+  const auto root = std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden";
+  for (const auto& item : std::filesystem::recursive_directory_iterator(root)) {
+    if (item.path().filename() != "golden.safetensors") continue;
+    const auto folder = item.path().parent_path();
+    const std::string family = folder.parent_path().filename().string();
+    out.push_back((family == "llama" ? "" : family + "/") + folder.filename().string());
   }
   std::sort(out.begin(), out.end());
   return out;
@@ -247,18 +282,19 @@ inline Outcome run_golden(Model& model, Backend& backend, const Golden& golden) 
 }
 
 inline std::unique_ptr<Model> load_golden(const Golden& golden, const std::string& dtype, Backend& backend,
-                                          Groups& groups) {
+                                          Groups& groups, const std::string& experts = "auto") {
   ModelSource source;
   source.folder = golden.folder;
   source.dtype = dtype;
   source.load_threads = 2;
   source.quiet = true;
+  source.experts = experts;
   return load_model(source, backend, groups);
 }
 
 // Outcomes by rank, each rank a thread with its own backend. An Error of any rank aborts: the others wait for it.
 inline std::vector<Outcome> run_ranks(const Golden& golden, int tp, int pp, const std::string& dtype,
-                                      const MakeBackend& make) {
+                                      const MakeBackend& make, const std::string& experts = "auto") {
   std::vector<Groups> groups = make_thread_groups(tp, pp);
   std::vector<Outcome> outcomes(groups.size());
   std::vector<std::thread> threads;
@@ -266,7 +302,7 @@ inline std::vector<Outcome> run_ranks(const Golden& golden, int tp, int pp, cons
     threads.emplace_back([&, r] {
       try {
         const std::unique_ptr<Backend> backend = make();
-        const std::unique_ptr<Model> model = load_golden(golden, dtype, *backend, groups[r]);
+        const std::unique_ptr<Model> model = load_golden(golden, dtype, *backend, groups[r], experts);
         outcomes[r] = run_golden(*model, *backend, golden);
       } catch (const Error& error) {
         fatal(error.what());
