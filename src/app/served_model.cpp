@@ -38,6 +38,7 @@ ServedModel read_served_model(const Settings& settings) {
                             tokenizer.empty() ? "bytes" : tokenizer.string(), served.tokenizer->vocab_size(),
                             served.info.vocab));
   }
+  served.grammars = std::make_shared<GrammarCompiler>(*served.tokenizer, served.info.vocab, served.info.eos);
   return served;
 }
 

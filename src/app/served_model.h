@@ -6,6 +6,7 @@
 #include <string>
 
 #include "app/options.h"
+#include "engine/grammar_compiler.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -17,7 +18,8 @@ struct ServedModel {
   bool null = false;
   std::string name;  // as the user gave it
   std::unique_ptr<Tokenizer> tokenizer;
-  std::unique_ptr<ChatTemplate> chat;  // null when the model has none
+  std::unique_ptr<ChatTemplate> chat;         // null when the model has none
+  std::shared_ptr<GrammarCompiler> grammars;  // null for the null model
 };
 
 // Throws Error.

@@ -130,6 +130,7 @@ std::unique_ptr<Executor> World::make_executor() {
     throw Error(fmt::format("block-size (from {}): expected a multiple of 16, found {}", settings_.origin("block-size"),
                             options.block_size));
   }
+  options.grammars = model_.grammars;
   options.max_context = model_.info.max_positions;
   if (settings_.has("max-total-tokens"))
     options.max_context = settings_.integer("max-total-tokens", 2, model_.info.max_positions);

@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "sample/params.h"
 #include "tensor/tensor.h"
 
@@ -234,10 +235,14 @@ class Backend {
 
   // Sampling.
   virtual std::unique_ptr<SamplerState> make_sampler(int64_t slots, int64_t vocab) = 0;
-  // Replaces a slot's parameters; `history` are the ids that count as prompt and `n_output` of its tail as output
-  // (penalties).
+  // Replaces a slot's parameters; `history` are the ids that count as prompt and `n_output` of its tail as output,
+  // given where params.needs_history().
   virtual void set_slot(SamplerState& state, int64_t slot, const SamplingParams& params, const int32_t* history,
                         int64_t n_history, int64_t n_output) = 0;
+  // Tokens that the slot's draws may give from now on: bit i % 32 of words[i / 32] allows token i; nullptr allows all,
+  // as after set_slot(). The words are copied before it returns. Refused where takes_masks() is false.
+  virtual bool takes_masks() const { return false; }
+  virtual void set_mask(SamplerState&, int64_t, const uint32_t*) { check(false, "this backend takes no token masks"); }
   // tokens[t] = last token of slots[t] where tokens[t] < 0. Both i32 [rows].
   virtual void resolve_tokens(SamplerState& state, const Tensor& tokens, const Tensor& slots) = 0;
   // rows i32 [n, 4]: (row of logits, slot, position of the new token, target). target < 0 samples a token, stores it as

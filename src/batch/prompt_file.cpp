@@ -8,6 +8,8 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "engine/grammar_fields.h"
+#include "engine/sampling_fields.h"
 
 namespace sluice {
 namespace {
@@ -88,7 +90,7 @@ bool apply(std::string_view key, const Value& value, GenerateRequest& request, b
       bad(key, "a string or a list of strings", value);
     }
   } else {
-    return false;
+    return read_sampling_field(key, value, request) || read_grammar_field(key, value, request);
   }
   return true;
 }
@@ -133,7 +135,8 @@ void read_object(const Value& object, Prompt& prompt) {
   if (has_prompt && prompt.text.empty()) throw RequestError(RequestError::Kind::kValidation, "'prompt' is empty");
   // As in TGI: a sampling parameter alone means sampling.
   const SamplingParams& s = prompt.request.sampling;
-  if (!said_sample && (s.top_p < 1.0f || s.top_k > 0 || s.min_p > 0.0f || s.typical_p < 1.0f))
+  if (!said_sample && (s.top_p < 1.0f || s.top_k > 0 || s.min_p > 0.0f || s.typical_p < 1.0f ||
+                       s.epsilon_cutoff > 0.0f || s.eta_cutoff > 0.0f))
     prompt.request.sampling.greedy = false;
 }
 

@@ -33,7 +33,8 @@ class PromptFile {
   std::string raw(int64_t index) const;  // the line's bytes, without its end
   // `defaults` are the parameters of lines that say nothing. Keys of a line: prompt | messages, id | custom_id,
   // max_tokens | max_new_tokens, min_tokens, temperature, top_p, top_k, min_p, typical_p, repetition_penalty,
-  // frequency_penalty, presence_penalty, do_sample, seed, stop, ignore_eos; the same inside "parameters".
+  // frequency_penalty, presence_penalty, do_sample, seed, stop, ignore_eos, and those of
+  // engine/sampling_fields.h and engine/grammar_fields.h; the same inside "parameters".
   // Any other key is an error of that line, named.
   Prompt read(int64_t index, const GenerateRequest& defaults) const;
 

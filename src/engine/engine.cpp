@@ -11,22 +11,19 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/grammar_compiler.h"
+#include "engine/grammar_fields.h"
+#include "engine/sequence_spec.h"
 #include "engine/state.h"
 
 namespace sluice {
 namespace {
-
-constexpr int32_t kMaxChoices = 128;
 
 uint64_t mix(uint64_t x) {  // splitmix64 (Steele et al., OOPSLA 2014)
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
   return x ^ (x >> 31);
-}
-
-void require(bool ok, const char* param, const std::string& message) {
-  if (!ok) throw RequestError(RequestError::Kind::kValidation, message, param);
 }
 
 struct Started {
@@ -159,57 +156,17 @@ void Engine::State::executor_loop(const ExecutorFactory& factory, void* started_
   }
 }
 
-void Engine::State::validate(const GenerateRequest& r) const {
-  const SamplingParams& p = r.sampling;
-  const auto n_prompt = static_cast<int64_t>(r.prompt.size());
-  const int64_t longest = info.limits.max_context, vocab = info.model.vocab;
-  require(n_prompt > 0, "prompt", "the prompt is empty: at least one token is needed");
-  for (int32_t id : r.prompt)
-    require(id >= 0 && id < vocab, "prompt",
-            fmt::format("token id {} is not in the vocabulary of {} tokens", id, vocab));
-  require(r.max_new_tokens > 0, "max_new_tokens",
-          fmt::format("max_new_tokens must be at least 1, not {}", r.max_new_tokens));
-  if (info.limits.max_encoder > 0) {
-    require(n_prompt <= info.limits.max_encoder, "prompt",
-            fmt::format("the prompt has {} tokens, but {} are the limit of the encoder's prompt", n_prompt,
-                        info.limits.max_encoder));
-    require(r.max_new_tokens < longest, "max_new_tokens",
-            fmt::format("{} new tokens exceed the limit of {}", r.max_new_tokens, longest - 1));
-    require(!r.prompt_logprobs, "prompt_logprobs",
-            "the prompt goes to an encoder, which gives no log probabilities of its tokens; ask without them");
-  } else {
-    require(
-        n_prompt < longest, "prompt",
-        fmt::format("the prompt has {} tokens, but {} for prompt and answer together is the limit", n_prompt, longest));
-    require(n_prompt + r.max_new_tokens <= longest, "max_new_tokens",
-            fmt::format("{} prompt tokens and {} new ones exceed the limit of {}; at most {} new tokens fit", n_prompt,
-                        r.max_new_tokens, longest, longest - n_prompt));
-  }
-  require(r.min_new_tokens >= 0 && r.min_new_tokens <= r.max_new_tokens, "min_new_tokens",
-          fmt::format("min_new_tokens must be in 0..{} (max_new_tokens), not {}", r.max_new_tokens, r.min_new_tokens));
-  require(r.n >= 1 && r.n <= kMaxChoices, "n", fmt::format("n must be in 1..{}, not {}", kMaxChoices, r.n));
-  require(r.best_of >= r.n && r.best_of <= kMaxChoices, "best_of",
-          fmt::format("best_of must be in {}..{} (n and the limit), not {}", r.n, kMaxChoices, r.best_of));
-  require(p.greedy || p.temperature > 0, "temperature",
-          fmt::format("temperature must be above 0, not {}", p.temperature));
-  require(p.top_k >= 0, "top_k", fmt::format("top_k must not be negative, not {}", p.top_k));
-  require(p.top_p > 0 && p.top_p <= 1, "top_p", fmt::format("top_p must be in (0, 1], not {}", p.top_p));
-  require(p.min_p >= 0 && p.min_p <= 1, "min_p", fmt::format("min_p must be in [0, 1], not {}", p.min_p));
-  require(p.typical_p > 0 && p.typical_p <= 1, "typical_p",
-          fmt::format("typical_p must be in (0, 1], not {}", p.typical_p));
-  require(p.repetition_penalty > 0, "repetition_penalty",
-          fmt::format("repetition_penalty must be above 0, not {}", p.repetition_penalty));
-  require(p.n_logprobs >= -1 && p.n_logprobs <= kMaxTopLogprobs, "logprobs",
-          fmt::format("at most {} alternatives are reported, not {}", kMaxTopLogprobs, p.n_logprobs));
-  for (int32_t id : r.stop_ids)
-    require(id >= 0 && id < vocab, "stop_token_ids",
-            fmt::format("stop token id {} is not in the vocabulary of {} tokens", id, vocab));
-}
-
 uint64_t Engine::State::submit(GenerateRequest ask, std::shared_ptr<Sink> sink) {
   check(sink != nullptr, "a request without a sink");
   if (ask.best_of == 1) ask.best_of = ask.n;
-  validate(ask);
+  validate(ask, info.model, info.limits.max_context, info.limits.max_encoder);
+  if (ask.grammar.kind != GrammarSpec::Kind::kNone) {
+    if (!info.grammars)
+      throw RequestError(RequestError::Kind::kValidation,
+                         "constrained output is not supported with this model and backend; leave it out",
+                         kGrammarParam);
+    info.grammars->compile(ask.grammar);
+  }
   auto request = std::make_shared<Request>();
   request->ask = std::move(ask);
   request->sink = std::move(sink);
@@ -217,22 +174,9 @@ uint64_t Engine::State::submit(GenerateRequest ask, std::shared_ptr<Sink> sink) 
   GenerateRequest& r = request->ask;
 
   SequenceSpec& spec = request->spec;
-  const bool encodes = info.limits.max_encoder > 0;
-  spec.prompt = encodes ? std::vector<int32_t>{info.model.decoder_start} : r.prompt;
-  if (encodes) spec.encoder = r.prompt;
-  spec.sampling = r.sampling;
-  spec.max_new_tokens = r.max_new_tokens;
-  if (!r.ignore_eos) spec.eos_ids = info.model.eos;
-  spec.stop_ids = r.stop_ids;
-  spec.prompt_scores = r.prompt_logprobs;
-  if (r.min_new_tokens > 0) {
-    spec.sampling.eos_from = static_cast<int64_t>(spec.prompt.size()) + r.min_new_tokens;
-    spec.sampling.eos_ids = spec.eos_ids;
-    spec.sampling.eos_ids.insert(spec.sampling.eos_ids.end(), spec.stop_ids.begin(), spec.stop_ids.end());
-  }
-  if (r.best_of > r.n) spec.sampling.n_logprobs = std::max(0, spec.sampling.n_logprobs);
+  spec = sequence_spec(r, info.model, tokenizer);
   for (int32_t i = 0; i < r.best_of; ++i)
-    request->choices.push_back(std::make_unique<Choice>(*request, i, tokenizer, !encodes));
+    request->choices.push_back(std::make_unique<Choice>(*request, i, tokenizer, spec.encoder.empty()));
   request->live = request->unfinished = r.best_of;
   request->usage.prompt_tokens = static_cast<int32_t>(r.prompt.size());
 

@@ -9,13 +9,16 @@
 
 namespace sluice {
 
+class GrammarCompiler;  // engine/grammar_compiler.h
+
 struct ExecutorInfo {
   ModelInfo model;
   RunLimits limits;
   std::vector<CacheGroupSpec> cache_groups;
-  int64_t slots = 0;        // resident sequences
-  int stages = 1;           // pipeline stages: steps that must be in flight to keep all busy
-  double warm_seconds = 0;  // first use of the device and recording, where the backend records
+  int64_t slots = 0;                          // resident sequences
+  int stages = 1;                             // pipeline stages: steps that must be in flight to keep all busy
+  double warm_seconds = 0;                    // first use of the device and recording, where the backend records
+  std::shared_ptr<GrammarCompiler> grammars;  // draws keep to SamplingParams::grammar; none: they cannot
 };
 
 class Executor {
@@ -36,7 +39,8 @@ struct ExecutorOptions {
   int64_t max_rows = 0;     // token budget of one step
   int64_t max_context = 0;  // 0: the model's
   int64_t block_size = 16;
-  size_t cache_bytes = 0;  // of this rank; 0: as much as memory allows
+  size_t cache_bytes = 0;                     // of this rank; 0: as much as memory allows
+  std::shared_ptr<GrammarCompiler> grammars;  // of this rank; none: no constrained output
 };
 
 // The real one: model, backend and sampling state. All three outlive it.

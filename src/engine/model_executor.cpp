@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "engine/cache_size.h"
+#include "engine/constraints.h"
 #include "engine/executor.h"
 #include "engine/step_tensors.h"
 
@@ -44,7 +45,7 @@ class ModelExecutor : public Executor {
   void warm();
   int64_t bucket_of(const Step& step) const;
   void compute(const BatchView& batch, uint64_t key);
-  void deliver(const Step& step, StepResult& result);
+  void deliver(const Step& step, bool constrained, StepResult& result);
   void receive(StepResult& result);
   Tensor bytes_of(std::vector<SampledToken>& tokens, size_t n);
   bool pipelined() const { return groups_.stages() > 1; }
@@ -56,13 +57,14 @@ class ModelExecutor : public Executor {
   Groups& groups_;
   ExecutorInfo info_;
   std::unique_ptr<StepTensors> tensors_;
-  std::unique_ptr<SamplerState> sampler_;  // on the last stage
-  Buffer drawn_;                           // u8 [max_logits, sizeof(SampledToken)], on the last stage
-  std::vector<SampledToken> message_;      // of a pipeline: what travels from the last stage to the first
-  Tensor drawn_now_;                       // the part of drawn_ that the step fills
-  std::vector<int32_t> last_tokens_;       // [slots], of stage 0 in a pipeline
-  std::vector<Unread> unread_;             // oldest first
-  Step resolved_;                          // of stage 0 in a pipeline: a step without unknown tokens
+  std::unique_ptr<SamplerState> sampler_;     // on the last stage
+  std::unique_ptr<Constraints> constraints_;  // where sampler_ is and grammars are offered
+  Buffer drawn_;                              // u8 [max_logits, sizeof(SampledToken)], on the last stage
+  std::vector<SampledToken> message_;         // of a pipeline: what travels from the last stage to the first
+  Tensor drawn_now_;                          // the part of drawn_ that the step fills
+  std::vector<int32_t> last_tokens_;          // [slots], of stage 0 in a pipeline
+  std::vector<Unread> unread_;                // oldest first
+  Step resolved_;                             // of stage 0 in a pipeline: a step without unknown tokens
 };
 
 ModelExecutor::ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Groups& groups,
@@ -71,11 +73,13 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Gro
   info_.model = model_->info();
   info_.cache_groups = model_->cache_groups();
   info_.stages = groups_.stages();
+  if (backend_.takes_masks() && !backend_.asynchronous()) info_.grammars = options.grammars;
   size(options);
   model_->allocate(info_.limits);
   tensors_ = std::make_unique<StepTensors>(backend_, info_.limits, info_.slots, info_.cache_groups);
   if (groups_.last_stage()) {
     sampler_ = backend_.make_sampler(info_.slots, info_.model.vocab);
+    if (info_.grammars) constraints_ = std::make_unique<Constraints>(backend_, *sampler_, info_.grammars, info_.slots);
     drawn_ = backend_.allocate(static_cast<size_t>(info_.limits.max_logits) * sizeof(SampledToken));
   }
   if (pipelined() && groups_.first_stage()) last_tokens_.resize(static_cast<size_t>(info_.slots), -1);
@@ -152,15 +156,18 @@ void ModelExecutor::run(const Step& step_in, StepResult& result) {
   }
 
   if (sampler_)
-    for (const SlotInit& init : step->inits)
-      backend_.set_slot(*sampler_, init.slot, init.params, step->history.data() + init.history_begin, init.n_history,
-                        init.n_output);
+    for (const SlotInit& init : step->inits) {
+      const std::span history(step->history.data() + init.history_begin, static_cast<size_t>(init.n_history));
+      backend_.set_slot(*sampler_, init.slot, init.params, history.data(), init.n_history, init.n_output);
+      if (constraints_) constraints_->set_slot(init, history);
+    }
+  const bool constrained = constraints_ && constraints_->prepare(*step);
   const int64_t bucket = bucket_of(*step);
   const BatchView batch = tensors_->fill(*step, bucket);
   for (int32_t g = 0; g < static_cast<int32_t>(info_.cache_groups.size()); ++g)
     if (const Tensor pairs = tensors_->copies(*step, g)) model_->copy_blocks(g, pairs);
   compute(batch, static_cast<uint64_t>(bucket));
-  if (sampler_) deliver(*step, result);
+  if (sampler_) deliver(*step, constrained, result);
   if (reads) {
     unread_.push_back({step->id, step->samples.size(), {}});
     for (const SampleEntry& e : step->samples) unread_.back().slots.push_back(e.target < 0 ? e.slot : -1);
@@ -198,22 +205,28 @@ void ModelExecutor::compute(const BatchView& batch, uint64_t key) {
 }
 
 // Sends the drawn tokens of a step, padding left out, where they are wanted.
-void ModelExecutor::deliver(const Step& step, StepResult& result) {
+void ModelExecutor::deliver(const Step& step, bool constrained, StepResult& result) {
   const auto n = static_cast<int64_t>(step.samples.size());
   const Tensor drawn = drawn_.view(DType::kU8, {n, static_cast<int64_t>(sizeof(SampledToken))});
   if (pipelined()) {
     if (groups_.back) return groups_.back->send(n > 0 ? drawn : drawn_.view(DType::kU8, {1}));
     const Tensor message = bytes_of(message_, static_cast<size_t>(n));
     if (n > 0) backend_.copy_out(message_.data(), drawn);
+    if (constrained) constraints_->accept(step, message_);
     groups_.pp->send(message, 0);
   } else if (overlaps()) {
     if (n > 0) backend_.start_copy_out(drawn);
     unread_.push_back({step.id, static_cast<size_t>(n), {}});
     if (unread_.size() > 1) receive(result);
-  } else if (leader()) {
-    result.id = step.id;
+  } else if (leader() || constrained) {
     result.tokens.resize(static_cast<size_t>(n));
     if (n > 0) backend_.copy_out(result.tokens.data(), drawn);
+    if (constrained) constraints_->accept(step, result.tokens);
+    if (leader()) {
+      result.id = step.id;
+    } else {
+      result.tokens.clear();
+    }
   }
 }
 

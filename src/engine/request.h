@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "grammar/spec.h"
 #include "sample/params.h"
 
 namespace sluice {
@@ -22,10 +23,15 @@ struct GenerateRequest {
   std::vector<std::string> stop;  // stop strings
   bool keep_stop_text = false;    // TGI keeps the stop string in the text, OpenAI drops it
   bool ignore_eos = false;
-  std::vector<int32_t> stop_ids;  // besides the model's eos
-  bool skip_special = true;       // special tokens do not appear in text
-  bool prompt_logprobs = false;   // report a log probability for every prompt token
-  bool want_tokens = false;       // fill Delta::token details and logprobs
+  std::vector<int32_t> stop_ids;       // besides the model's eos
+  bool skip_special = true;            // special tokens do not appear in text
+  bool prompt_logprobs = false;        // report a log probability for every prompt token
+  bool want_tokens = false;            // fill Delta::token details and logprobs
+  std::vector<std::string> bad_words;  // texts that may not come, with or without a space before them
+  int32_t forced_bos = -1;             // id of the first token of a sequence whose prompt is one token; -1: none
+  int32_t forced_eos = -1;             // id of the token at max_new_tokens; -1: none
+  GrammarSpec grammar;                 // filled by engine/grammar_fields.h
+  int32_t decay_start = 0;             // generated tokens after which sampling.decay_factor takes effect
 };
 
 enum class FinishReason : uint8_t { kNone, kLength, kEos, kStop, kCancelled };

@@ -84,7 +84,6 @@ class Engine::State {
 
  private:
   void make_scheduler();
-  void validate(const GenerateRequest& request) const;
   bool close_door(const Request& request);  // true for the one caller that ends the request
 
   void executor_loop(const ExecutorFactory& factory, void* started);

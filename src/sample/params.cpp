@@ -67,6 +67,20 @@ void visit_fields(Params& p, Visitor visit) {
   visit(p.eos_from);
   visit(p.eos_ids);
   visit(p.logit_bias);
+  visit(p.epsilon_cutoff);
+  visit(p.eta_cutoff);
+  visit(p.no_repeat_ngram);
+  visit(p.decay_factor);
+  visit(p.decay_from);
+  visit(p.begin_position);
+  visit(p.decay_ids);
+  visit(p.bad_words);
+  visit(p.suppress);
+  visit(p.begin_suppress);
+  visit(p.allowed);
+  visit(p.forced);
+  visit(p.grammar);
+  visit(p.end_position);
 }
 }  // namespace
 

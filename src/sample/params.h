@@ -17,6 +17,12 @@ struct LogitBias {
   float bias = 0.0;  // added to the logit before penalties
 };
 
+struct ForcedToken {
+  int64_t position = 0;  // in the whole sequence
+  int32_t id = 0;
+  int32_t unused = 0;  // keeps the layout free of padding
+};
+
 struct SamplingParams {
   bool greedy = true;               // highest score, lowest id on ties; set for temperature 0 or do_sample false
   float temperature = 1.0f;         // scores are divided by it, > 0; unused when greedy
@@ -35,9 +41,26 @@ struct SamplingParams {
   std::vector<int32_t> eos_ids;       // empty when there is no minimum
   std::vector<LogitBias> logit_bias;  // usually empty
 
+  float epsilon_cutoff = 0.0f;  // drop tokens less likely than it, in [0, 1); 0 is off
+  float eta_cutoff = 0.0f;      // drop tokens less likely than min(it, sqrt(it) e^-entropy), in [0, 1); 0 is off
+  int32_t no_repeat_ngram = 0;  // no run of this many tokens comes twice, prompt included; 0 is off
+  float decay_factor = 1.0f;    // at positions after decay_from decay_ids gain |score| (factor^distance - 1); 1 is off
+  int64_t decay_from = 0;
+  int64_t begin_position = 0;           // of the first generated token, where begin_suppress may not come
+  std::vector<int32_t> decay_ids;       // the model's eos ids; empty unless decay_factor is used
+  std::vector<int32_t> bad_words;       // runs of tokens that may not come: for each its length, then its ids
+  std::vector<int32_t> suppress;        // ids that never come
+  std::vector<int32_t> begin_suppress;  // ids that do not come first
+  std::vector<int32_t> allowed;         // ascending; where not empty, all other ids never come
+  std::vector<char> grammar;            // what the answer must look like, for engine/constraints.h; usually empty
+  int64_t end_position = 0;             // of the token after the last one that fits; set with `grammar`
+  std::vector<ForcedToken> forced;      // at a position named here only the ids named for it may come
+
   bool has_penalty() const {
     return repetition_penalty != 1.0f || frequency_penalty != 0.0f || presence_penalty != 0.0f;
   }
+  // The tokens so far count: a backend keeps them, set_slot() gets them.
+  bool needs_history() const { return has_penalty() || no_repeat_ngram > 0 || !bad_words.empty() || !grammar.empty(); }
 
   // Fixed little-endian layout, for ranks that run the same build.
   void write(std::vector<std::byte>& out) const;

@@ -8,12 +8,13 @@
 
 #include "base/error.h"
 #include "sample/fixed_math.h"
+#include "sample/processors.h"
 #include "sample/random.h"
 
 namespace sluice {
 namespace {
 
-constexpr float kNever = -std::numeric_limits<float>::infinity();
+constexpr float kNever = kNeverScore;
 constexpr size_t kLanes = 8;
 
 float finite(float s) { return s == s ? std::min(s, FLT_MAX) : kNever; }
@@ -83,35 +84,6 @@ void report_top(const Set& set, int32_t n, double lse, SampledToken& out) {
     out.top_ids[at] = set.id(i);
   }
   for (int32_t i = 0; i < out.n_top; ++i) out.top_logprobs[i] = static_cast<float>(static_cast<double>(best[i]) - lse);
-}
-
-bool changes_scores(const SamplingParams& p, int64_t position) {
-  return !p.logit_bias.empty() || p.has_penalty() || (position < p.eos_from && !p.eos_ids.empty());
-}
-
-void apply_processors(std::span<float> row, const SamplingParams& p, const TokenHistory* history, int64_t position) {
-  const auto inside = [&](int32_t id) { return id >= 0 && static_cast<size_t>(id) < row.size(); };
-  for (const LogitBias& bias : p.logit_bias) {
-    if (inside(bias.id)) row[static_cast<size_t>(bias.id)] += bias.bias;
-  }
-  if (position < p.eos_from) {
-    for (const int32_t id : p.eos_ids) {
-      if (inside(id)) row[static_cast<size_t>(id)] = kNever;
-    }
-  }
-  if (!p.has_penalty()) return;
-  check(history != nullptr, "a sequence with penalties has no token history");
-  const std::span<const uint16_t> cells = history->cells();
-  const size_t n = std::min(row.size(), cells.size());
-  for (size_t i = 0; i < n; ++i) {
-    if (cells[i] == 0) continue;
-    float s = row[i];
-    if (p.repetition_penalty != 1.0f) s = s < 0 ? s * p.repetition_penalty : s / p.repetition_penalty;
-    if (const int count = cells[i] & TokenHistory::kCount) {
-      s -= p.frequency_penalty * static_cast<float>(count) + p.presence_penalty;
-    }
-    row[i] = s;
-  }
 }
 
 bool better(const Candidate& a, const Candidate& b) {
@@ -185,18 +157,46 @@ double mass_of(std::span<const Candidate> list) {
   return mass;
 }
 
-// Keeps the tokens whose surprise is closest to the entropy until they hold `typical_p`, and ties with the last.
 template <class Set>
-void keep_typical(const Set& set, double mass, float typical_p, SamplerScratch& scratch) {
+double entropy_of(const Set& set, double mass) {
   const double log_mass = fixed_log(mass);
   double entropy = 0;
-  std::vector<Candidate>& order = scratch.sorted;  // score holds the distance to the entropy
-  order.clear();
   for (size_t i = 0; i < set.size(); ++i) {
     if (set.score(i) == kNever) continue;
     const double surprise = log_mass - static_cast<double>(set.score(i));
     entropy += surprise * static_cast<double>(fixed_exp(set.score(i))) / mass;
   }
+  return entropy;
+}
+
+// Drops tokens less likely than `least`; the likeliest, and what ties with it, stays.
+template <class Set>
+void keep_likely(const Set& set, double mass, double least, SamplerScratch& scratch) {
+  float best = kNever;
+  for (size_t i = 0; i < set.size(); ++i) best = std::max(best, set.score(i));
+  scratch.sorted.clear();
+  for (size_t i = 0; i < set.size(); ++i) {
+    const float s = set.score(i);
+    if (s == kNever || (s < best && static_cast<double>(fixed_exp(s)) / mass < least)) continue;
+    scratch.sorted.push_back({s, set.id(i)});
+  }
+  std::swap(scratch.candidates, scratch.sorted);
+}
+
+template <class Set>
+void keep_eta(const Set& set, double mass, float eta, SamplerScratch& scratch) {
+  const auto cut = static_cast<double>(eta);
+  const double spread = static_cast<double>(fixed_exp(static_cast<float>(-std::max(0.0, entropy_of(set, mass)))));
+  keep_likely(set, mass, std::min(cut, std::sqrt(cut) * spread), scratch);
+}
+
+// Keeps the tokens whose surprise is closest to the entropy until they hold `typical_p`, and ties with the last.
+template <class Set>
+void keep_typical(const Set& set, double mass, float typical_p, SamplerScratch& scratch) {
+  const double log_mass = fixed_log(mass);
+  const double entropy = entropy_of(set, mass);
+  std::vector<Candidate>& order = scratch.sorted;  // score holds the distance to the entropy
+  order.clear();
   const auto distance = [&](float s) {
     return static_cast<float>(std::abs(log_mass - static_cast<double>(s) - entropy));
   };
@@ -277,7 +277,7 @@ size_t draw(const Row& row, const SamplingParams& p, int64_t position) {
 }  // namespace
 
 void sample_row(std::span<float> logits, const SamplingParams& p, const TokenHistory* history, int64_t position,
-                SamplerScratch& scratch, SampledToken& out) {
+                SamplerScratch& scratch, SampledToken& out, std::span<const uint32_t> mask) {
   out = {};
   check(!logits.empty(), "no logits to sample from");
   const bool raw = p.n_logprobs >= 0 && p.raw_logprobs, drawn = p.n_logprobs >= 0 && !p.raw_logprobs;
@@ -288,6 +288,7 @@ void sample_row(std::span<float> logits, const SamplingParams& p, const TokenHis
     scratch.raw.assign(logits.begin(), logits.end());
   }
   if (changes_scores(p, position)) apply_processors(logits, p, history, position);
+  if (!mask.empty()) apply_mask(logits, mask);
   const float max = row_max(logits);
   if (max == kNever) {  // nothing may come: a caller's contradiction, kept harmless
     out.logprob = p.n_logprobs >= 0 ? kNever : 0;
@@ -323,6 +324,14 @@ void sample_row(std::span<float> logits, const SamplingParams& p, const TokenHis
     }
     if (p.typical_p < 1.0f) {
       with_set([&](const auto& set) { keep_typical(set, mass(), p.typical_p, scratch); });
+      whole = false;
+    }
+    if (p.epsilon_cutoff > 0.0f) {
+      with_set([&](const auto& set) { keep_likely(set, mass(), static_cast<double>(p.epsilon_cutoff), scratch); });
+      whole = false;
+    }
+    if (p.eta_cutoff > 0.0f) {
+      with_set([&](const auto& set) { keep_eta(set, mass(), p.eta_cutoff, scratch); });
       whole = false;
     }
     with_set([&](const auto& set) {

@@ -257,7 +257,7 @@ void Scheduler::add_encoder(Sequence& s, Step& step) {
 void Scheduler::init_slot(Sequence& s, Step& step) {
   SlotInit init{s.slot,          static_cast<int32_t>(step.history.size()),   0,       0,
                 s.spec.sampling, static_cast<int32_t>(s.spec.encoder.size()), s.length};
-  if (s.spec.sampling.has_penalty()) {
+  if (s.spec.sampling.needs_history()) {
     init.n_history = static_cast<int32_t>(s.tokens.size());
     init.n_output = s.n_output();
     step.history.insert(step.history.end(), s.tokens.begin(), s.tokens.end());

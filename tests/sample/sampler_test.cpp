@@ -338,6 +338,10 @@ TEST_CASE("parameters survive the trip over the wire") {
   p.eos_from = 1ll << 40;
   p.eos_ids = {2, 3};
   p.logit_bias = {{5, -1.5f}};
+  p.no_repeat_ngram = 4;
+  p.bad_words = {1, 8};
+  p.forced = {{1ll << 33, 6, 0}};
+  p.allowed = {1, 2, 3};
   std::vector<std::byte> bytes, again;
   p.write(bytes);
   SamplingParams{}.write(bytes);
@@ -348,6 +352,9 @@ TEST_CASE("parameters survive the trip over the wire") {
   CHECK(q.seed == p.seed);
   CHECK(q.eos_from == p.eos_from);
   CHECK(q.logit_bias.at(0).bias == -1.5f);
+  CHECK(q.needs_history());
+  CHECK(q.forced.at(0).position == 1ll << 33);
+  CHECK(q.allowed == p.allowed);
   CHECK(SamplingParams::read(in).greedy);
   CHECK(in.empty());
 }

@@ -62,7 +62,7 @@ inline std::vector<int32_t> reference_tokens(const SequenceSpec& spec, int32_t c
     Hash h;
     const auto position = static_cast<int32_t>(tokens.size());
     see(h, tokens, position - 1, windows, spec.encoder);
-    if (params.has_penalty())
+    if (params.needs_history())
       for (size_t i = 0; i < tokens.size(); ++i)
         h.add(static_cast<uint64_t>(tokens[i]) + (i < spec.prompt.size() ? 0 : 5000));
     tokens.push_back(draw(h, params, position));
@@ -147,7 +147,7 @@ class ReferenceExecutor {
         result.tokens[i].logprob = score(h, e.target);
         continue;
       }
-      if (slot.params.has_penalty())
+      if (slot.params.needs_history())
         for (int32_t seen : slot.history) h.add(static_cast<uint64_t>(seen));
       slot.last = result.tokens[i].token = draw(h, slot.params, e.position);
       slot.history.push_back(slot.last + 5000);

@@ -7,6 +7,7 @@
 
 #include "api/prompt.h"
 #include "base/error.h"
+#include "engine/grammar_fields.h"
 
 namespace sluice::ollama {
 namespace {
@@ -85,10 +86,10 @@ Call read_common(const JsonView& body, const Service& service) {
           {"suffix", ""},
           {"template", ""},
           {"think", ""},
-          {"format", ""},
           {"logprobs", ""},
           {"tools", ""}},
          "");
+  if (JsonView format = body["format"]; !format.unset()) read_grammar_field("format", format.value(), call.request);
   call.unload = unloads(body["keep_alive"]);
   return call;
 }

@@ -6,6 +6,7 @@
 #include "api/dialects/openai_answer.h"
 #include "api/dialects/openai_reply.h"
 #include "api/fields.h"
+#include "engine/grammar_fields.h"
 
 namespace sluice::openai {
 namespace {
@@ -43,6 +44,8 @@ Named name_of(const Failure& failure) {
       return {503, "ServiceUnavailableError"};
     case Kind::kGeneration:
       return {500, "InternalServerError"};
+    case Kind::kValidation:
+      return {failure.param == kGrammarParam ? 422 : 400, "BadRequestError"};
     default:
       return {400, "BadRequestError"};
   }

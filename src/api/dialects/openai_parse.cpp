@@ -9,6 +9,8 @@
 #include "api/fields.h"
 #include "api/prompt.h"
 #include "base/error.h"
+#include "engine/grammar_fields.h"
+#include "engine/sampling_fields.h"
 
 namespace sluice::openai {
 namespace {
@@ -23,18 +25,11 @@ struct Unsupported {
 };
 constexpr Unsupported kUnsupported[] = {{"functions", ""},
                                         {"function_call", "none"},
-                                        {"guided_json", ""},
-                                        {"guided_regex", ""},
-                                        {"guided_choice", ""},
-                                        {"guided_grammar", ""},
-                                        {"structured_outputs", ""},
                                         {"guided_decoding_backend", ""},
                                         {"use_beam_search", ""},
                                         {"length_penalty", "1"},
                                         {"early_stopping", ""},
                                         {"prompt_logprobs", ""},
-                                        {"allowed_token_ids", ""},
-                                        {"bad_words", ""},
                                         {"chat_template", ""},
                                         {"priority", ""},
                                         {"return_tokens_as_token_ids", ""},
@@ -55,11 +50,6 @@ void refuse_unsupported(const JsonView& body) {
     if (!asks(node, field.neutral)) continue;
     invalid(std::string(field.name), fmt::format("{} is not supported by this server; leave it out", field.name));
   }
-  JsonView format = body["response_format"];
-  if (!format.unset() && format["type"].string_view() != "text")
-    invalid("response_format",
-            fmt::format("response_format {} is not supported by this server; only {{\"type\": \"text\"}} is",
-                        format.dump().substr(0, 80)));
   JsonView modalities = body["modalities"];
   for (size_t i = 0; i < modalities.size(); ++i)
     if (modalities.at(i).string_view() != "text") invalid("modalities", "modalities: only \"text\" is supported");
@@ -136,6 +126,13 @@ GenerateRequest read_common(const JsonView& body, const Service& service, Call& 
   if (static_cast<int64_t>(r.stop.size()) > std::max<int64_t>(4, service.limits.max_stop_sequences))
     invalid("stop", fmt::format("stop supports up to {} strings, got {}.",
                                 std::max<int64_t>(4, service.limits.max_stop_sequences), r.stop.size()));
+  for (const std::string_view name : sampling_field_names()) {
+    if (JsonView field = body[name]; !field.unset()) read_sampling_field(name, field.value(), r);
+  }
+  for (const char* name :
+       {"response_format", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"}) {
+    if (JsonView field = body[name]; !field.unset()) read_grammar_field(name, field.value(), r);
+  }
   r.stop_ids = read_ids("stop_token_ids", body["stop_token_ids"], vocab);
   r.ignore_eos = fields.boolean("ignore_eos", false);
   r.skip_special = fields.boolean("skip_special_tokens", true);
@@ -260,6 +257,11 @@ Call read_chat(const HttpRequest& request, const Service& service, Manner manner
   call.tools = read_tools(body["tools"], body["tool_choice"]);
   if (call.tools.choice != ToolUse::Choice::kNone && logprobs)
     invalid("logprobs", "logprobs together with tools are not supported; leave one of them out");
+  if (call.tools.choice == ToolUse::Choice::kRequired || call.tools.choice == ToolUse::Choice::kNamed) {
+    if (r.grammar.kind != GrammarSpec::Kind::kNone)
+      invalid("tool_choice", "tool_choice forces a call, so no other field can say what the answer looks like");
+    r.grammar = {GrammarSpec::Kind::kJsonSchema, tool_schema(call.tools)};
+  }
   const std::string prompt = render_chat(body, service, call.tools);
   r.prompt = service.tokenizer->encode(prompt, fields.boolean("add_special_tokens", false));
   auto wanted = fields.integer("max_completion_tokens");

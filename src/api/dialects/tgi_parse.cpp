@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "engine/grammar_fields.h"
 
 namespace sluice::tgi {
 namespace {
@@ -74,7 +75,6 @@ void check_ranges(const Parameters& p, const Limits& limits, bool streaming) {
   if (p.truncate && (*p.truncate <= 0 || *p.truncate > limits.max_input_tokens))
     invalid("`truncate` must be strictly positive and less than {}. Given: {}", limits.max_input_tokens, *p.truncate);
   if (p.watermark) invalid("`watermark` is not supported");
-  if (p.grammar) invalid("grammar is not supported");
   if (p.adapter_id) invalid("`adapter_id` is not supported");
   for (const std::string& stop : p.stop)
     if (stop.empty()) invalid("`stop` cannot contain an empty string");
@@ -125,7 +125,11 @@ Parameters read_parameters(const JsonView& root) {
   p.decoder_input_details = reader.boolean("decoder_input_details", false).value_or(false);
   p.top_n_tokens = reader.integer("top_n_tokens", "u32");
   p.seed = reader.optional<uint64_t>("seed", "u64", true, [](const JsonView& n) { return n.unsigned_integer(); });
-  p.grammar = !parameters["grammar"].unset();
+  if (JsonView grammar = parameters["grammar"]; !grammar.unset()) {
+    GenerateRequest asked;
+    read_grammar_field("grammar", grammar.value(), asked);
+    p.grammar = std::move(asked.grammar);
+  }
   p.adapter_id = !parameters["adapter_id"].unset();
   if (JsonView stop = parameters["stop"]; !stop.unset()) {
     if (stop.kind() != JsonView::Kind::kArray) wrong_type("parameters.stop", stop, "a sequence");
@@ -177,6 +181,7 @@ Prepared prepare(const Parameters& p, const Service& service, bool streaming, bo
   r.n = r.best_of = static_cast<int32_t>(out.best_of);
   r.max_new_tokens = static_cast<int32_t>(new_tokens);
   r.stop = p.stop;
+  r.grammar = p.grammar;
   r.keep_stop_text = true;
   r.prompt_logprobs = p.decoder_input_details;
   if (p.return_full_text.value_or(full_text_default)) out.prefix = p.inputs;

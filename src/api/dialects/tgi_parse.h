@@ -28,7 +28,7 @@ struct Parameters {
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
   bool watermark = false, details = false, decoder_input_details = false;
-  bool grammar = false;     // one was sent
+  GrammarSpec grammar;
   bool adapter_id = false;  // one was sent
 };
 

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "api/fields.h"
 #include "api/prompt.h"
@@ -80,16 +79,6 @@ struct Reader {
   }
 };
 
-void add_bans(const Reader& reader, const Tokenizer& tokenizer, SamplingParams& s) {
-  for (const std::string& word : reader.texts("bad_words")) {
-    const auto ids = tokenizer.encode(word, false);
-    if (ids.size() != 1)
-      invalid_field("bad_words", fmt::format("bad_words: '{}' has {} tokens, and this server bans single tokens only",
-                                             word.substr(0, 64), ids.size()));
-    s.logit_bias.push_back({ids[0], std::numeric_limits<float>::lowest()});
-  }
-}
-
 void add_bias(const Reader& reader, const Tokenizer& tokenizer, SamplingParams& s) {
   const auto words = reader.texts("embedding_bias_words");
   const auto found = reader.inputs.find("embedding_bias_weights");
@@ -157,7 +146,7 @@ Row read_backend_row(const Reader& reader, const Service& service) {
   r.n = r.best_of = static_cast<int32_t>(n);
   r.stop = reader.texts("stop_words");
   if (r.stop.size() > 16) invalid_field("stop_words", "stop_words: at most 16 are supported");
-  add_bans(reader, *service.tokenizer, s);
+  r.bad_words = reader.texts("bad_words");
   add_bias(reader, *service.tokenizer, s);
   r.prompt = service.tokenizer->encode(row.prompt, true);
   fit_prompt(r, reader.integer("max_tokens", 0), service.limits);

@@ -12,7 +12,8 @@ namespace {
 struct CpuSampler : SamplerState {
   struct Slot {
     SamplingParams params;
-    TokenHistory history;  // allocated when a penalty first needs it
+    TokenHistory history;        // allocated when the parameters first need it
+    std::vector<uint32_t> mask;  // empty: every token is allowed
   };
   CpuSampler(int64_t slots, int64_t vocab, int threads)
       : vocab(vocab),
@@ -40,11 +41,19 @@ void CpuBackend::set_slot(SamplerState& state, int64_t slot, const SamplingParam
   auto& sampler = static_cast<CpuSampler&>(state);
   CpuSampler::Slot& s = sampler.slots.at(static_cast<size_t>(slot));
   s.params = params;
-  if (!params.has_penalty()) return;
+  s.mask.clear();
+  if (!params.needs_history()) return;
   s.history.reset(sampler.vocab);
   const int64_t prompt = n_history - n_output;
   s.history.add_prompt({history, static_cast<size_t>(prompt)});
   for (int64_t i = prompt; i < n_history; ++i) s.history.add_output(history[i]);
+}
+
+void CpuBackend::set_mask(SamplerState& state, int64_t slot, const uint32_t* words) {
+  auto& sampler = static_cast<CpuSampler&>(state);
+  std::vector<uint32_t>& mask = sampler.slots.at(static_cast<size_t>(slot)).mask;
+  if (words == nullptr) return mask.clear();
+  mask.assign(words, words + (sampler.vocab + 31) / 32);
 }
 
 void CpuBackend::resolve_tokens(SamplerState& state, const Tensor& tokens, const Tensor& slots) {
@@ -78,8 +87,9 @@ void CpuBackend::sample(SamplerState& state, const Tensor& out, const Tensor& lo
         copy.assign(row, row + sampler.vocab);
         row = copy.data();
       }
-      const TokenHistory* history = slot.params.has_penalty() ? &slot.history : nullptr;
-      sample_row({row, static_cast<size_t>(sampler.vocab)}, slot.params, history, entry[2], scratch, *result);
+      const TokenHistory* history = slot.params.needs_history() ? &slot.history : nullptr;
+      sample_row({row, static_cast<size_t>(sampler.vocab)}, slot.params, history, entry[2], scratch, *result,
+                 slot.mask);
       if (history != nullptr) slot.history.add_output(result->token);
       sampler.last.view(DType::kI32, {static_cast<int64_t>(sampler.slots.size())}).as<int32_t>()[entry[1]] =
           result->token;

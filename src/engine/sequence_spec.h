@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a request to what scheduler and sampler do.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/request.h"
+#include "model/model.h"
+#include "schedule/sequence.h"
+#include "text/tokenizer.h"
+
+namespace sluice {
+
+// Throws RequestError(kValidation) that names the field. `longest`: prompt and answer together; with
+// an encoder the answer alone, and the prompt has `encoder` tokens at most (else 0).
+void validate(const GenerateRequest& request, const ModelInfo& model, int64_t longest, int64_t encoder);
+
+// Of a valid request. The seed is the caller's to set.
+SequenceSpec sequence_spec(const GenerateRequest& request, const ModelInfo& model, const Tokenizer& tokenizer);
+
+}  // namespace sluice

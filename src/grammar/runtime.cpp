@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "grammar/runtime.h"
+
+#include <algorithm>
+#include <array>
+
+namespace sluice::grammar {
+namespace {
+
+constexpr size_t kMaxConfigs = 4096;     // of one place; what is beyond is not followed
+constexpr size_t kMaxCache = 96u << 20;  // bytes of rows and masks
+
+uint32_t sum(uint32_t a, uint32_t b) {
+  return a > kUnreachable - 1 - std::min(b, kUnreachable - 1) ? kUnreachable - 1 : a + b;
+}
+
+uint64_t mix(uint64_t h, uint64_t v) {
+  h = (h ^ v) * 0x9e3779b97f4a7c15u;
+  return h ^ (h >> 29);
+}
+
+void set(std::vector<uint32_t>& words, int32_t id) {
+  words[static_cast<size_t>(id) / 32] |= 1u << (static_cast<uint32_t>(id) % 32);
+}
+
+}  // namespace
+
+size_t Runtime::KeyHash::operator()(const std::array<uint32_t, 3>& key) const {
+  return mix(mix(mix(1, key[0]), key[1]), key[2]);
+}
+
+Runtime::Runtime(std::shared_ptr<const Automaton> automaton, std::shared_ptr<const Vocabulary> vocabulary)
+    : automaton_(std::move(automaton)), vocabulary_(std::move(vocabulary)), longest_(vocabulary_->all().depth) {
+  frames_.push_back({0, 0, 0, 0, 0});
+  places_.emplace_back();  // nowhere
+  seen_.resize(1024);
+  seen_round_.resize(1024);
+  path_.resize(longest_ + 1);
+  ++round_;
+  reach(automaton_->start(), 0);
+  settle();
+}
+
+uint32_t Runtime::frame(uint32_t parent, StateId state, uint32_t count) {
+  const auto [it, fresh] = frame_ids_.try_emplace({parent, state, count}, static_cast<uint32_t>(frames_.size()));
+  if (!fresh) return it->second;
+  const uint32_t id = it->second;
+  const Automaton::State& s = automaton_->state(state);
+  uint32_t left = sum(automaton_->state(s.next).left, frames_[parent].left);
+  if (s.kind == Automaton::Kind::kLoop) {
+    const uint64_t passes = s.min > count + 1 ? s.min - count - 1 : 0;
+    const uint64_t bytes = passes * automaton_->state(s.target).left;
+    left = sum(left, static_cast<uint32_t>(std::min<uint64_t>(bytes, kUnreachable - 1)));
+  }
+  frames_.push_back({parent, state, count, left, id});
+  const uint32_t clipped = clip(parent, state, count);
+  frames_[id].clipped = clipped;
+  return id;
+}
+
+// Frames that no token can tell apart have one to stand for all: a count is only known as far as one token can bring
+// it.
+uint32_t Runtime::clip(uint32_t parent, StateId state, uint32_t count) {
+  const Automaton::State& s = automaton_->state(state);
+  if (s.kind == Automaton::Kind::kLoop) {
+    const uint32_t far = longest_ + 1;
+    if (count < s.min) {
+      if (s.min - count > far) count = s.min - far;
+    } else if (s.max != kNoMax && s.max - count > far) {
+      count = std::max(s.min, s.max - far);
+    }
+  }
+  return frame(frames_[parent].clipped, state, count);
+}
+
+// Adds what can be reached without a byte to reached_.
+void Runtime::reach(StateId first_state, uint32_t first_frame) {
+  using Kind = Automaton::Kind;
+  const auto push = [&](StateId state, uint32_t in) {
+    if (automaton_->state(state).left == kUnreachable) return;
+    if (2 * n_seen_ >= seen_.size()) {  // grow, keeping this round's members
+      std::vector<uint64_t> members;
+      for (size_t i = 0; i < seen_.size(); ++i)
+        if (seen_round_[i] == round_) members.push_back(seen_[i]);
+      seen_.assign(2 * seen_.size(), 0);
+      seen_round_.assign(seen_.size(), 0);
+      for (const uint64_t m : members) {
+        size_t at = mix(1, m) & (seen_.size() - 1);
+        while (seen_round_[at] == round_) at = (at + 1) & (seen_.size() - 1);
+        seen_[at] = m;
+        seen_round_[at] = round_;
+      }
+    }
+    const uint64_t key = uint64_t{state} << 32 | in;
+    size_t at = mix(1, key) & (seen_.size() - 1);
+    for (; seen_round_[at] == round_; at = (at + 1) & (seen_.size() - 1))
+      if (seen_[at] == key) return;
+    if (n_seen_ >= 16 * kMaxConfigs) return;
+    seen_[at] = key;
+    seen_round_[at] = round_;
+    ++n_seen_;
+    work_.push_back({state, in});
+  };
+  push(first_state, first_frame);
+  while (!work_.empty()) {
+    const Config c = work_.back();
+    work_.pop_back();
+    const Automaton::State& s = automaton_->state(c.state);
+    switch (s.kind) {
+      case Kind::kBytes:
+        if (reached_.size() < kMaxConfigs) reached_.push_back(c);
+        break;
+      case Kind::kSplit:
+        if (s.plain) reached_.push_back(c);
+        for (uint32_t i = 0; i < s.count; ++i) push(automaton_->targets(s)[i], c.frame);
+        break;
+      case Kind::kCall:
+        // What returns at once leaves no frame: right recursion runs in constant space.
+        push(s.target, automaton_->state(s.next).kind == Kind::kReturn ? c.frame : frame(c.frame, c.state, 0));
+        break;
+      case Kind::kLoop:
+        if (s.min == 0) push(s.next, c.frame);
+        push(s.target, frame(c.frame, c.state, 0));
+        if (s.plain && s.max > longest_) reached_.push_back({c.state, frame(c.frame, c.state, 0)});
+        break;
+      case Kind::kReturn: {
+        if (c.frame == 0) {
+          reached_.push_back(c);
+          break;
+        }
+        const Frame f = frames_[c.frame];
+        const Automaton::State& caller = automaton_->state(f.state);
+        if (caller.kind == Kind::kCall) {
+          push(caller.next, f.parent);
+          break;
+        }
+        const uint32_t done = f.count + 1;
+        if (done >= caller.min) push(caller.next, f.parent);
+        if (done < caller.max) {
+          const uint32_t again = frame(f.parent, f.state, caller.max == kNoMax ? std::min(done, caller.min) : done);
+          push(caller.target, again);
+          if (caller.plain && caller.max - done > longest_) reached_.push_back({f.state, again});
+        }
+        break;
+      }
+    }
+  }
+}
+
+// The place of reached_, which is left empty.
+PlaceId Runtime::settle() {
+  n_seen_ = 0;
+  if (reached_.empty()) return kNowhere;
+  std::ranges::sort(reached_);
+  reached_.erase(std::unique(reached_.begin(), reached_.end()), reached_.end());
+  uint64_t hash = reached_.size();
+  for (const Config& c : reached_) hash = mix(hash, uint64_t{c.state} << 32 | c.frame);
+  const auto [begin, end] = place_ids_.equal_range(hash);
+  for (auto it = begin; it != end; ++it) {
+    const Place& p = places_[it->second];
+    if (std::ranges::equal(reached_, std::span(configs_.data() + p.first, p.count))) {
+      reached_.clear();
+      return it->second;
+    }
+  }
+  Place p;
+  p.first = static_cast<uint32_t>(configs_.size());
+  p.count = static_cast<uint32_t>(reached_.size());
+  for (const Config& c : reached_) {
+    const Automaton::State& s = automaton_->state(c.state);
+    if (s.kind == Automaton::Kind::kBytes) p.left = std::min(p.left, sum(s.left, frames_[c.frame].left));
+    p.accepts = p.accepts || s.kind == Automaton::Kind::kReturn;
+    p.plain = p.plain || s.plain;
+  }
+  if (p.accepts) p.left = 0;
+  configs_.insert(configs_.end(), reached_.begin(), reached_.end());
+  reached_.clear();
+  const auto id = static_cast<PlaceId>(places_.size());
+  places_.push_back(p);
+  place_ids_.emplace(hash, id);
+  return id;
+}
+
+PlaceId Runtime::clip(PlaceId id) {
+  if (places_[id].clipped != kNowhere) return places_[id].clipped;
+  const Place p = places_[id];
+  reached_.clear();
+  for (uint32_t i = 0; i < p.count; ++i) {
+    const Config c = configs_[p.first + i];
+    reached_.push_back({c.state, frames_[c.frame].clipped});
+  }
+  const PlaceId clipped = settle();
+  places_[clipped].clipped = clipped;
+  places_[id].clipped = clipped;
+  return clipped;
+}
+
+PlaceId Runtime::find_next(PlaceId from, uint8_t byte) {
+  const Place p = places_[from];
+  ++round_;
+  n_seen_ = 0;
+  reached_.clear();
+  for (uint32_t i = 0; i < p.count; ++i) {
+    const Config c = configs_[p.first + i];
+    const Automaton::State& s = automaton_->state(c.state);
+    if (s.kind != Automaton::Kind::kBytes) continue;
+    const Automaton::Edge* edges = automaton_->edges(s);
+    for (uint32_t e = 0; e < s.count; ++e)
+      if (byte >= edges[e].low && byte <= edges[e].high) reach(edges[e].target, c.frame);
+  }
+  return settle();
+}
+
+PlaceId Runtime::next(PlaceId from, uint8_t byte) {
+  if (from == kNowhere) return kNowhere;
+  if (places_[from].row == 0) {
+    rows_.insert(rows_.end(), 256, -1);
+    places_[from].row = static_cast<uint32_t>(rows_.size() / 256);
+  }
+  const size_t at = (size_t{places_[from].row} - 1) * 256 + byte;
+  if (rows_[at] < 0) {
+    const PlaceId to = find_next(from, byte);
+    rows_[at] = static_cast<int32_t>(to);
+  }
+  return static_cast<PlaceId>(rows_[at]);
+}
+
+PlaceId Runtime::advance(PlaceId from, std::string_view text) {
+  for (const char c : text) from = next(from, static_cast<uint8_t>(c));
+  return from;
+}
+
+// Calls accept(tokens, place) for every node of the tree that can be reached.
+template <class Accept>
+void Runtime::walk(PlaceId from, const TokenTree& tree, Accept accept) {
+  path_[0] = from;
+  for (size_t i = 0; i < tree.nodes.size();) {
+    const TokenTree::Node& node = tree.nodes[i];
+    const PlaceId to = next(path_[node.depth], node.byte);
+    if (to == kNowhere) {
+      i = node.end;
+      continue;
+    }
+    path_[node.depth + 1u] = to;
+    if (node.n_tokens > 0) accept(std::span(tree.tokens.data() + node.first_token, node.n_tokens), to);
+    ++i;
+  }
+}
+
+const Runtime::Mask& Runtime::mask(PlaceId id) {
+  if (rows_.size() * sizeof(int32_t) + masks_.size() * vocabulary_->words() * sizeof(uint32_t) > kMaxCache)
+    drop_caches();
+  const PlaceId at = clip(id);
+  if (places_[at].mask == 0) {
+    Mask mask;
+    const bool plain = places_[at].plain;
+    if (plain) {
+      mask.words = vocabulary_->plain();
+    } else {
+      mask.words.assign(vocabulary_->words(), 0);
+    }
+    const uint32_t before = places_[at].left;
+    walk(at, plain ? vocabulary_->others() : vocabulary_->all(), [&](std::span<const int32_t> tokens, PlaceId to) {
+      for (const int32_t token : tokens) set(mask.words, token);
+      const uint32_t after = places_[to].left;
+      if (after > before) mask.growth = std::max(mask.growth, after - before);
+    });
+    if (places_[at].accepts)
+      for (const int32_t end : vocabulary_->ends()) set(mask.words, end);
+    masks_.push_back(std::move(mask));
+    places_[at].mask = static_cast<uint32_t>(masks_.size());
+  }
+  return masks_[places_[at].mask - 1];
+}
+
+void Runtime::mask_towards_end(PlaceId id, int64_t most_left, std::vector<uint32_t>& words) {
+  words.assign(vocabulary_->words(), 0);
+  walk(id, vocabulary_->all(), [&](std::span<const int32_t> tokens, PlaceId to) {
+    if (int64_t{places_[to].left} > most_left) return;
+    for (const int32_t token : tokens) set(words, token);
+  });
+  if (places_[id].accepts)
+    for (const int32_t end : vocabulary_->ends()) set(words, end);
+}
+
+void Runtime::drop_caches() {
+  rows_.clear();
+  masks_.clear();
+  for (Place& p : places_) p.row = p.mask = 0;
+}
+
+Matcher::Matcher(std::shared_ptr<Runtime> runtime) : runtime_(std::move(runtime)) {}
+
+std::span<const uint32_t> Matcher::mask(int64_t tokens_left) {
+  if (ended_) {
+    own_.assign(runtime_->vocabulary().words(), 0);
+    for (const int32_t end : runtime_->vocabulary().ends()) set(own_, end);
+    return own_;
+  }
+  const Runtime::Mask& mask = runtime_->mask(place_);
+  // An end takes a token of its own, and every byte at most one.
+  const int64_t left = runtime_->left(place_);
+  if (left + mask.growth + 2 <= tokens_left || left + 1 > tokens_left) return mask.words;
+  runtime_->mask_towards_end(place_, tokens_left - 2, own_);
+  return own_;
+}
+
+void Matcher::accept(int32_t token) {
+  if (ended_) return;
+  if (runtime_->vocabulary().is_end(token)) {
+    ended_ = true;
+    return;
+  }
+  const PlaceId next = token >= 0 && static_cast<size_t>(token) < runtime_->vocabulary().size()
+                           ? runtime_->advance(place_, runtime_->vocabulary().text(token))
+                           : Runtime::kNowhere;
+  if (next == Runtime::kNowhere) {
+    ended_ = true;
+  } else {
+    place_ = next;
+  }
+}
+
+}  // namespace sluice::grammar

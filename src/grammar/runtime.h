@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// An automaton at work: the places it can be in, found one by one and kept, and which tokens may come at each. Shared
+// by the answers that follow one grammar on one thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "grammar/automaton.h"
+
+namespace sluice::grammar {
+
+using PlaceId = uint32_t;
+
+class Runtime {
+ public:
+  Runtime(std::shared_ptr<const Automaton> automaton, std::shared_ptr<const Vocabulary> vocabulary);
+
+  static constexpr PlaceId kNowhere = 0, kStart = 1;
+  PlaceId next(PlaceId from, uint8_t byte);  // kNowhere: the byte may not come
+  PlaceId advance(PlaceId from, std::string_view text);
+  bool accepts(PlaceId id) const { return places_[id].accepts; }  // the answer may end here
+  uint32_t left(PlaceId id) const { return places_[id].left; }    // fewest bytes to an end
+
+  struct Mask {
+    std::vector<uint32_t> words;  // [vocabulary words]
+    uint32_t growth = 0;          // how much farther from an end one of its tokens can lead, bytes
+  };
+  // Valid until the next call.
+  const Mask& mask(PlaceId id);
+  // Only tokens that leave at most `most_left` bytes to an end.
+  void mask_towards_end(PlaceId id, int64_t most_left, std::vector<uint32_t>& words);
+
+  const Vocabulary& vocabulary() const { return *vocabulary_; }
+  bool large() const { return places_.size() > 200000 || frames_.size() > 1000000; }  // better begun anew
+
+ private:
+  // A rule or loop that is under way: `state` is its kCall or kLoop, `count` the passes of a loop that are complete.
+  struct Frame {
+    uint32_t parent;
+    StateId state;
+    uint32_t count;
+    uint32_t left;     // fewest bytes to an end once it returns
+    uint32_t clipped;  // the frame that stands for it, see clip()
+  };
+  struct Config {
+    StateId state;
+    uint32_t frame;
+    auto operator<=>(const Config&) const = default;
+  };
+  struct Place {
+    uint32_t first = 0, count = 0;  // configs_, ascending
+    bool accepts = false, plain = false;
+    uint32_t left = kUnreachable;
+    PlaceId clipped = kNowhere;
+    uint32_t row = 0;   // 1 + index into rows_ / 256; 0: none
+    uint32_t mask = 0;  // 1 + index into masks_
+  };
+  struct KeyHash {
+    size_t operator()(const std::array<uint32_t, 3>& key) const;
+  };
+
+  uint32_t frame(uint32_t parent, StateId state, uint32_t count);
+  uint32_t clip(uint32_t parent, StateId state, uint32_t count);
+  void reach(StateId state, uint32_t frame);
+  PlaceId settle();
+  PlaceId clip(PlaceId id);
+  PlaceId find_next(PlaceId from, uint8_t byte);
+  template <class Accept>
+  void walk(PlaceId from, const TokenTree& tree, Accept accept);
+  void drop_caches();
+
+  std::shared_ptr<const Automaton> automaton_;
+  std::shared_ptr<const Vocabulary> vocabulary_;
+  uint32_t longest_;  // bytes of a token
+
+  std::vector<Frame> frames_;
+  std::unordered_map<std::array<uint32_t, 3>, uint32_t, KeyHash> frame_ids_;
+  std::vector<Config> configs_;
+  std::vector<Place> places_;
+  std::unordered_multimap<uint64_t, PlaceId> place_ids_;
+  std::vector<int32_t> rows_;  // [256 each] places, -1: not known
+  std::vector<Mask> masks_;
+
+  // Scratch.
+  std::vector<Config> work_, reached_;
+  std::vector<uint64_t> seen_;
+  std::vector<uint32_t> seen_round_;
+  uint32_t round_ = 0, n_seen_ = 0;
+  std::vector<PlaceId> path_;
+};
+
+// One answer. tokens_left counts the token about to come.
+class Matcher {
+ public:
+  explicit Matcher(std::shared_ptr<Runtime> runtime);
+  // Tokens that may come next; never empty. From where only a straight way to an end fits into `tokens_left`, others
+  // are left out. Valid until the next call of any matcher of the runtime.
+  std::span<const uint32_t> mask(int64_t tokens_left);
+  void accept(int32_t token);  // one that the mask allows, else the answer counts as ended
+  bool ended() const { return ended_; }
+  bool complete() const { return ended_ || runtime_->accepts(place_); }
+
+ private:
+  std::shared_ptr<Runtime> runtime_;
+  PlaceId place_ = Runtime::kStart;
+  bool ended_ = false;
+  std::vector<uint32_t> own_;
+};
+
+}  // namespace sluice::grammar

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// Time of masks per token over a synthetic vocabulary of 128k tokens, random draws. Usage: grammar_bench [ANSWERS]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <set>
+
+#include "grammar/automaton.h"
+#include "grammar/runtime.h"
+
+using namespace sluice;
+using namespace sluice::grammar;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+constexpr size_t kTokens = 128000;
+
+// All bytes, then words of 1 to 12 letters of which most begin with a space, numbers, punctuation runs, white space.
+std::vector<std::string> synthetic(std::mt19937& random) {
+  std::set<std::string> texts;
+  const std::string letters = "etaoinshrdlucmfwypvbgkjqxz", marks = "{}[]\":,.()<>/\\'-_=+*&#;!?";
+  const auto word = [&] {
+    std::string out;
+    for (size_t n = 1 + random() % 12; out.size() < n;) out += letters[std::min(random() % 26, random() % 26)];
+    return out;
+  };
+  while (texts.size() + 256 < kTokens) {
+    const size_t kind = random() % 20;
+    std::string text;
+    if (kind < 12) text = " " + word();
+    if (kind >= 12 && kind < 16) text = word();
+    if (kind == 16) text = std::to_string(random() % 1000);
+    if (kind == 17)
+      for (size_t n = 1 + random() % 4; text.size() < n;) text += marks[random() % marks.size()];
+    if (kind == 18) text = "\"" + word() + (random() % 2 == 0 ? "\":" : "\"");
+    if (kind == 19) text = "é" + word() + "日";
+    if (text.size() > 1) texts.insert(text);
+  }
+  std::vector<std::string> all;
+  for (int i = 0; i < 256; ++i) all.push_back(std::string(1, static_cast<char>(i)));
+  all.insert(all.end(), texts.begin(), texts.end());
+  all.push_back("");  // the end token
+  return all;
+}
+
+double since(Clock::time_point begin) {
+  return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int answers = argc > 1 ? std::atoi(argv[1]) : 20;
+  std::mt19937 random(1);
+  auto begin = Clock::now();
+  const std::vector<std::string> texts = synthetic(random);
+  begin = Clock::now();
+  const auto vocabulary =
+      std::make_shared<Vocabulary>(texts, std::vector<int32_t>{static_cast<int32_t>(texts.size()) - 1});
+  std::printf("vocabulary of %zu tokens: laid out in %.0f ms\n", vocabulary->size(), since(begin) / 1000);
+  const struct {
+    const char* name;
+    GrammarSpec spec;
+  } sources[] = {
+      {"any JSON object", {GrammarSpec::Kind::kJsonObject, ""}},
+      {"person",
+       {GrammarSpec::Kind::kJsonSchema,
+        R"({"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer","minimum":0,"maximum":150},)"
+        R"("mail":{"type":"string","format":"email"},"tags":{"type":"array","items":{"type":"string","maxLength":40},)"
+        R"("maxItems":20},"address":{"type":"object","properties":{"street":{"type":"string"},"city":{"type":"string"}},)"
+        R"("required":["street","city"]}},"required":["name","age","tags","address"],"additionalProperties":false})"}},
+      {"long strings",
+       {GrammarSpec::Kind::kJsonSchema, R"({"type":"array","items":{"type":"string","maxLength":500},"maxItems":50})"}},
+      {"regex", {GrammarSpec::Kind::kRegex, "[a-z ]{20,400}\\.( [A-Z][a-z ]{5,200}\\.){0,10}"}},
+  };
+  std::printf("%-16s %10s %12s %12s %12s %12s\n", "grammar", "compile us", "tokens", "mean us", "p99 us", "first us");
+  for (const auto& source : sources) {
+    begin = Clock::now();
+    const auto automaton = compile(source.spec, *vocabulary);
+    const double compiled = since(begin);
+    const auto runtime = std::make_shared<Runtime>(automaton, vocabulary);
+    std::vector<double> times;
+    for (int answer = 0; answer < answers; ++answer) {
+      Matcher matcher(runtime);
+      for (int64_t left = 256; left > 0 && !matcher.ended(); --left) {
+        begin = Clock::now();
+        const std::span<const uint32_t> mask = matcher.mask(left);
+        double spent = since(begin);
+        int32_t token = -1;
+        const auto start = static_cast<int32_t>(random() % texts.size());
+        for (size_t i = 0; i < texts.size() && token < 0; ++i) {
+          const size_t id = (static_cast<size_t>(start) + i) % texts.size();
+          if ((mask[id / 32] >> (id % 32) & 1) != 0) token = static_cast<int32_t>(id);
+        }
+        begin = Clock::now();
+        matcher.accept(token);
+        times.push_back(spent + since(begin));
+      }
+    }
+    const double first = times[0];
+    double sum = 0;
+    for (const double t : times) sum += t;
+    const size_t n = times.size();
+    std::sort(times.begin(), times.end());
+    std::printf("%-16s %10.0f %12zu %12.1f %12.1f %12.1f\n", source.name, compiled, n, sum / static_cast<double>(n),
+                times[n * 99 / 100], first);
+  }
+}

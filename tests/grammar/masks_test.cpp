@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// Masks against a token-by-token search, and what random draws under them come to.
+#include <doctest/doctest.h>
+
+#include "grammar/vocabularies.h"
+
+using namespace sluice;
+using namespace sluice::grammar;
+using Kind = GrammarSpec::Kind;
+
+namespace {
+
+struct Source {
+  Kind kind;
+  const char* text;
+};
+
+constexpr Source kSources[] = {
+    {Kind::kJsonObject, ""},
+    {Kind::kRegex, "(ab?|hello){3,40}[0-9]{2,1000}(yes)?"},
+    {Kind::kRegex, ".{30,2000}x"},
+    {Kind::kChoice, R"(["yes","hello","hello123","ab"])"},
+    {Kind::kEbnf, "root ::= \"[\" (root | \"a\"){0,50} \"]\""},
+    {Kind::kJsonSchema, R"({"type":"string","minLength":25,"maxLength":3000})"},
+    {Kind::kJsonSchema,
+     R"({"type":"array","items":{"type":"array","minItems":30,"items":{"enum":[0,123,null]}},"maxItems":500})"},
+    {Kind::kJsonSchema,
+     R"({"properties":{"a":{"type":"string"},"é":{"type":"number","minimum":0.5},"b":{"$ref":"#"}},"required":["é"]})"},
+    {Kind::kJsonSchema, R"({"type":"object","additionalProperties":{"type":["integer","null"]}})"},
+};
+
+int32_t pick(std::span<const uint32_t> mask, size_t n, std::mt19937& random) {
+  std::vector<int32_t> allowed;
+  for (size_t id = 0; id < n; ++id)
+    if (test::allows(mask, static_cast<int32_t>(id))) allowed.push_back(static_cast<int32_t>(id));
+  return allowed.empty() ? -1 : allowed[random() % allowed.size()];
+}
+
+}  // namespace
+
+TEST_CASE("a mask allows a token exactly when the grammar goes on after its bytes") {
+  const auto vocabulary = test::small_vocabulary();
+  std::mt19937 random(3);
+  for (const Source& source : kSources) {
+    CAPTURE(source.text);
+    const auto runtime = test::runtime_of(source.kind, source.text, vocabulary);
+    for (int answer = 0; answer < 6; ++answer) {
+      PlaceId place = Runtime::kStart;
+      for (int step = 0; step < 150; ++step) {
+        const std::vector<uint32_t> words = runtime->mask(place).words;
+        for (size_t id = 0; id < vocabulary->size(); ++id) {
+          const auto token = static_cast<int32_t>(id);
+          const bool expected = token == test::kEnd
+                                    ? runtime->accepts(place)
+                                    : runtime->advance(place, vocabulary->text(token)) != Runtime::kNowhere;
+          REQUIRE_MESSAGE(test::allows(words, token) == expected, "token ", token, " at step ", step);
+        }
+        const int32_t token = pick(words, vocabulary->size(), random);
+        REQUIRE(token >= 0);
+        if (token == test::kEnd) break;
+        place = runtime->advance(place, vocabulary->text(token));
+      }
+    }
+  }
+}
+
+TEST_CASE("random draws end in a whole answer within their tokens, however few those are") {
+  const auto vocabulary = test::small_vocabulary();
+  std::mt19937 random(4);
+  for (const Source& source : kSources) {
+    CAPTURE(source.text);
+    const auto runtime = test::runtime_of(source.kind, source.text, vocabulary);
+    const int64_t least = runtime->left(Runtime::kStart) + 1;
+    for (const int64_t tokens : {least, least + 1, least + 7, least + 60, least + 400}) {
+      for (int answer = 0; answer < 5; ++answer) {
+        Matcher matcher(runtime);
+        std::string text;
+        int64_t used = 0;
+        while (used < tokens && !matcher.ended()) {
+          const int32_t token = pick(matcher.mask(tokens - used), vocabulary->size(), random);
+          REQUIRE(token >= 0);
+          if (token != test::kEnd) text += vocabulary->text(token);
+          matcher.accept(token);
+          ++used;
+        }
+        REQUIRE_MESSAGE(matcher.ended(), "after ", used, " tokens: ", text);
+        REQUIRE(runtime->accepts(runtime->advance(Runtime::kStart, text)));
+      }
+    }
+  }
+}
+
+TEST_CASE("after the end only end tokens come, and a token that was not allowed ends the answer") {
+  const auto runtime = test::runtime_of(Kind::kChoice, R"(["ab"])", test::small_vocabulary());
+  Matcher matcher(runtime);
+  matcher.accept('a');
+  CHECK_FALSE(matcher.complete());
+  matcher.accept('b');
+  CHECK(matcher.complete());
+  matcher.accept(test::kEnd);
+  for (int32_t id = 0; id < 280; ++id) REQUIRE(test::allows(matcher.mask(5), id) == (id == test::kEnd));
+  Matcher other(runtime);
+  other.accept('x');
+  CHECK(other.ended());
+}
+
+TEST_CASE("far counts share their masks") {
+  const auto vocabulary = test::small_vocabulary();
+  const auto runtime =
+      test::runtime_of(Kind::kJsonSchema, R"({"type":"string","minLength":500,"maxLength":1000000})", vocabulary);
+  PlaceId place = runtime->advance(Runtime::kStart, "\"");
+  const uint32_t* first = runtime->mask(place).words.data();
+  for (int i = 0; i < 400; ++i) {
+    place = runtime->advance(place, "a");
+    CHECK(runtime->mask(place).words.data() == first);
+  }
+  CHECK(runtime->left(place) == 101);
+}
