@@ -240,7 +240,8 @@ class Backend {
   virtual void set_slot(SamplerState& state, int64_t slot, const SamplingParams& params, const int32_t* history,
                         int64_t n_history, int64_t n_output) = 0;
   // Tokens that the slot's draws may give from now on: bit i % 32 of words[i / 32] allows token i; nullptr allows all,
-  // as after set_slot(). The words are copied before it returns. Refused where takes_masks() is false.
+  // as after set_slot(). The words are copied before it returns. Where takes_masks() is false neither masks nor the
+  // fields of SamplingParams after `logit_bias` are followed, and the engine refuses them.
   virtual bool takes_masks() const { return false; }
   virtual void set_mask(SamplerState&, int64_t, const uint32_t*) { check(false, "this backend takes no token masks"); }
   // tokens[t] = last token of slots[t] where tokens[t] < 0. Both i32 [rows].

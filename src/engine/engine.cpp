@@ -160,6 +160,7 @@ uint64_t Engine::State::submit(GenerateRequest ask, std::shared_ptr<Sink> sink) 
   check(sink != nullptr, "a request without a sink");
   if (ask.best_of == 1) ask.best_of = ask.n;
   validate(ask, info.model, info.limits.max_context, info.limits.max_encoder);
+  if (!info.full_sampler) refuse_rare_processors(ask);
   if (ask.grammar.kind != GrammarSpec::Kind::kNone) {
     if (!info.grammars)
       throw RequestError(RequestError::Kind::kValidation,

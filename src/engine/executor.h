@@ -19,6 +19,7 @@ struct ExecutorInfo {
   int stages = 1;                             // pipeline stages: steps that must be in flight to keep all busy
   double warm_seconds = 0;                    // first use of the device and recording, where the backend records
   std::shared_ptr<GrammarCompiler> grammars;  // draws keep to SamplingParams::grammar; none: they cannot
+  bool full_sampler = false;                  // bans, forced tokens, decay and cutoffs too
 };
 
 class Executor {

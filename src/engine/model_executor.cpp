@@ -73,6 +73,7 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Gro
   info_.model = model_->info();
   info_.cache_groups = model_->cache_groups();
   info_.stages = groups_.stages();
+  info_.full_sampler = backend_.takes_masks();
   if (backend_.takes_masks() && !backend_.asynchronous()) info_.grammars = options.grammars;
   size(options);
   model_->allocate(info_.limits);

@@ -130,6 +130,23 @@ void validate(const GenerateRequest& r, const ModelInfo& model, int64_t longest,
   }
 }
 
+void refuse_rare_processors(const GenerateRequest& r) {
+  const SamplingParams& p = r.sampling;
+  const auto refuse = [](bool asked, const char* name) {
+    require(!asked, name, fmt::format("{} is not supported on this server's device; leave it out", name));
+  };
+  refuse(!r.bad_words.empty() || !p.bad_words.empty(), "bad_words");
+  refuse(p.no_repeat_ngram > 0, "no_repeat_ngram_size");
+  refuse(!p.suppress.empty(), "suppress_tokens");
+  refuse(!p.begin_suppress.empty(), "begin_suppress_tokens");
+  refuse(!p.allowed.empty(), "allowed_token_ids");
+  refuse(r.forced_bos >= 0, "forced_bos_token_id");
+  refuse(r.forced_eos >= 0, "forced_eos_token_id");
+  refuse(p.decay_factor != 1.0f, "exponential_decay_length_penalty");
+  refuse(p.epsilon_cutoff > 0, "epsilon_cutoff");
+  refuse(p.eta_cutoff > 0, "eta_cutoff");
+}
+
 SequenceSpec sequence_spec(const GenerateRequest& r, const ModelInfo& model, const Tokenizer& tokenizer) {
   SequenceSpec spec;
   // An encoder takes the prompt; the decoder begins with its own first token.

@@ -15,6 +15,9 @@ namespace sluice {
 // an encoder the answer alone, and the prompt has `encoder` tokens at most (else 0).
 void validate(const GenerateRequest& request, const ModelInfo& model, int64_t longest, int64_t encoder);
 
+// For executors whose sampler knows bias, penalties and warpers alone: throws RequestError for what is beyond.
+void refuse_rare_processors(const GenerateRequest& request);
+
 // Of a valid request. The seed is the caller's to set.
 SequenceSpec sequence_spec(const GenerateRequest& request, const ModelInfo& model, const Tokenizer& tokenizer);
 
