@@ -263,6 +263,8 @@ std::string Metrics::text(const Service& service) const {
       if (!family.metric.empty()) families.push_back(std::move(family));
     }
   }
+  if (service.job_end > 0)
+    add("sluice_job_end_time_seconds", "End of the job's time limit, seconds since 1970", Type::Gauge, service.job_end);
   std::ostringstream out;
   prometheus::TextSerializer().Serialize(out, families);
   return out.str();

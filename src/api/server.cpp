@@ -7,6 +7,7 @@
 #include <random>
 
 #include "api/json.h"
+#include "api/origin.h"
 #include "api/request_log.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -84,7 +85,18 @@ struct Server::Impl {
   }
 
   void route(HttpRequest& request, const Transport::ReadBody& read_body, Reply& reply, Router::Match& match) const {
-    match = router.find(request.method, request.path);
+    // What a request without a body wants is known from its headers.
+    const bool bare = request.method == "GET" || request.method == "HEAD";
+    match = bare ? router.find(request) : router.find(request.method, request.path);
+    if (options.key.empty() && !host_allowed(request.headers.get("host"), options.names)) {
+      fail(match.dialect,
+           {RequestError::Kind::kMalformed,
+            fmt::format("this server does not answer as '{}'; ALLOWED_HOSTS names further ones",
+                        request.headers.get("host").substr(0, 128)),
+            "", 403},
+           request, reply);
+      return;
+    }
     if (match.route == nullptr) {
       std::string message = match.wrong_method ? fmt::format("{} is not offered by {}", request.method, request.path)
                                                : fmt::format("there is no {}", request.path.substr(0, 256));
@@ -147,6 +159,14 @@ struct Server::Impl {
     }
   }
 
+  // A browser asks before a page of another origin may send a key or JSON.
+  static void preflight(Reply& reply) {
+    reply.status = 204;
+    reply.headers.add("access-control-allow-methods", "GET, POST, OPTIONS");
+    reply.headers.add("access-control-allow-headers", "authorization, content-type, x-request-id");
+    reply.headers.add("access-control-max-age", "600");
+  }
+
   void count_failure(RequestError::Kind kind) const {
     switch (kind) {
       case RequestError::Kind::kOverloaded:
@@ -164,7 +184,17 @@ struct Server::Impl {
     request.id = request_id(request.headers.get("x-request-id"));
     if (log != nullptr) log->open(reply);
     Router::Match match;
-    route(request, read_body, reply, match);
+    const std::string_view origin = request.headers.get("origin");
+    const bool known = !origin.empty() && origin_allowed(origin, options.origins);
+    if (known && request.method == "OPTIONS" && !request.headers.get("access-control-request-method").empty()) {
+      preflight(reply);
+    } else {
+      route(request, read_body, reply, match);
+    }
+    if (known) {
+      reply.headers.add("access-control-allow-origin", std::string(origin));
+      reply.headers.add("vary", "origin");
+    }
     reply.headers.add("x-request-id", request.id);
     if (!options.job_id.empty()) reply.headers.add("x-job-id", options.job_id);
     metrics->replied(reply.status);

@@ -22,6 +22,8 @@ struct ServerOptions {
   std::string job_id;        // sent as x-job-id when not empty
   std::string request_log;   // file for one JSON line per request, "-" for standard error; empty: none
   bool log_prompts = false;  // prompts go into it too
+  std::vector<std::string> origins = {"local"};  // pages of other servers that may call this one; see origin_allowed
+  std::vector<std::string> names = {"*"};        // Host headers answered without a key; see host_allowed
   TransportOptions transport;
 };
 

@@ -51,6 +51,7 @@ struct Service {
   std::string version;                                           // of Sluice
   double load_seconds = 0, warm_seconds = 0, ready_seconds = 0;  // of rank 0: weights, first use, all from its start
   double started = 0;          // wall seconds when the model became ready: "created" of /v1/models
+  double job_end = 0;          // wall seconds at which the job's time limit ends; 0: none or unknown
   Metrics* metrics = nullptr;  // never nullptr while serving
 
   void bind(Engine& engine);  // fills the engine's entry points and the tokenizer

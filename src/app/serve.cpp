@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <mutex>
 
+#include "api/origin.h"
 #include "api/server.h"
 #include "app/model_facts.h"
 #include "app/options.h"
@@ -118,6 +119,7 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   const std::vector<std::string> names = served_names(settings, model);
   endpoint.model = names[0];
   if (key) endpoint.key_file = make_key(home, id, launch.restart_count > 0).string();
+  if (const char* log = process_environment()("SLUICE_LOG")) endpoint.log = log;
   endpoint.pid = ::getpid();
   endpoint.start_time = wall_seconds();
   endpoint.restart_count = launch.restart_count;
@@ -131,6 +133,9 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   server_options.job_id = endpoint.job_id;
   server_options.request_log = settings.text("request-log");
   server_options.log_prompts = settings.flag("log-prompts");
+  server_options.origins = comma_list(settings.text("cors-allow-origin"));
+  server_options.names = comma_list(settings.text("allowed-hosts"));
+  server_options.names.push_back(endpoint.host);
   server_options.transport.max_body = static_cast<size_t>(settings.integer("payload-limit", 1, int64_t{1} << 40));
   Server server(server_options);
   endpoint.port = server.port();
@@ -174,6 +179,7 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
       service.ready_seconds = monotonic_seconds() - started;
       service.started = wall_seconds();
       service.metrics = &server.metrics();
+      service.job_end = endpoint.end_time;
       server.ready(service);
       record.set(EndpointState::kReady, "");
       const ServeReport report{settings,

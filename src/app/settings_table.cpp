@@ -37,6 +37,8 @@ const std::vector<SettingRow>& settings_table() {
       {Topic::kServer, {"port", {"SLUICE_PORT", "PORT"}, "", "Port; default: 10000 + last four digits of the job id, or 3000, and then the next free one."}},
       {Topic::kServer, {"auth", {"SLUICE_AUTH", "AUTH"}, "key", "key: routes ask for the job's key; none: they do not."}},
       {Topic::kServer, {"served-model-name", {"SLUICE_SERVED_MODEL_NAME", "SERVED_MODEL_NAME"}, "", "Name in answers, and after commas further names that requests may use; default: the model as given."}},
+      {Topic::kServer, {"cors-allow-origin", {"SLUICE_CORS_ALLOW_ORIGIN", "CORS_ALLOW_ORIGIN"}, "local", "Pages that may call this server from a browser, separated by commas: origins, local (localhost on any port) or *."}},
+      {Topic::kServer, {"allowed-hosts", {"SLUICE_ALLOWED_HOSTS", "ALLOWED_HOSTS"}, "", "With --auth none: further names that requests may use for this server, separated by commas, or *."}},
       {Topic::kServer, {"max-concurrent-requests", {"SLUICE_MAX_CONCURRENT_REQUESTS", "MAX_CONCURRENT_REQUESTS"}, "1024", "Requests accepted and not yet finished; more are refused as overloaded."}},
       {Topic::kServer, {"max-best-of", {"SLUICE_MAX_BEST_OF", "MAX_BEST_OF"}, "2", "Largest best_of and n."}},
       {Topic::kServer, {"max-stop-sequences", {"SLUICE_MAX_STOP_SEQUENCES", "MAX_STOP_SEQUENCES"}, "4", "Stop strings of one request."}},
