@@ -16,6 +16,8 @@ job::repair() {
     [[ ":${PATH:-}:" == *":$name:"* ]] || PATH=${PATH:+$PATH:}$name
   done
   export PATH USER=${USER:-$(id -un)}
+  # Where this job's output goes, for the record: `sluice logs` shows it.
+  name=$(readlink "/proc/$$/fd/1") && [[ -f $name ]] && export SLUICE_LOG=${SLUICE_LOG:-$name}
   export HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
 }
 

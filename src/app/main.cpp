@@ -37,6 +37,9 @@ int main(int argc, char** argv) {
   sluice::add_download(app, exit_code);
   sluice::add_verify(app, exit_code);
   sluice::add_plan(app, exit_code);
+  sluice::add_jobs(app, exit_code);
+  sluice::add_connect(app, exit_code);
+  sluice::add_route(app, exit_code);
   std::vector<std::string> arguments;
   if (argc > 0 && sluice::called_as_maritalk(argv[0])) {
     if (const int code = sluice::read_maritalk(argc, argv, arguments); code >= 0) return code;

@@ -22,6 +22,9 @@ void add_bench(CLI::App& app, int& exit_code);
 void add_download(CLI::App& app, int& exit_code);
 void add_verify(CLI::App& app, int& exit_code);
 void add_plan(CLI::App& app, int& exit_code);
+void add_jobs(CLI::App& app, int& exit_code);  // list, status, logs, stop, metrics
+void add_connect(CLI::App& app, int& exit_code);
+void add_route(CLI::App& app, int& exit_code);
 void add_convert(CLI::App& app, int& exit_code);
 void add_bench_serve(CLI::App& bench, int& exit_code);    // `bench serve`, added by add_bench
 void add_bench_quality(CLI::App& bench, int& exit_code);  // `bench quality`, added by add_bench

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+// sluice list, status, logs, stop, metrics: the user's servers, wherever they run.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "app/progress.h"
+#include "app/verbs.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "client/http_client.h"
+#include "cluster/endpoint.h"
+#include "launch/jobs.h"
+
+namespace sluice {
+namespace {
+
+struct JobOptions {
+  std::string job;
+  bool json = false, all = false, follow = false, now = false;
+  int lines = 50;
+};
+
+std::vector<JobView> read_jobs() {
+  const std::filesystem::path home = sluice_home(process_environment());
+  return reconcile(list_endpoints(home), read_queue(run_command), local_facts());
+}
+
+bool over(const JobView& job) { return job.state == "stopped" || job.state == "lost"; }
+
+nlohmann::json job_json(const JobView& job) {
+  nlohmann::json out = {{"id", job.id},   {"state", job.state},     {"detail", job.detail}, {"model", job.model},
+                        {"url", job.url}, {"host", job.host},       {"port", job.port},     {"key_file", job.key_file},
+                        {"log", job.log}, {"seconds_left", nullptr}};
+  if (job.seconds_left) out["seconds_left"] = *job.seconds_left;
+  return out;
+}
+
+int list(const JobOptions& options) {
+  std::vector<JobView> jobs = read_jobs();
+  if (!options.all) std::erase_if(jobs, over);
+  if (options.json) {
+    nlohmann::json out = nlohmann::json::array();
+    for (const JobView& job : jobs) out.push_back(job_json(job));
+    fmt::print("{}\n", out.dump(1));
+    return 0;
+  }
+  if (jobs.empty()) {
+    fmt::print("no server of yours runs or waits{}\n", options.all ? "" : "; --all shows those that have ended");
+    return 0;
+  }
+  fmt::print("{:<12} {:<11} {:<9} {:<28} {:<26} {}\n", "JOB", "STATE", "LEFT", "URL", "MODEL", "");
+  for (const JobView& job : jobs) {
+    fmt::print("{:<12} {:<11} {:<9} {:<28} {:<26} {}\n", job.id, job.state,
+               job.seconds_left ? format_seconds(*job.seconds_left) : "-", job.url.empty() ? "-" : job.url,
+               job.model.empty() ? "-" : job.model, job.detail);
+  }
+  return 0;
+}
+
+std::string key_of(const JobView& job) { return job.key_file.empty() ? std::string() : read_key(job.key_file); }
+
+int status(const JobOptions& options) {
+  const JobView job = find_job(read_jobs(), options.job);
+  nlohmann::json out = job_json(job);
+  std::string health = "not asked";
+  if (!job.url.empty() && !over(job)) {
+    try {
+      HttpClient client(Url::parse(job.url), key_of(job));
+      client.connect_seconds = 3, client.silence_seconds = 5;
+      const ClientReply reply = client.get("/health");
+      health = reply.head.status == 200 ? "answers" : fmt::format("answers {}", reply.head.status);
+      const std::string text = client.get("/metrics").body;
+      for (const auto& [name, metric] : {std::pair{"running", "vllm:num_requests_running"},
+                                         {"waiting", "vllm:num_requests_waiting"},
+                                         {"cache_use", "vllm:kv_cache_usage_perc"},
+                                         {"generated_tokens", "vllm:generation_tokens_total"}}) {
+        const size_t at = text.find(std::string("\n") + metric + " ");
+        if (at != text.npos) out[name] = std::strtod(text.c_str() + text.find(' ', at + 1), nullptr);
+      }
+    } catch (const Error& error) {
+      health = fmt::format("no answer: {}", error.what());
+    }
+  }
+  out["health"] = health;
+  if (options.json) {
+    fmt::print("{}\n", out.dump(1));
+    return over(job) ? 1 : 0;
+  }
+  const auto row = [](const char* name, const std::string& value) {
+    if (!value.empty()) fmt::print("{:<12} {}\n", name, value);
+  };
+  row("job", job.id);
+  row("state", job.state);
+  row("", job.detail);
+  row("model", job.model);
+  row("url", job.url);
+  row("health", health);
+  if (out.contains("running")) {
+    row("requests", fmt::format("{} running, {} waiting", out["running"].get<double>(), out["waiting"].get<double>()));
+    row("cache", fmt::format("{:.1f} % in use", 100 * out["cache_use"].get<double>()));
+    row("generated", fmt::format("{:.0f} tokens", out["generated_tokens"].get<double>()));
+  }
+  if (job.seconds_left) row("time left", format_seconds(*job.seconds_left));
+  row("key file", job.key_file);
+  row("log", job.log);
+  return over(job) ? 1 : 0;
+}
+
+// The last lines, then what is added.
+int logs(const JobOptions& options) {
+  const JobView job = find_job(read_jobs(), options.job);
+  std::string path = job.log;
+  if (path.empty()) {
+    const auto said = run_command({"scontrol", "-o", "show", "job", job.id.substr(0, job.id.find('.'))}, 10);
+    const size_t at = said ? said->output.find("StdOut=") : std::string::npos;
+    if (at != std::string::npos) path = said->output.substr(at + 7, said->output.find_first_of(" \n", at) - at - 7);
+  }
+  if (path.empty())
+    throw Error(fmt::format("where job {} writes its log is not known: it did not come from the job scripts", job.id));
+  const std::string text = read_file(path);
+  size_t begin = text.size();
+  for (int line = 0; begin > 0 && line <= options.lines; --begin) line += text[begin - 1] == '\n';
+  if (begin > 0) begin += 1;
+  std::fwrite(text.data() + begin, 1, text.size() - begin, stdout);
+  std::fflush(stdout);
+  uint64_t at = text.size();
+  while (options.follow) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    const File file = File::open_read(path);
+    const uint64_t size = file.size();
+    if (size < at) at = 0;  // begun anew
+    std::string more(size - at, '\0');
+    if (!more.empty()) file.read_at(at, more.data(), more.size());
+    at = size;
+    std::fwrite(more.data(), 1, more.size(), stdout);
+    std::fflush(stdout);
+    if (more.empty() && over(find_job(read_jobs(), job.id))) break;
+  }
+  return 0;
+}
+
+int stop(const JobOptions& options) {
+  const JobView job = find_job(read_jobs(), options.job);
+  if (over(job)) {
+    fmt::print("{} has ended already: {}\n", job.id, job.detail);
+    return 0;
+  }
+  if (job.id.starts_with("local-")) {
+    if (job.host != local_facts().host) throw Error(fmt::format("{} runs on {}; stop it there", job.id, job.host));
+    const int pid = std::stoi(job.id.substr(6));
+    if (::kill(pid, options.now ? SIGKILL : SIGTERM) != 0)
+      throw Error(fmt::format("process {} cannot be signalled", pid));
+  } else {
+    const std::string id = job.id.substr(0, job.id.find('.'));
+    const bool drain = !options.now && job.state != "pending";
+    const auto said =
+        drain ? run_command({"scancel", "--batch", "--signal=TERM", id}, 20) : run_command({"scancel", id}, 20);
+    if (!said || said->exit_code != 0) throw Error(fmt::format("scancel {} failed", id));
+  }
+  fmt::print("{}: {}\n", job.id,
+             options.now || job.state == "pending" ? "ended" : "drains, then ends; accepted requests are answered");
+  return 0;
+}
+
+int metrics(const JobOptions& options) {
+  const JobView job = find_job(read_jobs(), options.job);
+  if (job.url.empty()) throw Error(fmt::format("job {} has no address yet: {} ({})", job.id, job.state, job.detail));
+  HttpClient client(Url::parse(job.url), key_of(job));
+  const ClientReply reply = client.get("/metrics");
+  if (reply.head.status != 200) throw Error(fmt::format("{} answers {} to /metrics", job.url, reply.head.status));
+  std::fwrite(reply.body.data(), 1, reply.body.size(), stdout);
+  return 0;
+}
+
+CLI::App* verb(CLI::App& app, const char* name, const char* help, const std::shared_ptr<JobOptions>& options,
+               bool needs_job) {
+  CLI::App* out = app.add_subcommand(name, help);
+  if (needs_job) out->add_option("JOB", options->job, "Job id, as `sluice list` shows it.")->required();
+  return out;
+}
+
+}  // namespace
+
+void add_jobs(CLI::App& app, int& exit_code) {
+  const auto options = std::make_shared<JobOptions>();
+  CLI::App* one = verb(app, "list", "Your servers: running, loading, waiting in the queue.", options, false);
+  one->add_flag("--all", options->all, "Those that have ended too.");
+  one->add_flag("--json", options->json, "Machine-readable.");
+  one->callback([options, &exit_code] { exit_code = list(*options); });
+  one =
+      verb(app, "status", "One server: state, address, load, time left. Exit code 1 when it has ended.", options, true);
+  one->add_flag("--json", options->json, "Machine-readable.");
+  one->callback([options, &exit_code] { exit_code = status(*options); });
+  one = verb(app, "logs", "The end of a job's log.", options, true);
+  one->add_flag("-f,--follow", options->follow, "Go on as lines are added, until the job ends.");
+  one->add_option("-n,--lines", options->lines, "Lines to begin with.")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  one->callback([options, &exit_code] { exit_code = logs(*options); });
+  one = verb(app, "stop", "Drain a server and end its job.", options, true);
+  one->add_flag("--now", options->now, "Do not wait for requests under way.");
+  one->callback([options, &exit_code] { exit_code = stop(*options); });
+  one = verb(app, "metrics", "A server's /metrics.", options, true);
+  one->callback([options, &exit_code] { exit_code = metrics(*options); });
+}
+
+}  // namespace sluice

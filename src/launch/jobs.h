@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// The user's servers, as their records under $SLUICE_HOME and Slurm's queue say together. A record alone may be old:
+// its job may have been requeued elsewhere, or have died without a word.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cluster/command.h"
+#include "cluster/endpoint.h"
+
+namespace sluice {
+
+struct QueueRow {
+  std::string id, state, reason, time_left, nodes, name, start;  // as squeue prints them
+};
+// Lines of squeue -o '%i|%T|%r|%L|%N|%j|%S'; others are passed over.
+std::vector<QueueRow> parse_queue(std::string_view text);
+// The user's jobs; nullopt where there is no squeue, or it does not answer within the deadline.
+std::optional<std::vector<QueueRow>> read_queue(const CommandRunner& run);
+
+struct JobView {
+  std::string id;      // "148", "148.2", "local-4711"
+  std::string state;   // pending, moving, loading, ready, draining, stopped, lost, unconfirmed
+  std::string detail;  // one line: why, since when, what to do
+  std::string model, url, key_file, log, host;
+  int port = 0;
+  std::optional<double> seconds_left;
+};
+
+// What is known of this process's host, injected by tests.
+struct LocalFacts {
+  std::string host;
+  std::function<bool(int64_t pid)> alive;
+  double now = 0;  // seconds since 1970
+};
+LocalFacts local_facts();
+
+// Newest first. Queue rows without a record count when their name begins with "sluice". `queue` nullopt: Slurm did not
+// say, and what a record of a job says is unconfirmed.
+std::vector<JobView> reconcile(const std::vector<Endpoint>& records, const std::optional<std::vector<QueueRow>>& queue,
+                               const LocalFacts& local);
+
+// The one that `name` means: an id, or a job id whose newest step is meant. Throws Error that lists what there is.
+JobView find_job(const std::vector<JobView>& jobs, const std::string& name);
+
+}  // namespace sluice
