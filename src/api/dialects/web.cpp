@@ -6,7 +6,7 @@
 namespace sluice {
 namespace {
 
-bool wants_page(const Headers& headers, std::span<const std::string>) {
+bool wants_page(const Headers& headers, const BodyOutline&) {
   return headers.get("accept").find("text/html") != std::string_view::npos;
 }
 
