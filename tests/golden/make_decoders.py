@@ -58,21 +58,22 @@ CASES = {
     "gemma/gemma1": (GemmaConfig, dict(head_dim=16, tie_word_embeddings=True, hidden_act="gelu_pytorch_tanh"), BF16),
     # Caps small enough to show, a scale of its own, windows on even layers.
     "gemma/gemma2": (Gemma2Config, dict(num_hidden_layers=3, head_dim=12, tie_word_embeddings=True, query_pre_attn_scalar=20, sliding_window=16,
-                                        attn_logit_softcapping=3.0, final_logit_softcapping=5.0), dict(prompt=44, **BF16)),
+                                        attn_logit_softcapping=3.0, final_logit_softcapping=5.0), dict(prompt=44, outweigh=True, **BF16)),
     "gemma/gemma2_odd": (Gemma2Config, dict(ODD, head_dim=8, tie_word_embeddings=True, query_pre_attn_scalar=8, sliding_window=512,
                                             attn_logit_softcapping=20.0, final_logit_softcapping=None), BF16),
     # Two kinds of layers with rotations of their own, the global ones scaled.
     "gemma/gemma3": (Gemma3TextConfig, dict(num_hidden_layers=4, head_dim=16, tie_word_embeddings=True, query_pre_attn_scalar=16, sliding_window=12,
                                             sliding_window_pattern=2, rope_theta=1e6, rope_local_base_freq=100.0,
-                                            rope_scaling=dict(rope_type="linear", factor=4.0)), dict(prompt=44, pattern=2, **BF16)),
+                                            rope_scaling=dict(rope_type="linear", factor=4.0)), dict(prompt=44, pattern=2, outweigh=True, **BF16)),
     # As published with images: names and config of the text model one level down.
     "gemma/gemma3_nested": (Gemma3TextConfig, dict(head_dim=8, tie_word_embeddings=True, query_pre_attn_scalar=8, sliding_window=12,
-                                                   sliding_window_pattern=2), dict(prompt=30, pattern=2, nested=True, **BF16)),
+                                                   sliding_window_pattern=2), dict(prompt=30, pattern=2, nested=True, outweigh=True, **BF16)),
     # Short factors; part of the head is rotated.
     "phi3/partial": (Phi3Config, dict(head_dim=16, hidden_size=64, partial_rotary_factor=0.75, original_max_position_embeddings=256,
                                       rope_scaling=longrope(6)), BF16),
-    # Generation crosses the original context: all is computed again with long factors.
-    "phi3/crossing": (Phi3Config, dict(original_max_position_embeddings=64, rope_scaling=longrope(4)), dict(prompt=40)),
+    # Generation crosses the original context: all is computed again with long factors. The reference is the forward pass over all
+    # tokens; generate() leaves cache_position at one element where it drops the cache, so that its recomputed rows see later ones.
+    "phi3/crossing": (Phi3Config, dict(original_max_position_embeddings=64, rope_scaling=longrope(4)), dict(prompt=40, alike=25)),
     "phi3/long": (Phi3Config, dict(ODD, head_dim=6, original_max_position_embeddings=32, rope_scaling=longrope(3)), dict(prompt=48, **BF16)),
     "phi3/window": (Phi3Config, dict(sliding_window=16), dict(prompt=40, **BF16)),
     "phi/phi2": (PhiConfig, dict(num_key_value_heads=4, hidden_size=40, partial_rotary_factor=0.4, hidden_act="gelu_new", intermediate_size=60), BF16),
@@ -80,12 +81,12 @@ CASES = {
 }
 
 
-def randomize(model, seed, gemma):
+def randomize(model, seed, gemma, outweigh):
     """Scales at which every tensor shows in the logits. Routers are wide enough for clear choices."""
     g = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
         r = torch.randn(p.shape, generator=g)
-        if gemma and "post_" in name:  # large enough for blocks to outweigh the tied embedding
+        if outweigh and "post_" in name:  # blocks outweigh the tied embedding
             v = 1.0 + 0.25 * r
         elif name.endswith("norm.weight") or name.endswith("layernorm.weight"):
             v = 0.25 * r if gemma else 1.0 + 0.25 * r
@@ -140,7 +141,7 @@ def write_case(name):
     compute = reference_cached if options.get("cached") else reference
     for seed in range(1, 600):
         model = AutoModelForCausalLM.from_config(cfg, attn_implementation="eager").float().eval()
-        randomize(model, seed, gemma)
+        randomize(model, seed, gemma, options.get("outweigh"))
         model.to(dtype).float()
         for module in model.modules():  # buffers must not pass through half precision
             if hasattr(module, "original_inv_freq"):
@@ -173,7 +174,8 @@ def write_case(name):
     assert (logits2 - logits).abs().max() < 1e-5 and greedy2 == greedy, f"{name}: files and memory differ"
     again = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, attn_implementation="eager").eval()
     cached = again.generate(torch.tensor([prompt]), max_new_tokens=STEPS, do_sample=False, min_new_tokens=STEPS, pad_token_id=0, eos_token_id=None)
-    assert cached[0, len(prompt):].tolist() == greedy, f"{name}: generate differs"
+    alike = options.get("alike", STEPS)
+    assert cached[0, len(prompt):].tolist()[:alike] == greedy[:alike], f"{name}: generate differs"
     if options.get("nested"):
         nest(out)
     save_file(gold, out / "golden.safetensors", metadata={
