@@ -29,6 +29,10 @@ std::string_view feature_name(Feature feature) {
       return "mixtures of experts";
     case Feature::kLengthRotation:
       return "rotary positions that depend on the length of a sequence";
+    case Feature::kRoundedAlibi:
+      return "ALiBi in two roundings";
+    case Feature::kEncoder:
+      return "attention of encoders";
   }
   fatal("unknown feature");
 }

@@ -147,7 +147,7 @@ struct LengthRotation {
 };
 
 // What not every backend computes. A family asks for what it needs before it loads.
-enum class Feature { kScale, kHeadNorm, kSoftCap, kExperts, kLengthRotation };
+enum class Feature { kScale, kHeadNorm, kSoftCap, kExperts, kLengthRotation, kRoundedAlibi, kEncoder };
 
 // Resident sampling state: parameters, history, and the last token of each slot.
 class SamplerState {
