@@ -92,7 +92,7 @@ def rows8_layer(name, out, cols):
 
 def make_quantised():
     cases = {
-        "gptq": [gptq_layer("a", 32, 128, 32, 4, False), gptq_layer("b", 64, 128, 64, 4, False)],
+        "gptq": [gptq_layer("a", 32, 128, 32, 4, False), gptq_layer("b", 64, 128, 32, 4, False)],
         "gptq_act": [gptq_layer("a", 32, 128, 32, 4, True), gptq_layer("b", 64, 128, 32, 4, True)],
         "gptq_v2": [gptq_layer("a", 32, 128, 128, 4, False, True)],
         "gptq3": [gptq_layer("a", 32, 128, 32, 3, False)],

@@ -76,9 +76,9 @@ TEST_CASE("Contents are compared by type, shape and bytes") {
 TEST_CASE("Folders without usable weights are refused with what was found") {
   test::TemporaryFolder folder;
   CHECK(contains(open_refusal(folder.path() / "none"), "is not a folder"));
-  CHECK(contains(open_refusal(folder.path()), "neither model.safetensors nor model.safetensors.index.json"));
-  folder.write("pytorch_model.bin", "x");
-  CHECK(contains(open_refusal(folder.path()), "pytorch_model.bin; convert"));
+  CHECK(contains(open_refusal(folder.path()), "neither model.safetensors nor pytorch_model.bin"));
+  folder.write("consolidated.00.pth", "x");
+  CHECK(contains(open_refusal(folder.path()), "consolidated.00.pth; convert"));
   folder.write("model.safetensors", "version https://git-lfs.github.com/spec/v1\n");
   CHECK(contains(open_refusal(folder.path()), "Git LFS pointer"));
 }

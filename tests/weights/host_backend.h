@@ -47,6 +47,8 @@ class StoringBackend : public Backend {
   size_t free_bytes() const override { return size_t{1} << 30; }
   void copy_in(const Tensor& device, const void* host) override { std::memcpy(device.data, host, device.bytes()); }
   void copy_out(void* host, const Tensor& device) override { std::memcpy(host, device.data, device.bytes()); }
+  void start_copy_out(const Tensor&) override { none(); }
+  void finish_copy_out(void*) override { none(); }
   std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme) override {
     return std::make_unique<PlainWeight>(source, scheme);
   }
