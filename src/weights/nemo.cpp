@@ -105,10 +105,12 @@ Json read_config(const Archive& archive) {
 bool contains(const std::string& name, const char* part) { return name.find(part) != std::string::npos; }
 
 enum class Merge { kRows, kColumns, kGated, kFirst };
-Merge merge_of(const std::string& name, bool gated) {
+// `fused`: one matrix holds the gate and the other half of a gated MLP; Megatron core always has it so.
+Merge merge_of(const std::string& name, bool gated, bool fused) {
   const bool weight = name.ends_with(".weight");
   if (contains(name, "linear_fc1.layer_norm") || contains(name, "linear_qkv.layer_norm")) return Merge::kFirst;
   if (contains(name, "mlp.linear_fc1.")) return gated ? Merge::kGated : Merge::kRows;
+  if (contains(name, "mlp.dense_h_to_4h.") && fused) return Merge::kGated;
   if (contains(name, "word_embeddings.weight") || contains(name, "output_layer.weight") ||
       contains(name, "query_key_value.") || contains(name, "linear_qkv.") || contains(name, "mlp.dense_h_to_4h"))
     return Merge::kRows;
@@ -195,7 +197,7 @@ void add_tensors(const Archive& archive, const Json& config, int file, Checkpoin
   const std::string activation = config.contains("activation") && config["activation"].is_string()
                                      ? config["activation"].get<std::string>()
                                      : "gelu";
-  const bool gated = activation.ends_with("glu");
+  const bool gated = activation.ends_with("glu"), fused = gated && activation.starts_with("fast-");
   int64_t first_layer = 0;
   for (int p = 0; p < pp; ++p) {
     std::map<std::string, std::vector<CheckpointTensor>> parts;
@@ -221,7 +223,7 @@ void add_tensors(const Archive& archive, const Json& config, int file, Checkpoin
       }
       // The last stage may hold the embeddings once more for the head.
       if (p > 0 && out.checkpoint().find(global) != nullptr) continue;
-      out.add(merge(archive.name, global, std::move(all), merge_of(name, gated)));
+      out.add(merge(archive.name, global, std::move(all), merge_of(name, gated, fused)));
     }
     first_layer += layers;
   }
