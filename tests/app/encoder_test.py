@@ -27,18 +27,21 @@ class Encoder(harness.Case):
                 self.assertEqual("".join(c["choices"][0]["text"] for c in chunks if c["choices"]), answer["text"])
             info = json.loads(server.request("GET", "/info")[1])
             self.assertEqual(info["max_input_tokens"], 64)
-            status, text = server.request("POST", "/generate", {"inputs": "the " * 64, "parameters": {"max_new_tokens": 4}})
+            status, text = server.request("POST", "/generate", {"inputs": " ".join(["the"] * 64), "parameters": {"max_new_tokens": 4}})
             self.assertEqual(status, 422, text)
             status, text = server.request("POST", "/generate", {"inputs": "a", "parameters": {"max_new_tokens": 64}})
             self.assertEqual(status, 422, text)
             self.assertIn("must be <= 63", text)
             # A prompt and an answer of the longest each: their sum is above either limit.
-            reply = server.post("/generate", {"inputs": "the " * 63, "parameters": {"max_new_tokens": 63, "details": True}})
+            reply = server.post("/generate", {"inputs": " ".join(["the"] * 63), "parameters": {
+                "max_new_tokens": 63, "details": True}})
             self.assertLessEqual(reply["details"]["generated_tokens"], 63)
             status, text = server.request("POST", "/v1/chat/completions",
                                           {"model": "flan", "messages": [{"role": "user", "content": "a"}]})
-            self.assertEqual(status, 400, text)
-            self.assertEqual(server.terminate(), 0)
+            self.assertIn(status, (400, 422))
+            self.assertIn("chat template", text)
+            if not launcher:
+                self.assertEqual(server.terminate(), 0)
 
     def test_offline_answers_equal_the_reference(self):
         prompts = self.write_lines("in.jsonl", [{"prompt": a["prompt"], "max_tokens": len(a["ids"])} for a in ANSWERS])
