@@ -33,7 +33,11 @@ std::vector<int64_t> TensorSpec::stored_shape() const {
 }
 
 Partition::Partition(const SplitSizes& sizes, int tp_rank, int tp_size)
-    : d_ff(even(sizes.d_ff, tp_rank, tp_size)), vocab(even(sizes.vocab, tp_rank, tp_size)), head_dim(sizes.head_dim), tp_rank(tp_rank), tp_size(tp_size) {
+    : d_ff(even(sizes.d_ff, tp_rank, tp_size)),
+      vocab(even(sizes.vocab, tp_rank, tp_size)),
+      head_dim(sizes.head_dim),
+      tp_rank(tp_rank),
+      tp_size(tp_size) {
   check(tp_rank >= 0 && tp_rank < tp_size, "tp rank out of range");
   check(sizes.n_kv_heads > 0 && sizes.n_heads % sizes.n_kv_heads == 0, "query heads are a multiple of KV heads");
   const int64_t group = sizes.n_heads / sizes.n_kv_heads;  // query heads that share a KV head

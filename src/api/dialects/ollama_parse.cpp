@@ -81,14 +81,7 @@ Call read_common(const JsonView& body, const Service& service) {
   Call call;
   call.model = read_model(body, service.model);
   call.stream = fields.boolean("stream", true);
-  refuse(body,
-         {{"images", ""},
-          {"suffix", ""},
-          {"template", ""},
-          {"think", ""},
-          {"logprobs", ""},
-          {"tools", ""}},
-         "");
+  refuse(body, {{"images", ""}, {"suffix", ""}, {"template", ""}, {"think", ""}, {"logprobs", ""}, {"tools", ""}}, "");
   if (JsonView format = body["format"]; !format.unset()) read_grammar_field("format", format.value(), call.request);
   call.unload = unloads(body["keep_alive"]);
   return call;
