@@ -29,6 +29,7 @@ Endpoint sample(const std::string& id) {
           .job_id = id,
           .model = "a/b",
           .key_file = "/home/me/.sluice/keys/" + id + ".key",
+          .log = "/home/me/serve-" + id + ".out",
           .pid = 42,
           .start_time = 1000.5,
           .end_time = 4600,
@@ -50,6 +51,7 @@ TEST_CASE("a record comes back as it was written, private to its owner") {
   write_endpoint(home, endpoint);
   const auto read = read_endpoint(home, "3430148");
   REQUIRE(read);
+  CHECK(read->log == "/home/me/serve-3430148.out");
   CHECK(read->state == EndpointState::kDraining);
   CHECK(read->reason == "TERM");
   CHECK(read->url == "http://n1:10148");
