@@ -58,7 +58,9 @@ __global__ void __launch_bounds__(kThreads) plain_kernel(const AttentionParams a
       const T* k = static_cast<const T*>(a.k_cache) + place(key);
       float dot = 0;
       for (int d = 0; d < dim; ++d) dot += q[d] * to_float(k[d]);
-      score = dot * a.scale + slope * static_cast<float>(key - position);
+      score = dot * a.scale;
+      if (a.soft_cap > 0) score = a.soft_cap * tanhf(score / a.soft_cap);
+      score += slope * static_cast<float>(key - position);
     }
     const float new_top = fmaxf(top, warp_max(score));  // finite: a tile holds at least one key that is seen
     const float shrink = expf(top - new_top), w = expf(score - new_top);

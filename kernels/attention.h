@@ -7,8 +7,8 @@
 namespace sluice::kernels {
 
 // Row r of sequence s has position context[s] - (first_row[s + 1] - first_row[s]) + (r - first_row[s]) and sees keys
-// 0 .. position, of which the last `window` where window > 0. score = scale * q.k + slope * (key - position).
-// Rows at and beyond first_row[seqs] get zeros.
+// 0 .. position, of which the last `window` where window > 0. score = scale * q.k, capped where soft_cap > 0, + slope *
+// (key - position). Rows at and beyond first_row[seqs] get zeros.
 struct AttentionParams {
   void* out;                      // type [rows, n_heads * head_dim]
   const void* q;                  // type [rows, n_heads * head_dim]
@@ -26,6 +26,7 @@ struct AttentionParams {
   float scale;
   bool decode_only;    // no sequence has more than one row: launches the decode kernel alone
   bool deterministic;  // one order of summation for a row, decoded or prefilled, whatever the bucket; no splits
+  float soft_cap;      // scores become cap * tanh(score / cap) before slope and mask; 0: they stay
   Type type;
 };
 

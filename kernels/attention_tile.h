@@ -144,7 +144,9 @@ __device__ __forceinline__ void attend(TileState<T, kDim, kDecode>& state, const
       const int key = first + j * 8 + 2 * (lane % 4) + e % 2, r = e / 2;
       const int behind = position[r] - key;
       const bool seen = behind >= 0 && (a.window == 0 || behind < a.window);
-      const float s = scores[j][e] * scale - slope[r] * kLog2e * static_cast<float>(behind);
+      float s = scores[j][e] * scale;
+      if (a.soft_cap > 0) s = a.soft_cap * kLog2e * tanhf(scores[j][e] * a.scale / a.soft_cap);
+      s -= slope[r] * kLog2e * static_cast<float>(behind);
       scores[j][e] = seen ? s : -INFINITY;
       top[r] = fmaxf(top[r], scores[j][e]);
     }

@@ -59,6 +59,32 @@ __global__ void __launch_bounds__(kThreads) activation_kernel(const ActivationPa
   }
 }
 
+// Grid: (width / 256, rows). Job: one element of one row. Bytes moved: 2 * width * sizeof(T) per row.
+template <class T>
+__global__ void __launch_bounds__(kThreads) scale_kernel(const ScaleParams p) {
+  const int64_t i = column(1);
+  if (i >= p.width) return;
+  for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
+    T* place = static_cast<T*>(p.inout) + t * p.stride + i;
+    const float v = to_float(*place);
+    *place = from_float<T>(p.cap > 0 ? p.cap * tanhf(v / p.cap) : v * p.factor);
+  }
+}
+
+// Grid: (rows * heads / 8), a warp per head. Job: one head. Bytes moved: 2 * width * sizeof(T) per head.
+template <class T>
+__global__ void __launch_bounds__(kThreads) head_norm_kernel(const HeadNormParams p) {
+  const int64_t head = int64_t{blockIdx.x} * (kThreads / kWarpSize) + threadIdx.x / kWarpSize;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  if (head >= p.rows * p.heads) return;
+  T* x = static_cast<T*>(p.inout) + head / p.heads * p.stride + head % p.heads * p.width;
+  float sum = 0;
+  for (int64_t i = lane; i < p.width; i += kWarpSize) sum += to_float(x[i]) * to_float(x[i]);
+  const float scale = 1.0f / sqrtf(warp_sum(sum) / static_cast<float>(p.width) + p.eps);
+  for (int64_t i = lane; i < p.width; i += kWarpSize)
+    x[i] = from_float<T>(rounded<T>(to_float(x[i]) * scale) * p.weight[i]);
+}
+
 // Grid: (width / (256 N), rows). Job: N columns of one row. Bytes moved: 3 * width * sizeof(T) per row.
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads) add_kernel(const AddParams p) {
@@ -169,6 +195,19 @@ cudaError_t add(const AddParams& p, cudaStream_t stream) {
         p.width % N == 0 && aligned16(p.inout, p.stride, sizeof(T)) && aligned16(p.other, p.other_stride, sizeof(T));
     return packed ? launch("add", add_kernel<T, N>, over_rows(p.rows, p.width / N), kThreads, 0, stream, p)
                   : launch("add", add_kernel<T, 1>, over_rows(p.rows, p.width), kThreads, 0, stream, p);
+  });
+}
+
+cudaError_t scale(const ScaleParams& p, cudaStream_t stream) {
+  return with_type(p.type, [&](auto element) {
+    return launch("scale", scale_kernel<decltype(element)>, over_rows(p.rows, p.width), kThreads, 0, stream, p);
+  });
+}
+
+cudaError_t head_norm(const HeadNormParams& p, cudaStream_t stream) {
+  return with_type(p.type, [&](auto element) {
+    const dim3 grid(blocks_for(p.rows * p.heads, kThreads / kWarpSize));
+    return launch("head_norm", head_norm_kernel<decltype(element)>, grid, kThreads, 0, stream, p);
   });
 }
 

@@ -43,6 +43,25 @@ struct GatedParams {
 };
 cudaError_t gated_activation(const GatedParams& p, cudaStream_t stream);
 
+// RMS norm of each head of `width` columns by itself, in place, rounded as rms_norm's.
+struct HeadNormParams {
+  void* inout;          // type [rows, heads * width]
+  const float* weight;  // [width]
+  int64_t rows, heads, width, stride;
+  float eps;
+  Type type;
+};
+cudaError_t head_norm(const HeadNormParams& p, cudaStream_t stream);
+
+// inout = cap * tanh(inout / cap) where cap > 0, else inout * factor.
+struct ScaleParams {
+  void* inout;  // type [rows, width]
+  int64_t rows, width, stride;
+  float factor, cap;
+  Type type;
+};
+cudaError_t scale(const ScaleParams& p, cudaStream_t stream);
+
 // inout = function(inout) in place.
 struct ActivationParams {
   void* inout;  // type [rows, width]

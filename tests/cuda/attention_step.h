@@ -15,6 +15,7 @@ using kernels::AttentionParams;
 struct Heads {
   int64_t n_heads = 4, n_kv_heads = 2, dim = 64, block = 16, window = 0;
   bool alibi = false;
+  float cap = 0;
 };
 struct Part {
   int64_t context, rows;
@@ -112,6 +113,7 @@ struct Step {
     batch.context = host_ints(context);
     batch.cache[0].block_table = Tensor(safe.data(), DType::kI32, {batch.seqs, max_blocks});
     AttentionShape shape{heads.n_heads, heads.n_kv_heads, heads.dim, 0.2f, heads.window, {}};
+    shape.soft_cap = heads.cap;
     if (heads.alibi) shape.alibi_slopes = Tensor(slopes.data(), DType::kF32, {heads.n_heads});
     const std::initializer_list<int64_t> dims = {blocks, heads.n_kv_heads, heads.block, heads.dim};
     cpu().attention(host_tensor(out, rows + padding, width), host_tensor(q, rows + padding, width), batch, 0, shape,
@@ -146,6 +148,7 @@ struct Step {
     a.window = static_cast<int32_t>(heads.window);
     a.splits = splits;
     a.scale = 0.2f;
+    a.soft_cap = heads.cap;
     a.decode_only = decode_only;
     a.deterministic = deterministic;
     a.type = type;

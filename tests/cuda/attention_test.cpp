@@ -19,7 +19,8 @@ TEST_CASE("attention of mixed steps equals the CPU backend's for every head size
   for (const Heads& heads :
        {Heads{4, 2, 64, 16, 0, false}, Heads{2, 1, 80, 16, 0, false}, Heads{3, 3, 96, 32, 0, true},
         Heads{8, 1, 128, 16, 0, false}, Heads{2, 2, 256, 16, 0, false}, Heads{5, 1, 24, 8, 0, true},
-        Heads{4, 4, 16, 4, 20, false}, Heads{4, 2, 128, 16, 37, false}, Heads{20, 1, 64, 16, 0, true}}) {
+        Heads{4, 4, 16, 4, 20, false}, Heads{4, 2, 128, 16, 37, false}, Heads{20, 1, 64, 16, 0, true},
+        Heads{4, 2, 256, 16, 40, false, 1.5f}, Heads{2, 1, 24, 16, 0, true, 2.0f}}) {
     for (const Type type : kTypes) {
       if (type == Type::kF16 && heads.dim > 64 && heads.dim != 128) continue;  // as bf16 but for the product
       CAPTURE(name_of(type));

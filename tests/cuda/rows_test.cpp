@@ -153,6 +153,32 @@ TEST_CASE("add, add_bias, gather_rows and convert equal the CPU backend's") {
   }
 }
 
+TEST_CASE("head norms, scales and caps equal the CPU backend's") {
+  std::mt19937 random(6);
+  for (const Type type : kTypes) {
+    const int64_t rows = 3, heads = 5, width = 40;
+    std::vector<float> x = normal(random, rows * heads * width, type, 4.0f), weight = normal(random, width);
+    DeviceMatrix dx(type, rows, heads * width, 8);
+    const DeviceVector<float> d_weight(weight);
+    dx.fill(x);
+    const Tensor host = host_tensor(x, rows, heads * width);
+    const auto check = [&] {
+      CHECK(worst(dx.read(), x, 2 * half_ulp(type) + 1e-5f, 1e-6f) < 1);
+      for (float& v : x) v = round_to(v, type);
+      dx.fill(x);
+    };
+    cpu().head_norm(host, Tensor(weight.data(), DType::kF32, {width}), 1e-6f);
+    CUDA_OK(kernels::head_norm({dx.data(), d_weight.data(), rows, heads, width, dx.stride(), 1e-6f, type}, nullptr));
+    check();
+    cpu().scale(host, 2.75f);
+    CUDA_OK(kernels::scale({dx.data(), rows, heads * width, dx.stride(), 2.75f, 0, type}, nullptr));
+    check();
+    cpu().soft_cap(host, 3.0f);
+    CUDA_OK(kernels::scale({dx.data(), rows, heads * width, dx.stride(), 1, 3.0f, type}, nullptr));
+    check();
+  }
+}
+
 TEST_CASE("the read probe reads every word once") {
   std::vector<uint32_t> words(4 * 5003);
   std::mt19937 random(5);

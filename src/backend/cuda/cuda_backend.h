@@ -65,6 +65,12 @@ class CudaBackend final : public Backend {
   void activation(const Tensor& inout, Activation activation) override;
   void add(const Tensor& inout, const Tensor& other) override;
   void add_bias(const Tensor& inout, const Tensor& bias) override;
+  bool computes(Feature feature) const override {
+    return feature == Feature::kScale || feature == Feature::kHeadNorm || feature == Feature::kSoftCap;
+  }
+  void scale(const Tensor& inout, float factor) override;
+  void head_norm(const Tensor& inout, const Tensor& weight, float eps) override;
+  void soft_cap(const Tensor& inout, float cap) override;
   void gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override;
   void copy_blocks(const Tensor& cache, const Tensor& pairs) override;
 

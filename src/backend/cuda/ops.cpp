@@ -151,7 +151,6 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const BatchView&
             is_vector(batch.context, DType::kI32, batch.seqs) && index.block_table.rank == 2 &&
             index.block_table.dim(0) >= batch.seqs,
         "attention: shapes do not fit");
-  check(shape.soft_cap == 0, "the CUDA attention caps no scores");  // refused before loading: Feature::kSoftCap
   kernels::AttentionParams p{};
   p.out = out.data;
   p.q = q.data;
@@ -173,6 +172,7 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const BatchView&
   p.block_size = static_cast<int32_t>(cache.k.dim(2));
   p.window = static_cast<int32_t>(shape.window);
   p.scale = shape.scale;
+  p.soft_cap = shape.soft_cap;
   p.decode_only = batch.decode_only;
   p.deterministic = options_.deterministic;
   p.type = type_of(q.dtype);
@@ -227,6 +227,28 @@ void CudaBackend::add(const Tensor& inout, const Tensor& other) {
   p.other_stride = other.row_stride;
   p.type = type_of(inout.dtype);
   SLUICE_CUDA(kernels::add(p, stream_));
+}
+
+void CudaBackend::scale(const Tensor& inout, float factor) {
+  check(is_matrix(inout, inout.dim(0), inout.dim(1)), "scale: shapes do not fit");
+  SLUICE_CUDA(kernels::scale(
+      {inout.data, inout.dim(0), inout.dim(1), inout.row_stride, factor, 0.0f, type_of(inout.dtype)}, stream_));
+}
+
+void CudaBackend::soft_cap(const Tensor& inout, float cap) {
+  check(is_matrix(inout, inout.dim(0), inout.dim(1)) && cap > 0, "soft_cap: shapes do not fit");
+  SLUICE_CUDA(kernels::scale(
+      {inout.data, inout.dim(0), inout.dim(1), inout.row_stride, 1.0f, cap, type_of(inout.dtype)}, stream_));
+}
+
+void CudaBackend::head_norm(const Tensor& inout, const Tensor& weight, float eps) {
+  const int64_t width = weight.dim(0);
+  check(is_matrix(inout, inout.dim(0), inout.dim(1)) && is_vector(weight, DType::kF32, width) &&
+            inout.dim(1) % width == 0,
+        "head_norm: expected whole heads");
+  SLUICE_CUDA(kernels::head_norm({inout.data, weight.as<float>(), inout.dim(0), inout.dim(1) / width, width,
+                                  inout.row_stride, eps, type_of(inout.dtype)},
+                                 stream_));
 }
 
 void CudaBackend::add_bias(const Tensor& inout, const Tensor& bias) {
