@@ -112,7 +112,12 @@ struct Step {
     batch.first_row = host_ints(first_row);
     batch.context = host_ints(context);
     batch.cache[0].block_table = Tensor(safe.data(), DType::kI32, {batch.seqs, max_blocks});
-    AttentionShape shape{heads.n_heads, heads.n_kv_heads, heads.dim, 0.2f, heads.window, {}};
+    AttentionShape shape;
+    shape.n_heads = heads.n_heads;
+    shape.n_kv_heads = heads.n_kv_heads;
+    shape.head_dim = heads.dim;
+    shape.scale = 0.2f;
+    shape.window = heads.window;
     shape.soft_cap = heads.cap;
     if (heads.alibi) shape.alibi_slopes = Tensor(slopes.data(), DType::kF32, {heads.n_heads});
     const std::initializer_list<int64_t> dims = {blocks, heads.n_kv_heads, heads.block, heads.dim};

@@ -42,9 +42,13 @@ TEST_CASE("rope_and_cache rotates in place and writes the cache as the CPU backe
       batch.cache[0].slots = host_ints(slots);
       const CacheLayer layer{Tensor(want_k.data(), DType::kF32, {blocks, nkv, block, dim}),
                              Tensor(want_v.data(), DType::kF32, {blocks, nkv, block, dim})};
+      AttentionShape shape;
+      shape.n_heads = nh;
+      shape.n_kv_heads = nkv;
+      shape.head_dim = dim;
       cpu().rope_and_cache(host_tensor(q, rows, nh * dim), host_tensor(k, rows, nkv * dim),
                            host_tensor(v, rows, nkv * dim), rotary > 0 ? host_tensor(table, 10, rotary) : Tensor(),
-                           batch, 0, {nh, nkv, dim, 1.0f, 0, {}}, layer);
+                           batch, 0, shape, layer);
       auto* base = static_cast<char*>(d_fused.data());
       const auto bytes = static_cast<int64_t>(kernels::type_bytes(type));
       kernels::RopeCacheParams p{};
