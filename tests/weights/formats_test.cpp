@@ -206,20 +206,23 @@ bool check_layer(const std::string& golden, const std::vector<std::string>& name
     loader.run(options);
     const auto& got = static_cast<const test::PlainWeight&>(*weight);
     quantised = quantised && got.quantised;
-    size_t at = 0;
+    int64_t above = 0, width = 0;  // rows of the layers before, columns with padding
     bool same = true;
     for (const std::string& name : names) {
       const auto& want = expected.at(name);
       const Range rows = partition.of(table[0].rows, want.shape[0]), cols = partition.of(table[0].cols, want.shape[1]);
+      width = cols.padded;
       for (int64_t r = 0; r < rows.count; ++r) {
-        for (int64_t k = 0; k < cols.count; ++k, ++at) {
+        for (int64_t k = 0; k < cols.count; ++k) {
           float value;
           std::memcpy(&value, want.bytes.data() + 4 * ((rows.begin + r) * want.shape[1] + cols.begin + k), 4);
-          same = same && std::abs(got.values[at] - value) <= 1e-6f * std::abs(value);
+          const float found = got.values[static_cast<size_t>((above + r) * width + k)];
+          same = same && std::abs(found - value) <= 1e-6f * std::abs(value);
         }
       }
+      above += rows.padded;
     }
-    CHECK(at == got.values.size());
+    CHECK(static_cast<int64_t>(got.values.size()) == above * width);
     CHECK(same);
   }
   return quantised;
