@@ -12,21 +12,21 @@ import harness  # noqa: E402
 from harness import BINARY, DEMO, GOLDEN, mpirun  # noqa: E402
 
 MODULE = os.environ["SLUICE_CUDA_MODULE"]
-TOKENS = 6
+TOKENS = 4  # a step takes about a second here
 
 
 class Emulated(harness.Case):
     def setUp(self):
         super().setUp()
         self.environment.update(SLUICE_CUDA_MODULE=MODULE, SLUICE_NCCL_LIBRARY=MODULE)
-        cases = GOLDEN["chat"][:3]
+        cases = GOLDEN["chat"][:2]
         self.prompts = self.write_lines(
             "in.jsonl", [{"messages": c["messages"]} for c in cases] + [{"messages": cases[0]["messages"], "temperature": 0.8, "top_p": 0.9}])
 
     def generate(self, name, *arguments, launcher=(), environment=None):
         output = self.folder / name
         done = subprocess.run([*launcher, BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", output, "--dtype", "float32",
-                               "--max-new-tokens", str(TOKENS), "--max-total-tokens", "128", "--max-batch-size", "4", "--max-batch-total-tokens", "512",
+                               "--max-new-tokens", str(TOKENS), "--max-total-tokens", "64", "--max-batch-size", "3", "--max-batch-prefill-tokens", "64", "--max-batch-total-tokens", "256",
                                *map(str, arguments)], env={**self.environment, **(environment or {})}, capture_output=True, text=True, timeout=240)
         self.assertEqual(done.returncode, 0, done.stderr[-6000:])
         return [line["text"] for line in self.read_lines(name)], done.stderr
@@ -70,18 +70,20 @@ class Emulated(harness.Case):
         self.assertRegex(done.stderr, r"does not fit: its weights are 16\.\d GB .* free under --gpu-memory-utilization 0\.9; \d+ GPUs like this one")
 
     def test_no_gpu_and_no_module_say_why_not_where_a_gpu_was_asked_for(self):
-        arguments = ("generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--max-new-tokens", 2)
-        none = {"SLUICE_EMULATION_DEVICES": "0"}
-        done = self.run_sluice(*arguments, "--device", "cuda", environment=none)
+        def run(name, *arguments, **environment):
+            return self.run_sluice("generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / name, "--max-new-tokens", 2, *arguments,
+                                   environment=environment)
+
+        done = run("a", "--device", "cuda", SLUICE_EMULATION_DEVICES="0")
         self.assertEqual(done.returncode, 2)
         self.assertRegex(done.stderr, r"device \(from --device\): cuda was asked for\. no GPU is visible to this rank")
-        done = self.run_sluice(*arguments, environment=none)
+        done = run("b", SLUICE_EMULATION_DEVICES="0")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("computing on the CPU: no GPU is visible", done.stderr)
-        done = self.run_sluice(*arguments, "--device", "cuda", environment={"SLUICE_CUDA_MODULE": "/nonexistent/sluice_cuda.so"})
+        done = run("c", "--device", "cuda", SLUICE_CUDA_MODULE="/nonexistent/sluice_cuda.so")
         self.assertEqual(done.returncode, 2)
         self.assertIn("this build has no CUDA module", done.stderr)
-        done = self.run_sluice(*arguments, "--device", "gpu")
+        done = run("d", "--device", "gpu")
         self.assertRegex(done.stderr, r"device \(from --device\): expected auto, cpu or cuda, found 'gpu'")
 
 

@@ -121,7 +121,7 @@ TEST_CASE("buckets cover every number of sequences, a little larger") {
 
 TEST_CASE("sampling draws the CPU's tokens for every kind of parameter, and skips padding") {
   std::mt19937 random(8);
-  const int64_t vocab = 301, slots = 8, rows = 6;
+  const int64_t vocab = 301, slots = 8, rows = 7;
   std::vector<SamplingParams> params(slots);
   for (size_t s = 0; s < params.size(); ++s) {
     params[s].greedy = s == 0;
@@ -142,7 +142,7 @@ TEST_CASE("sampling draws the CPU's tokens for every kind of parameter, and skip
   const std::vector<int32_t> history{5, 9, 9, 200};
   // (row, slot, position, target): two draws share row 1, one row is scored, one entry is padding.
   const std::vector<int32_t> entries{0, 0,  4, -1, 1, 2,  4, -1, 1, 3,  4,  -1, 2, 4,  4, -1, 3, 5,
-                                     4, -1, 4, 6,  4, -1, 5, 7,  4, -1, -1, 0,  0, -1, 5, 1,  4, 33};
+                                     4, -1, 4, 6,  4, -1, 5, 7,  4, -1, -1, 0,  0, -1, 6, 1,  4, 33};
   const auto n = static_cast<int64_t>(entries.size()) / 4;
   std::vector<std::vector<float>> logits;
   for (int step = 0; step < 3; ++step) logits.push_back(test::normal(random, rows * vocab, DType::kF32, 3.0f));
