@@ -67,7 +67,7 @@ TEST_CASE("what a regular expression cannot be is refused with the place") {
   CHECK(names(refusal(Kind::kRegex, "a{3,2}"), "count"));
   CHECK(names(refusal(Kind::kRegex, "[b-a]"), "range"));
   CHECK(names(refusal(Kind::kRegex, std::string(150, '(')), "too deep"));
-  CHECK(names(refusal(Kind::kRegex, "[^\\x00-\\U"), "class"));
+  CHECK(names(refusal(Kind::kRegex, "[^\\x00-\\U"), "escape \\U"));
   CHECK(names(refusal(Kind::kRegex, std::string(300000, 'a')), "bytes"));
 }
 
@@ -201,7 +201,7 @@ TEST_CASE("what a schema cannot be is refused by name") {
 TEST_CASE("rules of an EBNF grammar may call each other, and not themselves first") {
   const std::string sums = "root ::= expr # a sum\nexpr ::= term (\"+\" term)*\nterm ::= [0-9]+ | \"(\" expr \")\"\n";
   check_case({Kind::kEbnf, sums, {"1", "1+(2+3)+4", "((7))"}, {"", "1+", "(1", "1)"}});
-  check_case({Kind::kEbnf, "a ::= 'x'{2,3} b?\nb ::= [^a-z\\]] .", {"xx", "xxx]y"}, {"x", "xxa1", "xxxx"}});
+  check_case({Kind::kEbnf, "a ::= 'x'{2,3} b?\nb ::= [^a-z\\]] .", {"xx", "xxxAy"}, {"x", "xxa1", "xxxx"}});
   check_case({Kind::kEbnf, "list ::= \"\" | \"a\" list", {"", "a", std::string(3000, 'a')}, {"b"}});
   CHECK(names(refusal(Kind::kEbnf, "a ::= a \"x\" | \"y\""), "begins with itself"));
   CHECK(names(refusal(Kind::kEbnf, "a ::= b? a \"x\" | \"y\"\nb ::= \"z\""), "begins with itself"));
