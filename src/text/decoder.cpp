@@ -56,8 +56,17 @@ void replace_all(const Regex& pattern, const std::string& content, std::string& 
 }
 
 void replace_text(std::string& text, std::string_view from, std::string_view to) {
-  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
-    text.replace(at, from.size(), to);
+  size_t at = text.find(from);
+  if (at == std::string::npos) return;
+  std::string out;
+  size_t kept = 0;
+  for (; at != std::string::npos; at = text.find(from, kept)) {
+    out.append(text, kept, at - kept);
+    out += to;
+    kept = at + from.size();
+  }
+  out.append(text, kept);
+  text = std::move(out);
 }
 
 // What WordPiece's decoder tidies in each token.
@@ -120,6 +129,7 @@ void add_stage(const ComponentJson& json, Plan& plan) {
     });
   } else if (type == "Strip") {
     const std::string c = json.text("content");
+    if (count_codes(c) != 1) json.refuse("\"content\" should be one character");
     const int64_t left = json.integer("start", 0), right = json.integer("stop", 0);
     if (!plan.fused) {
       per_token();
@@ -135,6 +145,7 @@ void add_stage(const ComponentJson& json, Plan& plan) {
   } else if (type == "Metaspace") {
     per_token();
     const std::string mark = json.text("replacement", "▁");
+    if (count_codes(mark) != 1) json.refuse("\"replacement\" should be one character");
     const bool keep_first = json.text("prepend_scheme", "always") == "never" || !json.flag("add_prefix_space", true);
     plan.table.first_differs = true;
     plan.stages.push_back([mark, keep_first](Plan::Token& token) {

@@ -59,6 +59,8 @@ struct Tokenizer::Impl {
 };
 
 namespace {
+constexpr size_t kKeptText = 256 << 10;  // bytes; the memory of a longer text is freed at once
+constexpr size_t kKeptMemories = 64;
 
 const Value* component(const Value& json, std::string_view key) {
   const Value* value = json.find(key);
@@ -230,7 +232,7 @@ std::unique_ptr<EncodeMemory> Tokenizer::Impl::borrow() const {
 
 void Tokenizer::Impl::give_back(std::unique_ptr<EncodeMemory> memory) const {
   const std::lock_guard lock(mutex_);
-  idle_.push_back(std::move(memory));
+  if (idle_.size() < kKeptMemories) idle_.push_back(std::move(memory));
 }
 
 void Tokenizer::Impl::encode_piece(std::string_view piece, EncodeMemory& memory, std::vector<int32_t>& out) const {
@@ -329,7 +331,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special) 
   } else {
     impl_->encode_text(to_utf8_lossy(text), *memory, ids);
   }
-  impl_->give_back(std::move(memory));
+  if (text.size() <= kKeptText) impl_->give_back(std::move(memory));
   if (add_special) ids.insert(ids.end(), impl_->post_processor.after.begin(), impl_->post_processor.after.end());
   return ids;
 }

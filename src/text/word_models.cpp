@@ -9,6 +9,9 @@
 #include "text/unicode.h"
 
 namespace sluice {
+namespace {
+constexpr size_t kMaxToken = 256;  // bytes; bounds the work per character of text
+}  // namespace
 
 WordPiece::WordPiece(const ComponentJson& json) {
   read_vocab(json);
@@ -18,6 +21,7 @@ WordPiece::WordPiece(const ComponentJson& json) {
   prefix_ = json.text("continuing_subword_prefix", "##");
   max_codes_ = json.integer("max_input_chars_per_word", 100);
   for (const std::string& token : tokens()) longest_ = std::max(longest_, token.size());
+  if (longest_ > kMaxToken) json.refuse(fmt::format("a token of {} bytes, expected at most {}", longest_, kMaxToken));
 }
 
 void WordPiece::encode(std::string_view word, Memory& memory, std::vector<int32_t>& out) const {

@@ -76,6 +76,8 @@ TEST_CASE("WordPiece takes the longest known beginning and gives up on the whole
   CHECK(tokenizer->encode("unaaaaaaaa unaaaaaaaaa", false) == Ids{1, 4, 4, 4, 4, 4, 4, 4, 4, 0});
   CHECK(refusal(R"({"type": "WordPiece", "vocab": {"a": 0}})") ==
         "file: model: unk_token [UNK] is not in the vocabulary");
+  CHECK(refusal(R"({"type": "WordPiece", "vocab": {"[UNK]": 0, ")" + std::string(300, 'a') + "\": 1}}") ==
+        "file: model: a token of 300 bytes, expected at most 256");
   CHECK(refusal(R"({"type": "WordPiece", "vocab": []})").find("should be an object") != std::string::npos);
 }
 
@@ -169,4 +171,14 @@ TEST_CASE("add_prefix_space of the configuration rules a ByteLevel that stands a
   CHECK(ids(R"({"add_prefix_space": true})") == Ids{1, 0});
   CHECK(ids(R"({"add_prefix_space": false})") == Ids{0});
   CHECK(ids(R"({"model_max_length": 5})") == Ids{0});
+}
+
+TEST_CASE("a decoder's marks are one character") {
+  const std::string model = R"({"type": "BPE", "vocab": {"a": 0}, "merges": []})";
+  CHECK(refusal(model, R"("decoder": {"type": "Strip", "content": "", "start": 9223372036854775807, "stop": 0},)") ==
+        "file: decoder: \"content\" should be one character");
+  CHECK(refusal(model, R"("decoder": {"type": "Metaspace", "replacement": "ab"},)") ==
+        "file: decoder: \"replacement\" should be one character");
+  CHECK(refusal(model, R"("decoder": {"type": "BPEDecoder", "suffix": ""},)") ==
+        "file: decoder: \"suffix\" should not be empty");
 }
