@@ -169,6 +169,7 @@ tokenizer("charsmap-short", normalizer={"type": "Precompiled", "precompiled_char
 tokenizer("unigram-long", body="a" * 3000, model={"type": "Unigram", "unk_id": 0, "vocab": [["a" * n, -n] for n in range(1, 60)]})
 tokenizer("unigram-no-unk", body="b", model={"type": "Unigram", "vocab": [["a", -1e308], ["", 5], ["a", 1e308]]})
 tokenizer("wordpiece-long", body="a" * 3000, model={"type": "WordPiece", "max_input_chars_per_word": 99999999, "vocab": {"[UNK]": 0, "a": 1, "##aa": 2}})
+tokenizer("strip-nothing", decoder={"type": "Strip", "content": "", "start": 9223372036854775807, "stop": 9})
 tokenizer("wordlevel", body="a b", model={"type": "WordLevel", "vocab": {"a": 0, "<unk>": 9}}, pre_tokenizer={"type": "FixedLength", "length": 1})
 tokenizer("all-parts", body=text, normalizer={"type": "Sequence", "normalizers": [
     {"type": "NFKC"}, {"type": "Lowercase"}, {"type": "Strip", "strip_left": True, "strip_right": True},
@@ -210,6 +211,12 @@ for case in cases:
     if len(seen) <= 40:
         save("chat_template", case["name"].replace("/", "-"),
              case["template"] + "\0" + json.dumps(case["context"], ensure_ascii=False))
+chats = json.loads((golden / "text" / "chat_templates.json").read_text())
+for name in ("grounded", "signatures", "reasoner", "windowed", "composed", "tables", "wordy", "gathered", "builtin/llama2"):
+    entry = chats["templates"][name]
+    conversation = chats["conversations"][entry["cases"][-1]["conversation"]]
+    context = {"messages": conversation["messages"], "tools": conversation["tools"], "documents": conversation["documents"], **entry["tokens"]}
+    save("chat_template", "chat-" + name.replace("/", "-"), entry["source"] + "\0" + json.dumps(context, ensure_ascii=False))
 for name, template in {
         "endless-loop": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         "recursion": "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
