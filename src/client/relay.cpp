@@ -2,6 +2,7 @@
 #include "client/relay.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -145,7 +146,11 @@ bool same_key(std::string_view given, std::string_view key) {
 }
 
 int dial(const RelayTarget& target, double seconds) {
-  if (target.unix_socket.empty()) return connect_to(target.url, seconds);
+  if (target.unix_socket.empty()) {
+    const int fd = connect_to(target.url, seconds);
+    ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    return fd;
+  }
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (target.unix_socket.size() >= sizeof address.sun_path) throw Error("the path of the socket is too long");

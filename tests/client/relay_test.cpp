@@ -107,6 +107,16 @@ TEST_CASE("a request is handed on with the key, its body and its headers, and th
   CHECK(seen.ends_with("\r\n\r\n{\"a\":1}"));
 }
 
+TEST_CASE("a large body arrives whole") {
+  Backend backend(ok("got it"));
+  Relay relay(
+      {}, [&](const RelayRequest&, std::string&) { return to(backend.port); }, kIgnore);
+  HttpClient client(at(relay));
+  const std::string body(20 << 20, 'x');
+  CHECK(client.post_json("/v1/x", body).body == "got it");
+  CHECK(backend.seen().size() > body.size());
+}
+
 TEST_CASE("what has not begun to answer is tried elsewhere, and refusals too") {
   Backend busy("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"), mute(""), good(ok("fine"));
   std::vector<uint64_t> ended;
@@ -124,6 +134,11 @@ TEST_CASE("what has not begun to answer is tried elsewhere, and refusals too") {
       });
   HttpClient client(at(relay));
   CHECK(client.post_json("/generate", "{}").body == "fine");
+  const auto all = [&] {
+    const std::lock_guard lock(mutex);
+    return ended.size() == 4;
+  };
+  for (int i = 0; i < 500 && !all(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
   const std::lock_guard lock(mutex);
   CHECK(ended == std::vector<uint64_t>{2, 11, 21, 30});
 }
@@ -200,6 +215,8 @@ TEST_CASE("malformed requests and bodies that are too large are answered by the 
   const int fd = connect_to(at(relay), 2);
   const std::string text = "nonsense\r\n\r\n";
   (void)!::send(fd, text.data(), text.size(), 0);
+  pollfd waiting{fd, POLLIN, 0};
+  CHECK(::poll(&waiting, 1, 10000) == 1);
   char buffer[256] = {};
   CHECK(::recv(fd, buffer, sizeof buffer - 1, 0) > 0);
   CHECK(std::string(buffer).starts_with("HTTP/1.1 400"));
