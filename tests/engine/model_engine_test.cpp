@@ -68,6 +68,7 @@ struct Setup {
   bool prefix_cache = true;
   int64_t cache_tokens = 4096;
   int64_t max_seqs = 8;
+  int64_t max_context = 256;
   int tp = 1, pp = 1;
   std::string dtype = "auto";
 };
@@ -81,7 +82,7 @@ Outcome run(const Golden& golden, const std::vector<GenerateRequest>& requests, 
   ExecutorOptions executor;
   executor.max_seqs = setup.max_seqs;
   executor.max_rows = setup.token_budget;
-  executor.max_context = 256;
+  executor.max_context = setup.max_context;
   executor.block_size = 16;
   {  // bytes of one token on one rank, from a model that is thrown away
     Groups solo = solo_groups();
@@ -311,6 +312,7 @@ TEST_CASE("every family gives the same samples over tensor and pipeline ranks") 
     const Golden golden = read_golden(name);
     const std::vector<GenerateRequest> sampled = sampled_requests(golden);
     Setup setup;
+    setup.max_context = 160;  // of the smallest
     setup.dtype = "float32";
     const Outcome one = run(golden, sampled, setup);
     for (const auto& [tp, pp] : {std::pair{2, 1}, std::pair{4, 1}, std::pair{1, 2}, std::pair{2, 2}}) {
@@ -355,7 +357,7 @@ TEST_CASE("an encoder's prompt gives the reference's tokens, whatever the layout
     setup.pp = 2;
     check_free(setup);
     setup.tp = setup.pp = 1;
-    setup.cache_tokens = 224;
+    setup.cache_tokens = 128;
     CHECK(check_free(setup).preemptions > 0);
   }
 }

@@ -46,13 +46,27 @@ JsonBody read(const HttpRequest& http) {
 // The conversation as ids: the prompt's, then the answer's as they come.
 class Writer final : public StreamWriter {
  public:
-  Writer(Call call, double arrived) : call_(std::move(call)), arrived_(arrived), context_(call_.request.prompt) {}
+  Writer(Call call, double arrived)
+      : call_(std::move(call)),
+        arrived_(arrived),
+        context_(call_.request.prompt),
+        held_(call_.tools.choice != ToolUse::Choice::kNone) {}
 
   void event(std::string& out, const Event& event) override {
     if (event.has_token) context_.push_back(event.token.id);
     if (event.finish != FinishReason::kNone) finish_ = event.finish;
-    if (event.text.empty()) return;
-    append_piece(out, call_, wall_seconds(), event.text, false);
+    std::string_view text = event.text;
+    std::vector<ToolCall> calls;
+    if (held_) {
+      text_ += event.text;
+      const bool finished = event.finish != FinishReason::kNone;
+      if (!finished && may_be_call(text_)) return;
+      held_ = false;
+      if (finished) calls = find_calls(call_.tools, text_);
+      text = calls.empty() ? std::string_view(text_) : "";
+    }
+    if (text.empty() && calls.empty()) return;
+    append_piece(out, call_, wall_seconds(), text, false, calls);
     out += "}\n";
   }
   void done(std::string& out, const Usage& usage) override {
@@ -69,6 +83,8 @@ class Writer final : public StreamWriter {
   Call call_;
   double arrived_;
   std::vector<int32_t> context_;
+  bool held_;         // the text may be a call: it waits until that is known
+  std::string text_;  // held back
   FinishReason finish_ = FinishReason::kNone;
 };
 
@@ -92,7 +108,8 @@ void answer(const HttpRequest& http, Reply& reply, const Service& service, Call 
   std::vector<int32_t> context = call.request.prompt;
   for (const TokenInfo& token : only.tokens) context.push_back(token.id);
   std::string out;
-  append_piece(out, call, wall_seconds(), only.text, true);
+  const std::vector<ToolCall> calls = find_calls(call.tools, only.text);
+  append_piece(out, call, wall_seconds(), calls.empty() ? only.text : "", true, calls);
   append_end(out, call, only.finish, finished->usage, monotonic_seconds() - http.arrived, context);
   out += '}';
   reply.json(200, std::move(out));

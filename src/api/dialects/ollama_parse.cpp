@@ -81,7 +81,7 @@ Call read_common(const JsonView& body, const Service& service) {
   Call call;
   call.model = read_model(body, service.model);
   call.stream = fields.boolean("stream", true);
-  refuse(body, {{"images", ""}, {"suffix", ""}, {"template", ""}, {"think", ""}, {"logprobs", ""}, {"tools", ""}}, "");
+  refuse(body, {{"images", ""}, {"suffix", ""}, {"template", ""}, {"think", ""}, {"logprobs", ""}}, "");
   if (JsonView format = body["format"]; !format.unset()) read_grammar_field("format", format.value(), call.request);
   call.unload = unloads(body["keep_alive"]);
   return call;
@@ -162,6 +162,8 @@ Call read_chat(const JsonView& body, const Service& service) {
   const ChatTemplate& chat = chat_of(service, "use /api/generate with raw and the whole prompt");
   ChatInput input;
   input.messages = read_messages(messages, chat);
+  call.tools = read_tools(body["tools"], {});
+  show_tools(input, call.tools, chat, "");
   r.prompt = service.tokenizer->encode(chat.render(input), false);
   fit_prompt(r, wanted, service.limits);
   return call;

@@ -6,6 +6,7 @@
 
 #include "api/fields.h"
 #include "api/service.h"
+#include "api/tools.h"
 
 namespace sluice::ollama {
 
@@ -16,6 +17,7 @@ struct Call {
   bool unload = false;         // load with keep_alive 0
   bool tells_context = false;  // the reply repeats the conversation as token ids
   std::string model;           // as sent
+  ToolUse tools;               // calls to look for in the answer
   GenerateRequest request;
 };
 

@@ -73,6 +73,18 @@ void append_model(std::string& out, const ModelFacts& facts) {
   append_details(out, facts);
 }
 
+// Clients expect an object; what a model wrote as text and is none goes under a name of ours.
+std::string as_object(const std::string& arguments) {
+  try {
+    const JsonBody body(arguments);
+    if (body.root().kind() == JsonView::Kind::kObject) return body.root().dump();
+  } catch (const RequestError&) {
+  }
+  std::string out = "{\"text\":";
+  append_json_string(out, arguments);
+  return out + "}";
+}
+
 }  // namespace
 
 std::string timestamp(double wall) {
@@ -84,13 +96,23 @@ std::string timestamp(double wall) {
                      utc.tm_hour, utc.tm_min, utc.tm_sec, nanoseconds);
 }
 
-void append_piece(std::string& out, const Call& call, double wall, std::string_view text, bool done) {
+void append_piece(std::string& out, const Call& call, double wall, std::string_view text, bool done,
+                  const std::vector<ToolCall>& calls) {
   out += "{\"model\":";
   append_json_string(out, call.model);
   out += ",\"created_at\":\"";
   out += timestamp(wall);
   out += call.chat ? "\",\"message\":{\"role\":\"assistant\",\"content\":" : "\",\"response\":";
   append_json_string(out, text);
+  if (!calls.empty()) {
+    out += ",\"tool_calls\":[";
+    for (size_t i = 0; i < calls.size(); ++i) {
+      out += i > 0 ? ",{\"function\":{\"name\":" : "{\"function\":{\"name\":";
+      append_json_string(out, calls[i].name);
+      out += ",\"arguments\":" + as_object(calls[i].arguments) + "}}";
+    }
+    out += ']';
+  }
   if (call.chat) out += '}';
   out += done ? ",\"done\":true" : ",\"done\":false";
 }
@@ -176,7 +198,8 @@ std::string show(const Service& service, bool verbose) {
     }
     out += ']';
   }
-  out += "},\"modified_at\":\"" + timestamp(service.started) + "\",\"capabilities\":[\"completion\"]}";
+  out += "},\"modified_at\":\"" + timestamp(service.started) + "\",\"capabilities\":[\"completion\"";
+  out += service.chat != nullptr ? ",\"tools\"]}" : "]}";
   return out;
 }
 
