@@ -2,6 +2,11 @@
 #include "api/server.h"
 
 #include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <functional>
 
 #include "api/fake_engine.h"
 #include "api/wire.h"
@@ -213,6 +218,46 @@ TEST_CASE("a reader that takes nothing is cancelled in bounded time") {
   setsockopt(wire.descriptor(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
   wire.send(post("/generate_stream", R"({"inputs":"abc","parameters":{"max_new_tokens":1000000}})"));
   CHECK(eventually([&] { return f.engine.cancelled == 1; }, 30));
+}
+
+TEST_CASE("the request log has one line per exchange, with prompts only when asked") {
+  for (const bool prompts : {false, true}) {
+    INFO(prompts);
+    const std::string path = std::string(SLUICE_BUILD_DIR) + "/request_log_" + std::to_string(::getpid());
+    ServerOptions options;
+    options.host = "127.0.0.1";
+    options.ports = {0};
+    options.request_log = path;
+    options.log_prompts = prompts;
+    {
+      Server server(options);
+      FakeEngine engine;
+      Service service = engine.service(server.metrics());
+      server.ready(service);
+      ask(server.port(), post("/generate", kGenerate, "x-request-id: first\r\n"));
+      ask(server.port(), post("/generate_stream", kGenerate, "x-request-id: second\r\n"));
+      ask(server.port(), post("/v1/completions", "{}", "x-request-id: third\r\n"));
+      server.stop(1);
+    }
+    std::ifstream file(path);
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(file, line);) lines.push_back(line);
+    std::remove(path.c_str());
+    CHECK(lines.size() == 3);
+    // A stream's line may come after that of the next exchange.
+    const auto has = [&](const std::string& id, const std::string& part) {
+      for (const std::string& line : lines)
+        if (line.find("\"id\":\"" + id + "\",") != std::string::npos) return line.find(part) != std::string::npos;
+      return false;
+    };
+    CHECK(has("first", "\"method\":\"POST\",\"path\":\"/generate\",\"dialect\":\"tgi\",\"status\":200,"));
+    CHECK(has("first", "\"complete\":true,\"prompt_tokens\":4,\"cached_tokens\":0,\"generated_tokens\":2,"));
+    CHECK(has("second", "\"stream\":true"));
+    CHECK(has("second", "\"generated_tokens\":2,"));
+    CHECK(has("third", "\"dialect\":\"openai\",\"status\":400"));
+    CHECK(has("first", "abc\"]") == prompts);
+    CHECK(has("second", "abc\"]") == prompts);
+  }
 }
 
 TEST_CASE("300 streams at once all end well while health answers") {
