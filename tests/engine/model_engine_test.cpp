@@ -357,7 +357,7 @@ TEST_CASE("an encoder's prompt gives the reference's tokens, whatever the layout
     setup.pp = 2;
     check_free(setup);
     setup.tp = setup.pp = 1;
-    setup.cache_tokens = 128;
+    setup.cache_tokens = 160;
     CHECK(check_free(setup).preemptions > 0);
   }
 }
