@@ -96,7 +96,7 @@ TEST_CASE("A prompt in chunks or token by token has the same bits as in one step
 
 TEST_CASE("A sequence has the same bits whatever else is in the batch and however it is padded") {
   for (const std::string name : {"llama2_gqa", "mistral_window", "bf16", "f16", "qwen2", "gpt2/plain", "mixtral/plain",
-                                 "qwen3/moe_mixed", "gemma/gemma2", "gemma/gemma3", "phi/phi2"}) {
+                                 "qwen3/moe_mixed", "gemma/gemma2", "gemma/gemma3", "phi3/long", "phi/phi2"}) {
     CAPTURE(name);
     const Golden golden = test::read_golden(name);
     const auto backend = test::cpu_backend();

@@ -44,7 +44,7 @@ TEST_CASE("Split over tp and pp ranks the logits are the reference's and greedy 
 
 TEST_CASE("A pipeline gives the same bits as one rank") {
   for (const std::string name :
-       {"llama2_gqa", "mistral_window", "bf16", "gpt2/inverse_layer", "qwen3/moe", "gemma/gemma3"}) {
+       {"llama2_gqa", "mistral_window", "bf16", "gpt2/inverse_layer", "qwen3/moe", "gemma/gemma3", "phi3/crossing"}) {
     const Golden golden = test::read_golden(name);
     const Outcome one = run_parallel(golden, 1, 1, "auto")[0];
     CHECK(run_parallel(golden, 1, 2, "auto")[1].logits == one.logits);
