@@ -110,30 +110,39 @@ std::string error_json(std::string_view message) {
   return fmt::format("{{\"error\":{{\"message\":\"{}\",\"type\":\"relay_error\"}}}}", text);
 }
 
+// An address as /proc/net/tcp writes it: words of four bytes, low byte first, and the port.
+std::string table_name(const sockaddr_storage& address) {
+  if (address.ss_family == AF_INET) {
+    const auto& in = reinterpret_cast<const sockaddr_in&>(address);
+    return fmt::format("{:08X}:{:04X}", in.sin_addr.s_addr, ntohs(in.sin_port));
+  }
+  const auto& in = reinterpret_cast<const sockaddr_in6&>(address);
+  std::string out;
+  for (int i = 0; i < 4; ++i) out += fmt::format("{:08X}", in.sin6_addr.s6_addr32[i]);
+  return out + fmt::format(":{:04X}", ntohs(in.sin6_port));
+}
+
 // Whether the other end of this loopback connection is a socket of the calling user.
 bool peer_is_own(int fd) {
-  sockaddr_storage peer{};
+  sockaddr_storage peer{}, self{};
   socklen_t length = sizeof peer;
   if (::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &length) != 0) return false;
   if (peer.ss_family == AF_UNIX) return true;  // the socket's mode says who
-  std::string wanted;                          // as the tables write it: words of four bytes, low byte first
-  if (peer.ss_family == AF_INET) {
-    const auto& in = reinterpret_cast<sockaddr_in&>(peer);
-    wanted = fmt::format("{:08X}:{:04X}", in.sin_addr.s_addr, ntohs(in.sin_port));
-  } else {
-    const auto& in = reinterpret_cast<sockaddr_in6&>(peer);
-    for (int i = 0; i < 4; ++i) wanted += fmt::format("{:08X}", in.sin6_addr.s6_addr32[i]);
-    wanted += fmt::format(":{:04X}", ntohs(in.sin6_port));
-  }
+  length = sizeof self;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&self), &length) != 0) return false;
+  // Both ends: another connection may have, or have had, the same port.
+  const std::string local = table_name(peer), remote = table_name(self);
   for (const char* table : {"/proc/net/tcp", "/proc/net/tcp6"}) {
     std::ifstream lines(table);
     for (std::string line; std::getline(lines, line);) {
-      // "  sl  local_address rem_address st tx:rx tr:tm retrnsmt uid ..."; an IPv4 socket may stand in tcp6, mapped.
+      // "sl local_address rem_address st tx:rx tr:tm retrnsmt uid ..."; an IPv4 socket may stand in tcp6, mapped.
       std::istringstream words(line);
-      std::string sl, local, remote, state, queues, timer, retransmits;
+      std::string sl, from, to, state, queues, timer, retransmits;
       long uid = -1;
-      words >> sl >> local >> remote >> state >> queues >> timer >> retransmits >> uid;
-      if (local.size() >= wanted.size() && local.ends_with(wanted)) return uid == static_cast<long>(::geteuid());
+      words >> sl >> from >> to >> state >> queues >> timer >> retransmits >> uid;
+      constexpr const char* kTimeWait = "06";  // has no owner any more
+      if (from.ends_with(local) && to.ends_with(remote) && state != kTimeWait)
+        return uid == static_cast<long>(::geteuid());
     }
   }
   return false;
