@@ -153,7 +153,9 @@ std::optional<fs::path> find_model(const HubSettings& hub, const std::string& na
 fs::path require_model(const HubSettings& hub, const std::string& name, const std::string& revision) {
   if (auto found = find_model(hub, name, revision)) return *found;
   if (!is_repo_id(name)) {
-    throw Error(fmt::format("'{}' is neither a folder nor the name of a model on the hub (ORG/NAME)", name));
+    throw Error(fmt::format(
+        "'{}' is neither a folder with a checkpoint (config.json) nor the name of a model on the hub (ORG/NAME)",
+        name));
   }
   std::vector<std::string> places;
   for (const fs::path& folder : hub.search) places.push_back(folder.string());
