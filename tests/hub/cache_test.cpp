@@ -97,5 +97,6 @@ TEST_CASE("a missing model names every place and the line that fetches it") {
                        Error);
   CHECK_THROWS_WITH_AS(require_model(hub, "org/model", "v1"),
                        doctest::Contains("sluice download org/model --revision v1"), Error);
-  CHECK_THROWS_WITH_AS(require_model(hub, "./no/such/folder", ""), doctest::Contains("neither a folder with a checkpoint"), Error);
+  CHECK_THROWS_WITH_AS(require_model(hub, "./no/such/folder", ""),
+                       doctest::Contains("neither a folder with a checkpoint"), Error);
 }
