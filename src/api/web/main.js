@@ -44,6 +44,7 @@ $("theme").onclick = () => {
   setTheme(next);
 };
 $("key").onclick = () => key.ask();
+$("key-cancel").onclick = () => $("key-dialog").close("cancel"); // no submit button: Enter means Use
 $("tab-chat").onclick = () => chooseTab("chat");
 $("tab-compare").onclick = () => chooseTab("compare");
 for (const tab of ["tab-chat", "tab-compare"]) {
