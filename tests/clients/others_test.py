@@ -295,7 +295,7 @@ for path, body in LONG.items():
     for attempt in range(5):
         data = json.dumps(body)
         with socket.create_connection(("127.0.0.1", port)) as leaver:
-            leaver.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            leaver.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                            f"Content-Length: {len(data)}\r\n\r\n{data}".encode())
             while b"\r\n\r\n" not in leaver.recv(65536):
                 pass
