@@ -23,17 +23,17 @@ deps::check() { # FILE SUM
 }
 
 deps::fetch() {
-  local folder=$1 lists name version sum archive source
+  local folder=$1 name version sum archive source
   command -v apt-get >/dev/null || common::err "fetch asks apt for Debian's sources, and this machine has no apt-get; copy the archives of deps.lock from one that has"
   mkdir -p "$folder"
   folder=$(cd "$folder" && pwd)
-  lists=$(mktemp -d)
+  lists=$(mktemp -d) # of the whole script: the trap runs after this function
   trap 'rm -rf "$lists"' EXIT
   mkdir -p "$lists/state/partial" "$lists/parts"
   # The machine's own sources, asked for source packages.
   cat /etc/apt/sources.list.d/*.sources 2>/dev/null | sed 's/^Types:.*/Types: deb-src/' >"$lists/parts/all.sources" || true
   cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | sed -n 's/^deb /deb-src /p' >"$lists/parts/all.list" || true
-  local options=(-qq -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$lists/parts" -o "Dir::State::lists=$lists/state")
+  local options=(-qq -o APT::Sandbox::User=root -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$lists/parts" -o "Dir::State::lists=$lists/state")
   apt-get "${options[@]}" update
   for name in $(deps::names); do
     deps::row "$name"
