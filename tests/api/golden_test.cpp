@@ -14,13 +14,14 @@
 #include "api/server.h"
 #include "api/wire.h"
 #include "base/file.h"
+#include "places.h"
 
 using namespace sluice;
 using nlohmann::ordered_json;
 
 namespace {
 
-const std::string kFolder = std::string(SLUICE_SOURCE_DIR) + "/tests/api/golden";
+const std::string kFolder = test::source_dir().string() + "/tests/api/golden";
 constexpr const char* kTemplate =
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt "
     "%}<assistant>{% endif %}";

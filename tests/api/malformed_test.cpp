@@ -17,6 +17,7 @@
 #include "api/server.h"
 #include "api/wire.h"
 #include "base/file.h"
+#include "places.h"
 
 using namespace sluice;
 using nlohmann::ordered_json;
@@ -30,7 +31,7 @@ struct Sample {
 // Every golden request is a seed: each route and each field is among them.
 std::vector<Sample> samples() {
   std::vector<Sample> all;
-  const std::string folder = std::string(SLUICE_SOURCE_DIR) + "/tests/api/golden";
+  const std::string folder = test::source_dir().string() + "/tests/api/golden";
   for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
     if (entry.path().string().find(".request.json") == std::string::npos) continue;
     const auto r = ordered_json::parse(read_file(entry.path()));

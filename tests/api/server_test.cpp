@@ -11,6 +11,7 @@
 #include "api/fake_engine.h"
 #include "api/wire.h"
 #include "base/clock.h"
+#include "places.h"
 
 using namespace sluice;
 
@@ -223,7 +224,7 @@ TEST_CASE("a reader that takes nothing is cancelled in bounded time") {
 TEST_CASE("the request log has one line per exchange, with prompts only when asked") {
   for (const bool prompts : {false, true}) {
     INFO(prompts);
-    const std::string path = std::string(SLUICE_BUILD_DIR) + "/request_log_" + std::to_string(::getpid());
+    const std::string path = test::build_dir().string() + "/request_log_" + std::to_string(::getpid());
     ServerOptions options;
     options.host = "127.0.0.1";
     options.ports = {0};

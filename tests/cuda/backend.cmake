@@ -18,7 +18,7 @@ endif()
 
 # The same on a GPU, for scripts/gpu-check.sh. Not a CTest entry: most machines that build it have none.
 if(SLUICE_CUDA)
-  add_executable(cuda_native_test backend/ops_test.cpp backend/device_test.cpp ${CMAKE_SOURCE_DIR}/tests/main.cpp)
+  add_executable(cuda_native_test backend/ops_test.cpp backend/device_test.cpp)
   target_include_directories(cuda_native_test PRIVATE ${CMAKE_SOURCE_DIR}/tests)
-  target_link_libraries(cuda_native_test PRIVATE sluice_cuda_objects sluice_backend)
+  target_link_libraries(cuda_native_test PRIVATE sluice_test_main sluice_cuda_objects sluice_backend)
 endif()

@@ -6,11 +6,12 @@
 
 #include "base/file.h"
 #include "model/model.h"
+#include "places.h"
 
 namespace sluice {
 
 TEST_CASE("The family shown in the documentation is the one that is built") {
-  const std::filesystem::path root = SLUICE_SOURCE_DIR;
+  const std::filesystem::path root = test::source_dir();
   const std::string page = read_file(root / "docs/add-a-model.md");
   const std::string open = "```cpp\n", close = "\n```\n", named = "`src/model/families/starcoder2.cpp`:\n\n";
   const size_t at = page.find(named + open);

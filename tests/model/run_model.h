@@ -14,6 +14,7 @@
 #include "comm/communicator.h"
 #include "comm/thread_groups.h"
 #include "model/model.h"
+#include "places.h"
 #include "weights/safetensors.h"
 
 namespace sluice::test {
@@ -211,7 +212,7 @@ struct Golden {
 // Names of cases: "llama1" of the Llama family, "gpt2/masks" of another.
 inline std::vector<std::string> golden_cases() {
   std::vector<std::string> out;
-  const auto root = std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden";
+  const auto root = test::source_dir() / "tests/golden";
   for (const auto& item : std::filesystem::recursive_directory_iterator(root)) {
     if (item.path().filename() != "golden.safetensors") continue;
     const auto folder = item.path().parent_path();
@@ -225,7 +226,7 @@ inline std::vector<std::string> golden_cases() {
 inline Golden read_golden(const std::string& name) {
   Golden out;
   const bool llama = name.find('/') == std::string::npos;
-  out.folder = std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden" / (llama ? "llama/" + name : name);
+  out.folder = test::source_dir() / "tests/golden" / (llama ? "llama/" + name : name);
   const File file = File::open_read(out.folder / "golden.safetensors");
   for (const SafetensorsEntry& entry : read_safetensors(file).tensors) {
     const size_t bytes = static_cast<size_t>(entry.end - entry.begin);

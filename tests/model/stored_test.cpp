@@ -6,6 +6,7 @@
 
 #include "model/cpu_backend.h"
 #include "model/run_model.h"
+#include "places.h"
 
 namespace sluice {
 namespace {
@@ -31,7 +32,7 @@ double spread(const std::vector<float>& logits) {
 
 TEST_CASE("A FasterTransformer folder has the logits of the GPT-2 that it was made of, on one rank and on two") {
   Golden golden = test::read_golden("gpt2/plain");
-  golden.folder = std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden/checkpoints/faster_transformer";
+  golden.folder = test::source_dir() / "tests/golden/checkpoints/faster_transformer";
   const auto backend = test::cpu_backend();
   Groups groups = solo_groups();
   const auto model = load(golden, "", *backend, groups);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text/detokenizer.h"
+#include "places.h"
 
 #include <doctest/doctest.h>
 
@@ -15,7 +16,7 @@ using Ids = std::vector<int32_t>;
 
 namespace {
 std::unique_ptr<Tokenizer> golden(const char* name) {
-  return Tokenizer::load(std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden/text" / name);
+  return Tokenizer::load(test::source_dir() / "tests/golden/text" / name);
 }
 
 std::string feed(Detokenizer& detokenizer, std::span<const int32_t> ids) {
@@ -69,8 +70,7 @@ TEST_CASE("streamed text equals offline text over random ids") {
 }
 
 TEST_CASE("streamed text equals offline text for every decoder, at every split") {
-  const Value file =
-      Value::parse_json(read_file(std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden/text/pipelines.json"));
+  const Value file = Value::parse_json(read_file(test::source_dir() / "tests/golden/text/pipelines.json"));
   std::mt19937 random(2);
   for (const char* name :
        {"falcon", "gemma", "phi3", "t5", "unigram_bytes", "bert", "bert_cased", "wordlevel", "clip", "prefix"}) {

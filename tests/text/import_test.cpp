@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What importers refuse and fill in. Ids are checked against the reference packages by tokenizer_golden_test.cpp.
 #include "text/import.h"
+#include "places.h"
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -16,7 +17,7 @@ using namespace sluice;
 namespace fs = std::filesystem;
 
 namespace {
-const fs::path kGolden = fs::path(SLUICE_SOURCE_DIR) / "tests/golden/text";
+const fs::path kGolden = test::source_dir() / "tests/golden/text";
 const Value kNone = Value(Dict{});
 
 template <class Import>

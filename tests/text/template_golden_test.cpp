@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "places.h"
 #include "text/builtin_templates.h"
 #include "text/chat_template.h"
 
@@ -39,8 +40,7 @@ void check_render(const ChatTemplate& chat, const ChatInput& input, const Value&
 }  // namespace
 
 TEST_CASE("the field's ways of writing chat templates, and the built-in ones, render as transformers renders them") {
-  const Value golden =
-      Value::parse_json(read_file(std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden/text/chat_templates.json"));
+  const Value golden = Value::parse_json(read_file(test::source_dir() / "tests/golden/text/chat_templates.json"));
   size_t named = 0;
   for (const auto& [name, entry] : at(golden, "templates").as_dict().entries()) {
     CAPTURE(name);
@@ -72,7 +72,7 @@ TEST_CASE("the field's ways of writing chat templates, and the built-in ones, re
 }
 
 TEST_CASE("templates render as jinja2 does in transformers' environment") {
-  const auto file = std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden/text/templates.json";
+  const auto file = test::source_dir() / "tests/golden/text/templates.json";
   const Value golden = Value::parse_json(read_file(file));
   const List& cases = golden.find("cases")->as_list();
   REQUIRE(cases.size() > 400);

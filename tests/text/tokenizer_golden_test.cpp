@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "places.h"
 #include "text/detokenizer.h"
 #include "text/tokenizer.h"
 #include "text/value.h"
@@ -35,7 +36,7 @@ std::string stream(const Tokenizer& tokenizer, std::span<const int32_t> ids, boo
 
 std::vector<fs::path> pipelines() {
   std::vector<fs::path> found;
-  for (const auto& entry : fs::directory_iterator(fs::path(SLUICE_SOURCE_DIR) / "tests/golden/text")) {
+  for (const auto& entry : fs::directory_iterator(test::source_dir() / "tests/golden/text")) {
     if (fs::exists(entry.path() / "golden.json")) found.push_back(entry.path());
   }
   return found;
@@ -80,7 +81,7 @@ TEST_CASE("each pipeline decodes random ids as the tokenizers package does") {
 }
 
 TEST_CASE("pipelines of every component encode and decode as the tokenizers package does") {
-  const Value golden = Value::parse_json(read_file(fs::path(SLUICE_SOURCE_DIR) / "tests/golden/text/pipelines.json"));
+  const Value golden = Value::parse_json(read_file(test::source_dir() / "tests/golden/text/pipelines.json"));
   const List& texts = at(golden, "texts").as_list();
   REQUIRE(at(golden, "pipelines").as_dict().size() >= 26);
   for (const auto& [name, pipeline] : at(golden, "pipelines").as_dict().entries()) {

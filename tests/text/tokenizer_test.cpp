@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text/tokenizer.h"
+#include "places.h"
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -17,9 +18,7 @@ using namespace sluice;
 using Ids = std::vector<int32_t>;
 
 namespace {
-std::filesystem::path golden(const char* name) {
-  return std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/golden/text" / name;
-}
+std::filesystem::path golden(const char* name) { return test::source_dir() / "tests/golden/text" / name; }
 
 // A model of single letters with the given components.
 std::unique_ptr<Tokenizer> letters(const std::string& components, const std::string& config = "",

@@ -12,6 +12,7 @@ import time
 import unittest
 
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -87,7 +88,8 @@ class Page(unittest.TestCase):
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
     def wait(self, condition, seconds=30):
-        return WebDriverWait(self.browser, seconds, poll_frequency=0.05).until(lambda _: condition())
+        # The page rewrites a message while it grows: an element found may be gone when it is read.
+        return WebDriverWait(self.browser, seconds, 0.05, (NoSuchElementException, StaleElementReferenceException)).until(lambda _: condition())
 
     def say(self, text):
         self.find("#input").send_keys(text, Keys.ENTER)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "weights/checkpoint.h"
+#include "places.h"
 
 #include <doctest/doctest.h>
 
@@ -9,7 +10,7 @@
 namespace sluice {
 namespace {
 namespace fs = std::filesystem;
-const fs::path kGolden = fs::path(SLUICE_SOURCE_DIR) / "tests/golden/llama";
+const fs::path kGolden = test::source_dir() / "tests/golden/llama";
 
 std::string refusal(const auto& action) {
   try {

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "places.h"
 #include "weights/checkpoint.h"
 #include "weights/foreign.h"
 #include "weights/host_backend.h"
@@ -21,7 +22,7 @@
 namespace sluice {
 namespace {
 namespace fs = std::filesystem;
-const fs::path kGolden = fs::path(SLUICE_SOURCE_DIR) / "tests/golden/checkpoints";
+const fs::path kGolden = test::source_dir() / "tests/golden/checkpoints";
 
 struct Expected {
   std::string dtype;
