@@ -14,7 +14,7 @@ command -v nvcc >/dev/null || [[ -x ${CUDA_HOME:-/usr/local/cuda}/bin/nvcc ]] ||
 command -v python3 >/dev/null || common::err "python3 is needed to check the demo model's answers"
 
 common::log "building for sm_${BUNDLE_ARCHITECTURES:-90} ($build)"
-cmake --preset cuda -B "$build" -DCMAKE_CUDA_ARCHITECTURES="${BUNDLE_ARCHITECTURES:-90}" >/dev/null
+cmake --preset cuda -B "$build" -DCMAKE_CUDA_ARCHITECTURES="${BUNDLE_ARCHITECTURES:-90}" -DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON >/dev/null
 cmake --build "$build" --target sluice sluice_cuda cuda_native_test cuda_native_kernels_test
 
 stage=$(mktemp -d)
@@ -22,7 +22,7 @@ trap 'rm -rf "$stage"' EXIT
 release=$stage/sluice-gpu check=$stage/sluice-gpu/share/check
 # Only what one rank needs: programs and libraries, no job scripts.
 cmake --install "$build" --prefix "$release" >/dev/null
-rm -rf "$release"/lib/sluice/sluice_mpi.so "$release"/{slurm,env,docs}
+rm -rf "$release"/{slurm,env,docs}
 mkdir -p "$check"
 cp "$build"/tests/cuda/cuda_native{,_kernels}_test "$check/"
 strip "$check"/cuda_native{,_kernels}_test "$release/bin/sluice" "$release"/lib/sluice/*.so

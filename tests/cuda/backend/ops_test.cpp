@@ -223,7 +223,9 @@ TEST_CASE("rope and attention over the paged cache equal the CPU's, prefill and 
       const Buffer k = side->allocate(bytes), v = side->allocate(bytes);
       const CacheLayer cache{k.view(c.dtype, {blocks, c.kv_heads, block, c.dim}),
                              v.view(c.dtype, {blocks, c.kv_heads, block, c.dim})};
-      AttentionShape shape{c.heads, c.kv_heads, c.dim, 0.2f, c.window, {}};
+      AttentionShape shape;
+      shape.n_heads = c.heads, shape.n_kv_heads = c.kv_heads, shape.head_dim = c.dim;
+      shape.scale = 0.2f, shape.window = c.window;
       if (c.alibi) shape.alibi_slopes = side.floats(slopes);
       std::vector<float> last;
       for (const bool fills : {true, false}) {
