@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The binary over the emulated CUDA module: the demo model answers as it does on the CPU, over every layout of ranks."""
+import http.client
+import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "app"))
@@ -63,6 +66,36 @@ class Emulated(harness.Case):
                                "--tp", "2"], env=self.environment, capture_output=True, text=True, timeout=60)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"--tp 2 over MIG instances")
+
+    def test_ranks_started_by_slurm_need_no_mpi_and_end_within_10_seconds_of_a_killed_one(self):
+        """As `srun --mpi=none` starts them: nothing but SLURM_* variables, and no launcher that would end the others."""
+        slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost",
+                 "SLURM_JOB_NODELIST": "localhost", "SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURMD_NODENAME": "localhost"}
+        ranks, logs = [], [self.folder / "rank0.log", self.folder / "rank1.log"]
+        for rank in (0, 1):
+            with open(logs[rank], "wb") as log:
+                ranks.append(subprocess.Popen([BINARY, "serve", "--model", DEMO, "--device", "cuda", "--dtype", "float32", "--tp", "2", "--auth", "none",
+                                               "--max-total-tokens", "64", "--max-batch-size", "2", "--max-batch-prefill-tokens", "64",
+                                               "--max-batch-total-tokens", "256"], stdout=log, stderr=subprocess.STDOUT,
+                                              env={**self.environment, **slurm, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}))
+            self.addCleanup(ranks[rank].wait, 10)
+            self.addCleanup(ranks[rank].kill)
+        deadline = time.monotonic() + 120
+        while '"event":"start"' not in logs[0].read_text():
+            self.assertLess(time.monotonic(), deadline, logs[0].read_text())
+            self.assertIsNone(ranks[0].poll(), logs[0].read_text())
+            time.sleep(0.1)
+        start = json.loads(next(line for line in logs[0].read_text().splitlines() if line.startswith('{"event":"start"')))
+        self.assertEqual((start["launcher"], start["mpi"], len({r["device"] for r in start["ranks"]})), ("slurm", "none", 2))
+        connection = http.client.HTTPConnection("127.0.0.1", start["port"], timeout=30)
+        connection.request("POST", "/generate_stream", json.dumps({"inputs": "Once", "parameters": {"max_new_tokens": 40}}), {"Content-Type": "application/json"})
+        self.assertTrue(connection.getresponse().readline().startswith(b"data:"))  # a step is under way
+        ranks[1].kill()
+        self.assertNotEqual(ranks[0].wait(10), 0)
+        connection.close()
+        record = json.loads((self.folder / "home/jobs" / f"{start['record']}.json").read_text())
+        self.assertEqual(record["state"], "stopped")
+        self.assertIn("rank 1", record["reason"])
 
     def test_a_model_that_does_not_fit_is_refused_before_it_is_read(self):
         done = self.run_sluice("generate", "--random-init", "llama-3-8b", "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda")
