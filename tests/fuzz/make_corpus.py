@@ -200,18 +200,17 @@ save("import", "tiktoken-bad", "sYQ== 0\nYg= 1\nYWI= 99999999999\nYQ== 3\n")
 
 # templates: the engine's pins, and one of each model
 cases = json.loads((golden / "text" / "templates.json").read_text())["cases"]
-pins = [c for c in cases if c["name"].startswith("engine/")]
-for n in range(0, len(pins), 12):
-    save("chat_template", f"pins-{n // 12:02}", "\n".join(c["template"] for c in pins[n:n + 12] if not c["context"]))
-seen = set()
+for n in range(0, len(cases), 12):
+    save("chat_template", f"pins-{n // 12:02}", "\n".join(c["template"] for c in cases[n:n + 12] if not c["context"]))
 for case in cases:
-    if case["template"] in seen or not case["context"] or len(case["template"]) > 8000:
-        continue
-    seen.add(case["template"])
-    if len(seen) <= 40:
-        save("chat_template", case["name"].replace("/", "-"),
-             case["template"] + "\0" + json.dumps(case["context"], ensure_ascii=False))
+    if case["context"]:
+        save("chat_template", "engine-" + case["name"], case["template"] + "\0" + json.dumps(case["context"], ensure_ascii=False))
 chats = json.loads((golden / "text" / "chat_templates.json").read_text())
+for name in ("llama2", "llama3", "llama31", "chatml", "mistral", "zephyr", "qwen25", "parts"):
+    entry = chats["templates"][name]
+    context = {**chats["conversations"]["user"], "add_generation_prompt": False, **entry["tokens"]}
+    del context["extra"]
+    save("chat_template", name + "-user", entry["source"] + "\0" + json.dumps(context, ensure_ascii=False))
 for name in ("grounded", "signatures", "reasoner", "windowed", "composed", "tables", "wordy", "gathered", "builtin/llama2"):
     entry = chats["templates"][name]
     conversation = chats["conversations"][entry["cases"][-1]["conversation"]]

@@ -20,13 +20,13 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2TokenizerFast
 
 OUT = make_llama.OUT.parent / "gpt2"
-BASE = dict(n_embd=16, n_head=4, n_layer=2, n_positions=160, vocab_size=256, bos_token_id=1, eos_token_id=2)
+BASE = dict(n_embd=16, n_head=4, n_layer=2, n_positions=160, vocab_size=96, bos_token_id=1, eos_token_id=2)
 
 # name -> (changes to BASE, options: prompt length, file dtype, extra)
 CASES = {
     "plain": ({}, {}),
     # As the small published model: tp 8 has to pad heads. The vocabulary does not divide either.
-    "twelve_heads": (dict(n_embd=48, n_head=12, n_inner=96, vocab_size=291, bos_token_id=290, eos_token_id=290), dict(tokenizer=True)),
+    "twelve_heads": (dict(n_embd=48, n_head=12, n_inner=52, vocab_size=291, bos_token_id=290, eos_token_id=290), dict(tokenizer=True)),
     # Scores of layer i are divided by i + 1; another width and another activation of the feed-forward part.
     "inverse_layer": (dict(scale_attn_by_inverse_layer_idx=True, n_inner=40, activation_function="gelu"), {}),
     "unscaled": (dict(scale_attn_weights=False), {}),

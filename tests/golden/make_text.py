@@ -8,14 +8,13 @@ Rerun from the repository root, in a Python environment with the pinned packages
     <pipeline>/tokenizer.json   a vocabulary of about a thousand entries, trained on the text below
     <pipeline>/golden.json      {"encode": [{text, ids, ids_special, decoded, decoded_skip}], "decode": [{ids, text, text_skip}]}
         ids: add_special_tokens=False; ids_special: True; decoded, decoded_skip: ids_special read back with skip_special_tokens False and True;
-        decode: random ids, so that byte tokens form broken UTF-8
+        decode: random ids, so that byte tokens form broken UTF-8. Left out: decoded where it is text, *_skip where it is the same without skipping
     pipelines.json              the pipelines of text_pipelines.py: {"models", "texts", "pipelines": {name: {parts, "ids", "special", "decoded", "decode"}}}
         model, normalizer, pre_tokenizer, post_processor, decoder, added_tokens: the file, its model by name; ids, special: of each text, without and
         with special tokens (the first 8); decoded: of each second text with special tokens, skipping them; decode: [[ids, text], ...]
-    chat_templates.json         the templates of text_chat_templates.py and the built-in ones: {"conversations", "templates": {name: {source, tokens,
+    chat_templates.json         the templates of text_templates.py, text_chat_templates.py and the built-in ones: {"conversations", "templates": {name: {source, tokens,
         cases: [{conversation, add_generation_prompt, expected | error}]}}}; a built-in one's name begins with "builtin/"
-    templates.json              {"cases": [{name, template, context, expected | error}]}; error is the message of the exception raised.
-        A chat case's context holds what apply_chat_template hands to the template.
+    templates.json              {"cases": [{name, template, context, expected | error}]}; error is the message of the exception raised
 The reference for tokenizers is the tokenizers package executing the file as it stands, for templates the environment of transformers.
 """
 import json
@@ -80,6 +79,21 @@ FIXED = [
 ]
 
 
+def write(file, value):
+    """Compact JSON: one line for each entry of the lists and dicts at the top."""
+    def dumps(v):
+        return json.dumps(v, ensure_ascii=False, separators=(",", ":"))
+
+    def lines(v):
+        if isinstance(v, list):
+            return "[\n" + ",\n".join(map(dumps, v)) + "\n]"
+        if isinstance(v, dict):
+            return "{\n" + ",\n".join(f"{dumps(k)}:{dumps(x)}" for k, x in v.items()) + "\n}"
+        return dumps(v)
+
+    file.write_text("{" + ",\n".join(f"{dumps(k)}:{lines(v)}" for k, v in value.items()) + "}\n")
+
+
 def strings(seed):
     rng = random.Random(seed)
     out = list(FIXED)
@@ -118,7 +132,7 @@ def assemble(name, vocab, merges, specials, merges_as_text=False, **parts):
                 normalizer=parts.get("normalizer"), pre_tokenizer=parts.get("pre_tokenizer"), post_processor=parts.get("post_processor"),
                 decoder=parts.get("decoder"), model=model)
     (OUT / name).mkdir(parents=True, exist_ok=True)
-    (OUT / name / "tokenizer.json").write_text(json.dumps(file, ensure_ascii=False, indent=1) + "\n")
+    write(OUT / name / "tokenizer.json", file)
 
 
 def template(token, token_id):
@@ -187,21 +201,35 @@ def byte_level_like():
     assemble("gpt2", vocab, merges, [added("<|endoftext|>", normalized=True)], merges_as_text=True, pre_tokenizer=full, post_processor=dict(full, trim_offsets=False), decoder=full)
 
 
+def decode_ids(tok):
+    return lambda ids, skip: tok.decode(ids, skip_special_tokens=skip)
+
+
+def encoded(text, encode, decode):
+    """A text, its ids, and what they read back as where that differs."""
+    ids, special = encode(text, False), encode(text, True)
+    plain, skip = decode(special, False), decode(special, True)
+    return dict(text=text, ids=ids, ids_special=special, **({} if plain == text else dict(decoded=plain)), **({} if skip == plain else dict(decoded_skip=skip)))
+
+
+def drawn(seed, size, byte_ids, decode):
+    """Random ids and their text; every second case draws mostly bytes."""
+    rng, out = random.Random(seed), []
+    for n in range(40):
+        pool = byte_ids if n % 2 and byte_ids else range(size)
+        ids = [rng.choice(pool) if rng.random() < 0.85 else rng.randrange(size) for _ in range(rng.randint(1, 10))]
+        text, skip = decode(ids, False), decode(ids, True)
+        out.append(dict(ids=ids, text=text, **({} if skip == text else dict(text_skip=skip))))
+    return out
+
+
 def tokenizer_goldens(name):
     tok = Tokenizer.from_file(str(OUT / name / "tokenizer.json"))
-    encode = []
-    for text in strings(11):
-        ids = tok.encode(text, add_special_tokens=False).ids
-        special = tok.encode(text, add_special_tokens=True).ids
-        encode.append(dict(text=text, ids=ids, ids_special=special, decoded=tok.decode(special, skip_special_tokens=False), decoded_skip=tok.decode(special)))
-    rng, size, decode = random.Random(12), tok.get_vocab_size(), []
-    bytes_ = [i for t, i in tok.get_vocab().items() if (t.startswith("<0x") and t.endswith(">")) or (len(t) == 1 and ord(t) > 0x7e)]
-    for n in range(40):
-        pool = bytes_ if n % 2 and bytes_ else range(size)
-        ids = [rng.choice(pool) if rng.random() < 0.85 else rng.randrange(size) for _ in range(rng.randint(1, 10))]
-        decode.append(dict(ids=ids, text=tok.decode(ids, skip_special_tokens=False), text_skip=tok.decode(ids)))
-    (OUT / name / "golden.json").write_text(json.dumps(dict(tokenizers=tokenizers.__version__, encode=encode, decode=decode), indent=0) + "\n")
-    print(f"{name}: {size} tokens, {len(encode)} texts, {sum(len(e['ids']) for e in encode)} ids")
+    encode = [encoded(text, lambda t, special: tok.encode(t, add_special_tokens=special).ids, decode_ids(tok)) for text in strings(11)]
+    bytes_ = sorted(i for t, i in tok.get_vocab().items() if (t.startswith("<0x") and t.endswith(">")) or (len(t) == 1 and ord(t) > 0x7e))
+    decode = drawn(12, tok.get_vocab_size(), bytes_, decode_ids(tok))
+    write(OUT / name / "golden.json", dict(tokenizers=tokenizers.__version__, encode=encode, decode=decode))
+    print(f"{name}: {tok.get_vocab_size()} tokens, {len(encode)} texts, {sum(len(e['ids']) for e in encode)} ids")
 
 
 def pipeline_goldens():
@@ -218,53 +246,38 @@ def pipeline_goldens():
         drawn = [[rng.randrange(size) for _ in range(rng.randint(1, 8))] for _ in range(16)]
         pipeline["decode"] = [[ids, tok.decode(ids, skip_special_tokens=False)] for ids in drawn]
         print(f"{name}: {sum(map(len, pipeline['ids']))} ids")
-    lines = [f" {json.dumps(n)}: {json.dumps(p, ensure_ascii=False, separators=(',', ':'))}" for n, p in out.items()]
-    (OUT / "pipelines.json").write_text('{"models": ' + json.dumps(models, ensure_ascii=False, separators=(",", ":")) + ',\n"texts": ' + json.dumps(texts) + ',\n"pipelines": {\n' + ",\n".join(lines) + "\n}}\n")
+    write(OUT / "pipelines.json", dict(models=models, texts=texts, pipelines=out))
 
 
 def template_goldens():
     cases = []
-
-    def add(name, source, context, render):
+    for name, source, context in text_templates.ENGINE:
         case = dict(name=name, template=source, context=context)
         try:
-            case["expected"] = render()
+            case["expected"] = _compile_jinja_template(source).render(**context)
         except (jinja2.TemplateError, TypeError, ValueError, ZeroDivisionError, OverflowError) as e:
             case["error"] = f"{type(e).__name__}: {e}"
         cases.append(case)
-
-    for name, source, context in text_templates.ENGINE:
-        add("engine/" + name, source, context, lambda: _compile_jinja_template(source).render(**context))
-    for family, (source, tokens) in text_templates.CHAT.items():
-        for title, conversation in text_templates.CONVERSATIONS.items():
-            for prompt in (False, True):
-                context = dict(messages=conversation["messages"], tools=conversation.get("tools"), documents=None, add_generation_prompt=prompt, **tokens, **conversation.get("extra", {}))
-
-                def render():
-                    extra = {k: v for k, v in context.items() if k not in ("messages", "tools", "documents", "add_generation_prompt")}
-                    out, _ = render_jinja_template(conversations=[context["messages"]], tools=context["tools"], documents=None, chat_template=source,
-                                                   add_generation_prompt=prompt, **extra)
-                    return out[0]
-
-                add(f"{family}/{title}" + ("/prompt" if prompt else ""), source, context, render)
     assert len({c["name"] for c in cases}) == len(cases)
-    (OUT / "templates.json").write_text(json.dumps(dict(transformers=transformers.__version__, jinja2=jinja2.__version__, cases=cases), indent=1) + "\n")
+    write(OUT / "templates.json", dict(transformers=transformers.__version__, jinja2=jinja2.__version__, cases=cases))
     print(f"templates: {len(cases)} cases, {sum('error' in c for c in cases)} of them errors")
     for name, expected in text_templates.PINNED.items():
-        got = next(c for c in cases if c["name"] == "engine/" + name)
+        got = next(c for c in cases if c["name"] == name)
         assert got.get("expected") == expected, (name, got, expected)
 
 
 def chat_template_goldens():
     import text_chat_templates as chat
     builtin = {f"builtin/{n}": (s, dict(bos_token="<s>", eos_token="</s>"), ["user", "system_user", "turns", "parts", "two_calls", "unknown_role"]) for n, s in chat.builtin().items()}
+    known = {n: (s, tokens, list(text_templates.CONVERSATIONS)) for n, (s, tokens) in text_templates.CHAT.items()}
+    assert not known.keys() & chat.FAMILIES.keys()
     out, used, errors = {}, set(), 0
-    for name, (source, tokens, conversations) in {**chat.FAMILIES, **builtin}.items():
+    for name, (source, tokens, conversations) in {**known, **chat.FAMILIES, **builtin}.items():
         cases = []
         for title in conversations:
             conversation = chat.CONVERSATIONS[title]
             used.add(title)
-            for prompt in (False, True) if title in ("user", conversations[-1]) else (True,):
+            for prompt in (False, True) if name in known or title in ("user", conversations[-1]) else (True,):
                 case = dict(conversation=title, add_generation_prompt=prompt)
                 try:
                     case["expected"] = render_jinja_template(conversations=[conversation["messages"]], tools=conversation.get("tools"), documents=conversation.get("documents"), chat_template=source,
@@ -275,7 +288,7 @@ def chat_template_goldens():
                 cases.append(case)
         out[name] = dict(source=source, tokens=tokens, cases=cases)
     conversations = {t: {"tools": None, "documents": None, "extra": {}, **chat.CONVERSATIONS[t]} for t in sorted(used)}
-    (OUT / "chat_templates.json").write_text(json.dumps(dict(conversations=conversations, templates=out), indent=0) + "\n")
+    write(OUT / "chat_templates.json", dict(conversations=conversations, templates=out))
     print(f"chat templates: {len(out)}, {sum(len(t['cases']) for t in out.values())} cases, {errors} of them errors")
 
 

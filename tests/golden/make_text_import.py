@@ -2,7 +2,7 @@
 """Makes tests/golden/text/import_*/: small tokenizers without tokenizer.json, with reference ids and texts.
 
 Rerun from the repository root, in a Python environment with the pinned packages:
-    pip install transformers==4.57.1 tokenizers==0.22.2 jinja2==3.1.6 sentencepiece==0.2.3 tiktoken==0.14.0 protobuf
+    pip install transformers==4.57.1 tokenizers==0.22.2 jinja2==3.1.6 sentencepiece==0.2.1 tiktoken==0.14.0 protobuf
     python tests/golden/make_text_import.py
 
 golden.json is laid out as tests/golden/make_text.py says. The reference is what transformers' fast class makes of the files; SentencePiece
@@ -33,23 +33,15 @@ def folder(name, **files):
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for key, value in files.items():
-        (out / f"{key}.json").write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+        make_text.write(out / f"{key}.json", value)
     return out
 
 
 def write_golden(out, encode, decode, size, byte_ids, every=1):
     """encode(text, special) gives ids, decode(ids, skip) text."""
-    cases = []
-    for text in make_text.strings(13)[::every]:
-        ids, special = encode(text, False), encode(text, True)
-        cases.append(dict(text=text, ids=ids, ids_special=special, decoded=decode(special, False), decoded_skip=decode(special, True)))
-    rng, broken = random.Random(14), []
-    for n in range(40):
-        pool = byte_ids if n % 2 else range(size)
-        ids = [rng.choice(pool) if rng.random() < 0.85 else rng.randrange(size) for _ in range(rng.randint(1, 10))]
-        broken.append(dict(ids=ids, text=decode(ids, False), text_skip=decode(ids, True)))
-    (out / "golden.json").write_text(json.dumps(dict(
-        transformers=transformers.__version__, sentencepiece=sentencepiece.__version__, tiktoken=tiktoken.__version__, encode=cases, decode=broken), indent=0) + "\n")
+    cases = [make_text.encoded(text, encode, decode) for text in make_text.strings(13)[::every]]
+    make_text.write(out / "golden.json", dict(transformers=transformers.__version__, sentencepiece=sentencepiece.__version__, tiktoken=tiktoken.__version__,
+                                              encode=cases, decode=make_text.drawn(14, size, byte_ids, decode)))
     print(f"{out.name}: {size} tokens, {len(cases)} texts, {sum(len(c['ids']) for c in cases)} ids, {sum(p.stat().st_size for p in out.iterdir()) // 1024} KiB")
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # A room includes only rooms of a lower level (docs/layers.txt); no header includes a heavy third-party header; no source
-# file outgrows 500 lines. A planted violation proves that the check can fail.
+# file outgrows 500 lines, and the tracked files not 20 MB. A planted violation proves that the check can fail.
 set -euo pipefail
 
 # layers::check ROOT: prints one line per violation.
@@ -25,6 +25,12 @@ layers::check() (
     awk '$2 != "total" && $1 > 500 { print $2 ": " $1 " lines, the ceiling is 500" }'
 )
 
+# layers::size ROOT: bytes of the tracked files, where ROOT is a checkout.
+layers::size() (
+  cd "$1"
+  git ls-files -z | xargs -0 stat -c %s | awk '{ sum += $1 } END { print sum }'
+)
+
 root=$1
 found=$(layers::check "$root")
 if [[ -n "$found" ]]; then
@@ -42,4 +48,11 @@ printf '#include "base/bad.h"\n' >"$planted/src/engine/good.h"
   echo "the planted upward include was not reported exactly once"
   exit 1
 }
+if [[ -e "$root/.git" ]] && command -v git >/dev/null; then
+  size=$(layers::size "$root")
+  ((size > 1000000 && size < 20000000)) || {
+    echo "the tracked files hold $size bytes, the ceiling is 20000000: shrink goldens through their generators"
+    exit 1
+  }
+fi
 echo "layers: no violation"

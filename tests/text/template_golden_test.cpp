@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/golden/text/templates.json: renderings by jinja2 in the environment of transformers. Made by make_text.py.
+// tests/golden/text/templates.json, chat_templates.json: renderings by jinja2 in the environment of transformers. Made
+// by make_text.py.
 #include <doctest/doctest.h>
 
 #include <filesystem>
@@ -67,7 +68,7 @@ TEST_CASE("the field's ways of writing chat templates, and the built-in ones, re
       check_render(*chat, input, one);
     }
   }
-  CHECK(at(golden, "templates").as_dict().size() >= 25);
+  CHECK(at(golden, "templates").as_dict().size() >= 33);
   CHECK(named == builtin_templates().size());
 }
 
@@ -75,7 +76,7 @@ TEST_CASE("templates render as jinja2 does in transformers' environment") {
   const auto file = test::source_dir() / "tests/golden/text/templates.json";
   const Value golden = Value::parse_json(read_file(file));
   const List& cases = golden.find("cases")->as_list();
-  REQUIRE(cases.size() > 400);
+  REQUIRE(cases.size() > 200);
   for (const Value& one : cases) {
     CAPTURE(one.find("name")->as_string());
     const Value* expected = one.find("expected");

@@ -26,6 +26,12 @@ const Value& at(const Value& dict, std::string_view key) {
   return *value;
 }
 
+// Where a golden leaves `key` out, it is what `otherwise` says.
+const std::string& text_at(const Value& dict, std::string_view key, const std::string& otherwise) {
+  const Value* value = dict.find(key);
+  return value == nullptr ? otherwise : value->as_string();
+}
+
 std::string stream(const Tokenizer& tokenizer, std::span<const int32_t> ids, bool skip) {
   Detokenizer detokenizer(tokenizer, skip);
   std::string text;
@@ -58,9 +64,10 @@ TEST_CASE("each pipeline encodes as the tokenizers package does") {
       CHECK(tokenizer->encode(text, false) == ids_of(at(one, "ids")));
       const std::vector<int32_t> ids = ids_of(at(one, "ids_special"));
       CHECK(tokenizer->encode(text, true) == ids);
-      CHECK(tokenizer->decode(ids, false) == at(one, "decoded").as_string());
-      CHECK(tokenizer->decode(ids, true) == at(one, "decoded_skip").as_string());
-      CHECK(stream(*tokenizer, ids, false) == at(one, "decoded").as_string());
+      const std::string& decoded = text_at(one, "decoded", text);
+      CHECK(tokenizer->decode(ids, false) == decoded);
+      CHECK(tokenizer->decode(ids, true) == text_at(one, "decoded_skip", decoded));
+      CHECK(stream(*tokenizer, ids, false) == decoded);
     }
   }
 }
@@ -74,8 +81,9 @@ TEST_CASE("each pipeline decodes random ids as the tokenizers package does") {
     REQUIRE(cases.size() > 10);
     for (const Value& one : cases) {
       const std::vector<int32_t> ids = ids_of(at(one, "ids"));
-      CHECK(tokenizer->decode(ids, false) == at(one, "text").as_string());
-      CHECK(tokenizer->decode(ids, true) == at(one, "text_skip").as_string());
+      const std::string& text = at(one, "text").as_string();
+      CHECK(tokenizer->decode(ids, false) == text);
+      CHECK(tokenizer->decode(ids, true) == text_at(one, "text_skip", text));
     }
   }
 }
