@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/pool.h"
 
+#include <malloc.h>
 #include <pthread.h>
 
 #include <chrono>
@@ -8,9 +9,8 @@
 namespace sluice {
 namespace {
 
-constexpr size_t kStackBytes = 1 << 20;  // address space; only touched pages count
-constexpr size_t kKeptIdle = 16;         // threads that stay when there is nothing to do
-constexpr auto kIdleTime = std::chrono::seconds(20);
+constexpr size_t kStackBytes = 1 << 20;              // address space; only touched pages count
+constexpr auto kIdleTime = std::chrono::seconds(2);  // a thread with nothing to do for so long leaves
 
 }  // namespace
 
@@ -59,9 +59,9 @@ void ElasticPool::loop() {
     if (tasks_.empty()) {
       if (closing_) break;
       ++idle_;
-      bool woken = work_.wait_for(lock, kIdleTime, [this] { return closing_ || !tasks_.empty(); });
+      const bool woken = work_.wait_for(lock, kIdleTime, [this] { return closing_ || !tasks_.empty(); });
       --idle_;
-      if (!woken && idle_ >= kKeptIdle) break;
+      if (!woken) break;
       continue;
     }
     auto task = std::move(tasks_.front());
@@ -73,6 +73,11 @@ void ElasticPool::loop() {
     lock.lock();
     --busy_;
     if (busy_ == 0 && tasks_.empty()) empty_.notify_all();
+  }
+  if (threads_ == 1 && !closing_) {  // the last one gives back what the busy time took
+    lock.unlock();
+    malloc_trim(0);
+    lock.lock();
   }
   --threads_;
   empty_.notify_all();

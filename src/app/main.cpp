@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -23,6 +24,8 @@ int leave(int exit_code) {
 
 int main(int argc, char** argv) {
   sluice::block_signals();
+  // The allocator would give nearly every connection's thread an arena of its own, and each keeps what it once held.
+  mallopt(M_ARENA_MAX, 4);
   CLI::App app("Serves large language models from inside a Slurm job.", "sluice");
   app.set_version_flag("--version", SLUICE_VERSION);
   app.require_subcommand(1);
