@@ -43,6 +43,15 @@ class ControlWorld final : public Communicator {
   ControlPlane& control_;
 };
 
+PeerUse peer_use(const Settings& settings) {
+  const std::string& wanted = settings.text("all-reduce");
+  if (wanted == "auto") return PeerUse::kAuto;
+  if (wanted == "nccl") return PeerUse::kNever;
+  if (wanted == "peer") return PeerUse::kRequire;
+  throw Error(fmt::format("all-reduce (from {}): expected auto, nccl or peer, found '{}'",
+                          settings.origin("all-reduce"), wanted));
+}
+
 // tp, pp, and pp once more for the way back.
 constexpr int kKinds = 3;
 
@@ -51,6 +60,7 @@ constexpr int kKinds = 3;
 Groups make_cuda_groups(const Settings& settings, const RankGroups& mine, ControlPlane& control,
                         const Backend& backend) {
   void* stream = cuda_module().stream(backend);
+  const PeerUse peers = peer_use(settings);
   Groups groups;
   if (control.size() == 1) return solo_groups();
   const NcclModule& nccl = nccl_module();
@@ -72,25 +82,29 @@ Groups make_cuda_groups(const Settings& settings, const RankGroups& mine, Contro
     return NcclMember{of_root.substr(static_cast<size_t>(kind) * length, length), place, static_cast<int>(ranks.size()),
                       fmt::format("{} ranks {}", name, fmt::join(ranks, ", "))};
   };
-  const bool fixed_order = settings.flag("deterministic");
-  groups.tp = nccl.make(member(0, "tp"), stream, fixed_order);
-  groups.pp = nccl.make(member(1, "pp"), stream, fixed_order);
+  NcclOptions options;
+  options.fixed_order = settings.flag("deterministic");
+  groups.pp = nccl.make(member(1, "pp"), stream, options);
+  options.peers = peers;
+  groups.tp = nccl.make(member(0, "tp"), stream, options);
   if (mine.pp_ranks.size() > 1) groups.back = nccl.make_return(member(2, "pp"), stream);
 
   std::string report;
   for (const auto& [name, group] : {std::pair{"tp", groups.tp.get()}, std::pair{"pp", groups.pp.get()}}) {
     if (group->size() == 1) continue;
-    const double gbps = nccl.self_test(*group, kTestSeconds);
-    if (gbps < 0) {
+    const NcclTest test = nccl.self_test(*group, kTestSeconds);
+    if (!test.ended) {
       const std::string who =
           fmt::format("{} ranks {}", name, fmt::join(name == std::string("tp") ? mine.tp_ranks : mine.pp_ranks, ", "));
       throw Error(
-          fmt::format("a sum of 1 MiB over {} has not ended after {:.0f} s: the GPUs do not reach each other; "
-                      "name the network with NCCL_SOCKET_IFNAME, look with NCCL_DEBUG=INFO, or try "
+          fmt::format("a sum over {} has not ended after {:.0f} s: the GPUs do not reach each other; "
+                      "{}name the network with NCCL_SOCKET_IFNAME, look with NCCL_DEBUG=INFO, or try "
                       "NCCL_P2P_DISABLE=1",
-                      who, kTestSeconds));
+                      who, kTestSeconds, options.peers == PeerUse::kNever ? "" : "try --all-reduce nccl, "));
     }
-    report += fmt::format("{}{} {:.1f} GB/s", report.empty() ? "" : ", ", name, gbps);
+    report += fmt::format("{}{} {:.1f} GB/s", report.empty() ? "" : ", ", name, test.gbps);
+    if (test.peer_us > 0) report += fmt::format(", 8 KiB between peers in {:.0f} us", test.peer_us);
+    if (!test.without_peers.empty()) report += fmt::format(", all by NCCL: {}", test.without_peers);
   }
   const std::vector<std::string> reports = control.all_gather("the self-test of NCCL", report, 2 * kTestSeconds);
   if (control.rank() == 0)

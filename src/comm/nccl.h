@@ -19,24 +19,39 @@ struct NcclMember {
   std::string name;  // "tp ranks 0, 1", for messages
 };
 
+enum class PeerUse { kNever, kAuto, kRequire };
+
+struct NcclOptions {
+  bool fixed_order = false;         // an element's sum depends neither on the message nor on the ring that NCCL picks
+  PeerUse peers = PeerUse::kNever;  // sums through memory that ranks of one host open, see comm/nccl/peer_sums.h
+};
+
+// What a group's self-test found. `ended` is false where a sum had not come back in time; the process must then end.
+struct NcclTest {
+  bool ended = true;
+  double gbps = 0;            // 1 MiB summed by NCCL
+  double peer_us = 0;         // 8 KiB summed between peers; 0: NCCL does all
+  std::string without_peers;  // why NCCL does all, where peers were wanted
+};
+
 class NcclModule {
  public:
   virtual ~NcclModule() = default;
   virtual std::string library() const = 0;  // "NCCL 2.27.3"; throws Error when it cannot be opened
   virtual std::string unique_id() const = 0;
   // Collectives are queued on `stream`, a cudaStream_t of the calling thread's device. All ranks of the group call it
-  // at once. `fixed_order`: an element's sum depends neither on the message nor on the ring that NCCL picks. Throws
-  // Error.
-  virtual std::unique_ptr<Communicator> make(const NcclMember& member, void* stream, bool fixed_order) const = 0;
+  // at once. Throws Error, also where peers are required and cannot be.
+  virtual std::unique_ptr<Communicator> make(const NcclMember& member, void* stream,
+                                             const NcclOptions& options) const = 0;
   virtual std::unique_ptr<TokenReturn> make_return(const NcclMember& member, void* stream) const = 0;
-  // An all-reduce of 1 MiB over the group; GB/s of the message, or below 0 when it has not ended after `seconds`.
-  virtual double self_test(Communicator& group, double seconds) const = 0;
+  // Sums over the group, each ended after `seconds` at most. Peers whose sum is wrong are not used again.
+  virtual NcclTest self_test(Communicator& group, double seconds) const = 0;
 };
 
 // Throws Error as cuda_module() of backend/cuda.h does: it is the same module.
 const NcclModule& nccl_module();
 
-constexpr uint32_t kNcclModuleVersion = 1;
+constexpr uint32_t kNcclModuleVersion = 2;
 using NcclModuleEntry = const NcclModule* (*)(uint32_t version);  // the symbol sluice_nccl_module
 
 }  // namespace sluice

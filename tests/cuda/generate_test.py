@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -44,11 +45,26 @@ class Emulated(harness.Case):
     @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
     def test_two_and_four_ranks_answer_as_the_cpu_does(self):
         expected, _ = self.generate("cpu.jsonl", "--device", "cpu")
-        for tp, pp in ((2, 1), (1, 2), (2, 2)):
-            texts, log = self.generate(f"{tp}-{pp}.jsonl", "--device", "cuda", "--tp", tp, "--pp", pp, launcher=mpirun(tp * pp))
+        for tp, pp, sums in ((2, 1, "nccl"), (1, 2, "auto"), (2, 2, "auto")):
+            texts, log = self.generate(f"{tp}-{pp}.jsonl", "--device", "cuda", "--tp", tp, "--pp", pp, "--all-reduce", sums, launcher=mpirun(tp * pp))
             self.assertEqual(texts, expected, f"tp {tp} pp {pp}")
             self.assertIn("NCCL", log)
             self.assertRegex(log, r"self-test, 1 MiB summed: rank 1 on .*GB/s")
+            self.assertEqual(len(re.findall(r"tp [0-9.]+ GB/s, 8 KiB between peers in \d+ us", log)), tp * pp if (tp, sums) == (2, "auto") else 0, log)
+
+    @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
+    def test_peers_that_cannot_be_opened_leave_the_sums_to_nccl_or_are_refused(self):
+        hidden = {"SLUICE_EMULATION_HIDES_PEERS": "1"}
+        _, log = self.generate("hidden.jsonl", "--device", "cuda", "--tp", 2, launcher=mpirun(2), environment=hidden)
+        self.assertRegex(log, r"all by NCCL: rank 0 of the group cannot open another's memory")
+        done = subprocess.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
+                               "--tp", "2", "--all-reduce", "peer"], env={**self.environment, **hidden}, capture_output=True, text=True, timeout=60)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, r"--all-reduce peer over tp ranks 0, 1: rank 0 of the group cannot open another's memory: .*; choose auto or nccl")
+        for wanted, device, message in (("ring", "cuda", r"expected auto, nccl or peer, found 'ring'"), ("peer", "cpu", r"'peer' is of ranks on GPUs")):
+            done = self.run_sluice("generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", device, "--all-reduce", wanted)
+            self.assertEqual(done.returncode, 2)
+            self.assertRegex(done.stderr, r"all-reduce \(from --all-reduce\): " + message)
 
     @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
     def test_two_ranks_on_one_gpu_are_refused_with_both_names(self):

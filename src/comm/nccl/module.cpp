@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Communicators over NCCL. Every call queues on the stream of the backend and returns, so that it can be recorded.
+// Communicators over NCCL, and between peers for what is small. Every call queues on the stream of the backend and
+// returns, so that it can be recorded.
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -10,6 +12,7 @@
 #include "base/clock.h"
 #include "comm/nccl.h"
 #include "comm/nccl/library.h"
+#include "comm/nccl/peer_sums.h"
 #include "kernels/rows.h"
 
 namespace sluice::nccl {
@@ -53,9 +56,19 @@ class Group {
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(const NcclMember& member, cudaStream_t stream, bool fixed_order)
-      : group_(member), rank_(member.rank), size_(member.size), stream_(stream), fixed_order_(fixed_order) {}
+  NcclCommunicator(const NcclMember& member, cudaStream_t stream, const NcclOptions& options)
+      : group_(member), rank_(member.rank), size_(member.size), stream_(stream), fixed_order_(options.fixed_order) {
+    if (options.peers == PeerUse::kNever) return;
+    const auto gather = [this](void* all, const void* mine, size_t bytes) { gather_host(all, mine, bytes); };
+    peers_ = PeerSums::open(rank_, size_, stream_, gather, without_peers_);
+    if (peers_ == nullptr && options.peers == PeerUse::kRequire)
+      throw Error(fmt::format("--all-reduce peer over {}: {}; choose auto or nccl", member.name, without_peers_));
+  }
   ~NcclCommunicator() override {
+    if (abandoned_) {  // a wait would have no end
+      static_cast<void>(peers_.release());
+      return;
+    }
     cudaStreamSynchronize(stream_);
     for (void* memory : gathered_) cudaFree(memory);
   }
@@ -65,6 +78,8 @@ class NcclCommunicator final : public Communicator {
   void all_reduce(const Tensor& inout) override {
     check(inout.contiguous(), "all_reduce takes a contiguous tensor");
     if (inout.elements() == 0) return;
+    if (peers_ != nullptr && (fixed_order_ || peers_->faster(inout.bytes())))
+      return group_.call(peers_->sum(inout), "kernels::peer_sum");
     // Two summands commute; more are added in rank order.
     if (fixed_order_ && size_ > 2) return reduce_in_order(inout);
     group_.call(library().all_reduce(inout.data, inout.data, static_cast<size_t>(inout.elements()),
@@ -92,38 +107,32 @@ class NcclCommunicator final : public Communicator {
     group_.call(library().recv(data.data, data.bytes(), ncclInt8, from, group_.comm, stream_), "ncclRecv");
   }
 
-  double self_test(double seconds) {
-    constexpr size_t kBytes = size_t{1} << 20;
-    void* memory = nullptr;
-    cudaEvent_t begin, end;
-    group_.call(cudaMalloc(&memory, kBytes), "cudaMalloc");
-    group_.call(cudaMemsetAsync(memory, 0, kBytes, stream_), "cudaMemsetAsync");
-    group_.call(cudaEventCreate(&begin), "cudaEventCreate");
-    group_.call(cudaEventCreate(&end), "cudaEventCreate");
-    const Tensor message(memory, DType::kF32, {static_cast<int64_t>(kBytes / sizeof(float))});
-    double gbps = 0;
-    for (int pass = 0; pass < 2 && gbps >= 0; ++pass) {  // the first opens the connections
-      group_.call(cudaEventRecord(begin, stream_), "cudaEventRecord");
-      all_reduce(message);
-      group_.call(cudaEventRecord(end, stream_), "cudaEventRecord");
-      const double deadline = monotonic_seconds() + seconds;
-      for (cudaError_t state; (state = cudaEventQuery(end)) != cudaSuccess && gbps >= 0;) {
-        if (state != cudaErrorNotReady) group_.call(state, "the self-test");
-        ncclResult_t error = ncclSuccess;
-        group_.call(library().comm_get_async_error(group_.comm, &error), "ncclCommGetAsyncError");
-        if (error != ncclInProgress) group_.call(error, "the self-test");
-        if (monotonic_seconds() > deadline) gbps = -1;
-        std::this_thread::sleep_for(std::chrono::microseconds(200));
-      }
-      float ms = 0;
-      if (gbps < 0) return gbps;  // the memory is in use still, and the process about to end
-      group_.call(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
-      gbps = static_cast<double>(kBytes) / std::max(static_cast<double>(ms), 1e-3) * 1e-6;
+  NcclTest self_test(double seconds) {
+    std::unique_ptr<PeerSums> peers = std::move(peers_);  // NCCL alone, first
+    NcclTest out;
+    bool right = false;
+    double took = timed_sum(size_t{1} << 20, seconds, right);
+    if (took >= 0 && !right) throw Error(fmt::format("a sum of 1 MiB over {} by NCCL is wrong", group_.name));
+    out.gbps = static_cast<double>(size_t{1} << 20) / took * 1e-9;
+    if (took >= 0 && peers != nullptr) {
+      peers_ = std::move(peers);
+      took = timed_sum(size_t{8} << 10, seconds, right);
+      out.peer_us = took * 1e6;
     }
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    cudaFree(memory);
-    return gbps;
+    out.ended = took >= 0;
+    abandoned_ = !out.ended;  // the memory is in use still
+    if (!out.ended) return out;
+    if (peers_ != nullptr) {
+      std::vector<char> verdicts(static_cast<size_t>(size_));
+      gather_host(verdicts.data(), &right, 1);
+      if (std::ranges::find(verdicts, 0) != verdicts.end()) {
+        peers_ = nullptr;
+        out.peer_us = 0;
+        without_peers_ = "a sum between peers was wrong";
+      }
+    }
+    out.without_peers = without_peers_;
+    return out;
   }
 
  private:
@@ -153,10 +162,64 @@ class NcclCommunicator final : public Communicator {
     }
   }
 
+  // all[r * bytes] = rank r's `mine`, both on the host.
+  void gather_host(void* all, const void* mine, size_t bytes) {
+    char* memory = nullptr;
+    const auto own = static_cast<size_t>(rank_), n = static_cast<size_t>(size_);
+    group_.call(cudaMalloc(reinterpret_cast<void**>(&memory), n * bytes), "cudaMalloc");
+    group_.call(cudaMemcpy(memory + own * bytes, mine, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+    group_.call(library().all_gather(memory + own * bytes, memory, bytes, ncclInt8, group_.comm, stream_),
+                "ncclAllGather");
+    group_.call(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    group_.call(cudaMemcpy(all, memory, n * bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
+    cudaFree(memory);
+  }
+
+  // Seconds of the last of two sums of `bytes`, below 0 where one has not ended in time; the first opens connections.
+  // Rank r adds (r + 1) * (1 + i % 61) at i.
+  double timed_sum(size_t bytes, double seconds, bool& right) {
+    std::vector<float> given(bytes / sizeof(float)), got(given.size());
+    for (size_t i = 0; i < given.size(); ++i)
+      given[i] = static_cast<float>((static_cast<size_t>(rank_) + 1) * (1 + i % 61));
+    void* memory = nullptr;
+    cudaEvent_t begin, end;
+    group_.call(cudaMalloc(&memory, bytes), "cudaMalloc");
+    group_.call(cudaEventCreate(&begin), "cudaEventCreate");
+    group_.call(cudaEventCreate(&end), "cudaEventCreate");
+    const Tensor message(memory, DType::kF32, {static_cast<int64_t>(given.size())});
+    for (int pass = 0; pass < 2; ++pass) {
+      group_.call(cudaMemcpyAsync(memory, given.data(), bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
+      group_.call(cudaEventRecord(begin, stream_), "cudaEventRecord");
+      all_reduce(message);
+      group_.call(cudaEventRecord(end, stream_), "cudaEventRecord");
+      const double deadline = monotonic_seconds() + seconds;
+      for (cudaError_t state; (state = cudaEventQuery(end)) != cudaSuccess;) {
+        if (state != cudaErrorNotReady) group_.call(state, "the self-test");
+        ncclResult_t error = ncclSuccess;
+        group_.call(library().comm_get_async_error(group_.comm, &error), "ncclCommGetAsyncError");
+        if (error != ncclInProgress) group_.call(error, "the self-test");
+        if (monotonic_seconds() > deadline) return -1;
+        std::this_thread::sleep_for(std::chrono::microseconds(200));
+      }
+    }
+    float ms = 0;
+    group_.call(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
+    group_.call(cudaMemcpy(got.data(), memory, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
+    right = true;
+    for (size_t i = 0; i < got.size(); ++i)
+      right = right && got[i] == static_cast<float>(size_ * (size_ + 1) / 2) * static_cast<float>(1 + i % 61);
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    cudaFree(memory);
+    return std::max(static_cast<double>(ms), 1e-3) * 1e-3;
+  }
+
   Group group_;
   int rank_, size_;
   cudaStream_t stream_;
-  bool fixed_order_;
+  bool fixed_order_, abandoned_ = false;
+  std::unique_ptr<PeerSums> peers_;  // null: NCCL does all, for this reason
+  std::string without_peers_;
   std::vector<void*> gathered_;
   size_t gathered_bytes_ = 0;
 };
@@ -245,15 +308,16 @@ class Module final : public NcclModule {
                               nccl::library().get_error_string(result), nccl::library().get_last_error(nullptr)));
     return std::string(reinterpret_cast<const char*>(&id), sizeof id);
   }
-  std::unique_ptr<Communicator> make(const NcclMember& member, void* stream, bool fixed_order) const override {
+  std::unique_ptr<Communicator> make(const NcclMember& member, void* stream,
+                                     const NcclOptions& options) const override {
     if (member.size == 1) return make_solo_device(stream);
-    return std::make_unique<NcclCommunicator>(member, static_cast<cudaStream_t>(stream), fixed_order);
+    return std::make_unique<NcclCommunicator>(member, static_cast<cudaStream_t>(stream), options);
   }
   std::unique_ptr<TokenReturn> make_return(const NcclMember& member, void* stream) const override {
     return std::make_unique<NcclReturn>(member, static_cast<cudaStream_t>(stream));
   }
-  double self_test(Communicator& group, double seconds) const override {
-    return group.size() == 1 ? 0 : static_cast<NcclCommunicator&>(group).self_test(seconds);
+  NcclTest self_test(Communicator& group, double seconds) const override {
+    return group.size() == 1 ? NcclTest{} : static_cast<NcclCommunicator&>(group).self_test(seconds);
   }
 
  private:

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Device and pinned memory. Fresh and freed device memory holds noise, and guards on both sides are checked when it is
 // freed. A copy from pinned memory reads it when the stream comes to it; from pageable memory when it is called.
+// Other processes may open device memory of 1 MiB and more, which lies in a file of its own.
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "runtime.h"
@@ -18,9 +22,14 @@ namespace {
 constexpr size_t kGuard = 256;
 constexpr unsigned char kGuardByte = 0xc5, kNoise = 0xff;
 
+// Device memory from this size on is a file, for cudaIpcGetMemHandle.
+constexpr size_t kShared = size_t{1} << 20;
+
 struct Memory {
   std::mutex mutex;
-  std::map<uintptr_t, Allocation> allocations;  // by first byte of the front guard
+  std::map<uintptr_t, Allocation> allocations;        // by first byte of the front guard
+  std::map<uintptr_t, std::pair<int, size_t>> files;  // descriptor and bytes, by the same
+  std::map<uintptr_t, size_t> opened;                 // bytes of other processes' memory, by where it is mapped
   size_t used = 0;
 };
 Memory& memory() {
@@ -52,8 +61,18 @@ cudaError_t take(void** out, size_t bytes, bool device) {
   }
   if (device && m.used + bytes > capacity()) return cudaErrorMemoryAllocation;
   const size_t padded = (bytes + kGuard - 1) / kGuard * kGuard;
-  auto* base = static_cast<unsigned char*>(std::aligned_alloc(256, padded + 2 * kGuard));
-  if (base == nullptr) return cudaErrorMemoryAllocation;
+  unsigned char* base = nullptr;
+  if (device && bytes >= kShared) {
+    const int file = ::memfd_create("device memory", MFD_CLOEXEC);
+    if (file < 0 || ::ftruncate(file, static_cast<off_t>(padded + 2 * kGuard)) != 0) return cudaErrorMemoryAllocation;
+    void* mapped = ::mmap(nullptr, padded + 2 * kGuard, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (mapped == MAP_FAILED) return cudaErrorMemoryAllocation;
+    base = static_cast<unsigned char*>(mapped);
+    m.files[reinterpret_cast<uintptr_t>(base)] = {file, padded + 2 * kGuard};
+  } else {
+    base = static_cast<unsigned char*>(std::aligned_alloc(256, padded + 2 * kGuard));
+    if (base == nullptr) return cudaErrorMemoryAllocation;
+  }
   // Large device memory starts as zero pages: noise would touch what may never be used.
   if (padded <= size_t{64} << 20) {
     std::memset(base, device ? kNoise : 0, padded + 2 * kGuard);
@@ -78,11 +97,26 @@ cudaError_t give_back(void* pointer, bool device) {
   if (device) m.used -= found->second.bytes;
   if (found->second.bytes <= size_t{64} << 20) std::memset(pointer, kNoise, found->second.bytes);
   m.allocations.erase(found);
-  std::free(static_cast<unsigned char*>(pointer) - kGuard);
+  unsigned char* base = static_cast<unsigned char*>(pointer) - kGuard;
+  if (const auto file = m.files.find(reinterpret_cast<uintptr_t>(base)); file != m.files.end()) {
+    ::munmap(base, file->second.second);
+    ::close(file->second.first);
+    m.files.erase(file);
+  } else {
+    std::free(base);
+  }
   return cudaSuccess;
 }
 
 bool late(const void* pointer) { return find_allocation(pointer) != nullptr; }
+
+// What a handle holds.
+struct Shared {
+  pid_t process;
+  int file;
+  size_t bytes;
+};
+static_assert(sizeof(Shared) <= sizeof(cudaIpcMemHandle_t));
 
 }  // namespace
 
@@ -111,6 +145,40 @@ cudaError_t cudaMallocHost(void** out, size_t bytes) {
 }
 cudaError_t cudaHostAlloc(void** out, size_t bytes, unsigned) { return cudaMallocHost(out, bytes); }
 cudaError_t cudaFreeHost(void* pointer) { return give_back(pointer, false); }
+
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* out, void* pointer) {
+  Memory& m = memory();
+  const std::lock_guard lock(m.mutex);
+  const auto file = m.files.find(reinterpret_cast<uintptr_t>(pointer) - kGuard);
+  if (file == m.files.end()) return cudaErrorInvalidValue;
+  const Shared shared{::getpid(), file->second.first, file->second.second};
+  std::memcpy(out, &shared, sizeof shared);
+  return cudaSuccess;
+}
+cudaError_t cudaIpcOpenMemHandle(void** out, cudaIpcMemHandle_t handle, unsigned) {
+  if (std::getenv("SLUICE_EMULATION_HIDES_PEERS") != nullptr) return cudaErrorPeerAccessUnsupported;
+  Shared shared;
+  std::memcpy(&shared, &handle, sizeof shared);
+  const std::string path = "/proc/" + std::to_string(shared.process) + "/fd/" + std::to_string(shared.file);
+  const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (file < 0) return cudaErrorInvalidValue;
+  void* mapped = ::mmap(nullptr, shared.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  ::close(file);
+  if (mapped == MAP_FAILED) return cudaErrorInvalidValue;
+  *out = static_cast<unsigned char*>(mapped) + kGuard;
+  const std::lock_guard lock(memory().mutex);
+  memory().opened[reinterpret_cast<uintptr_t>(*out)] = shared.bytes;
+  return cudaSuccess;
+}
+cudaError_t cudaIpcCloseMemHandle(void* pointer) {
+  drain();
+  const std::lock_guard lock(memory().mutex);
+  const auto found = memory().opened.find(reinterpret_cast<uintptr_t>(pointer));
+  if (found == memory().opened.end()) return cudaErrorInvalidValue;
+  ::munmap(static_cast<unsigned char*>(pointer) - kGuard, found->second);
+  memory().opened.erase(found);
+  return cudaSuccess;
+}
 
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
   const std::lock_guard lock(memory().mutex);
