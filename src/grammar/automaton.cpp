@@ -12,6 +12,7 @@ namespace sluice::grammar {
 namespace {
 
 constexpr size_t kMaxStates = 400000;
+constexpr size_t kMaxTables = 8;  // of characters; beyond them repetitions are walked
 
 [[noreturn]] void refuse(const std::string& why) {
   throw RequestError(RequestError::Kind::kValidation, why, "grammar");
@@ -96,9 +97,13 @@ class Lowering {
     if (node.max == kNoMax && node.min <= 1) {
       const StateId split = add({Kind::kSplit});
       const StateId body = lower(part, split, depth);
-      a_.states_[split].plain = node.plain;
       set_targets(split, {body, next});
-      return node.min == 0 ? split : body;
+      const uint16_t table = mark(split, node.char_class, body, next);
+      if (node.min == 0 || table == 0) return node.min == 0 ? split : body;
+      const StateId head = add({Kind::kSplit});
+      set_targets(head, {body});
+      mark(head, node.char_class, body, next);
+      return head;
     }
     if (node.max == 1) {
       const StateId body = lower(part, next, depth);
@@ -107,12 +112,25 @@ class Lowering {
       return split;
     }
     Automaton::State loop{Kind::kLoop};
-    loop.plain = node.plain;
     loop.target = lower(part, return_, depth);
     loop.next = next;
     loop.min = node.min;
     loop.max = node.max;
-    return add(loop);
+    const StateId id = add(loop);
+    mark(id, node.char_class, loop.target, next);
+    return id;
+  }
+
+  uint16_t mark(StateId id, uint32_t char_class, StateId body, StateId next) {
+    if (char_class == 0) return 0;
+    a_.states_[id].target = body;
+    a_.states_[id].next = next;
+    const auto [it, fresh] = tables_.try_emplace(char_class, uint16_t{0});
+    if (fresh && a_.tables_.size() < kMaxTables) {
+      a_.tables_.push_back(vocabulary_.chars(b_.char_classes()[char_class - 1]));
+      it->second = static_cast<uint16_t>(a_.tables_.size());
+    }
+    return a_.states_[id].chars = it->second;
   }
 
   StateId bytes(const std::bitset<256>& set, StateId next) {
@@ -134,6 +152,7 @@ class Lowering {
   const Vocabulary& vocabulary_;
   StateId return_ = 0;
   std::unordered_map<uint64_t, StateId> done_;
+  std::unordered_map<uint32_t, uint16_t> tables_;  // by class of the builder
 };
 
 Automaton::Automaton(const Builder& builder, Expr start, const Vocabulary& vocabulary) {

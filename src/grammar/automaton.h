@@ -33,7 +33,9 @@ class Automaton {
   };
   struct State {
     Kind kind;
-    bool plain = false;  // kSplit, kLoop: any character of a JSON string leads back here
+    // kSplit, kLoop: 1 + index of a table of characters, any of which `target` takes and returns from; 0: none. Such a
+    // kSplit has `target` and `next` as a kLoop has them, beside its targets.
+    uint16_t chars = 0;
     StateId target = 0, next = 0;
     uint32_t min = 0, max = 0;
     uint32_t first = 0, count = 0;  // edges of kBytes, targets of kSplit
@@ -48,6 +50,7 @@ class Automaton {
   const State& state(StateId id) const { return states_[id]; }
   const Edge* edges(const State& s) const { return edges_.data() + s.first; }
   const StateId* targets(const State& s) const { return targets_.data() + s.first; }
+  const CharTable& chars(const State& s) const { return *tables_[s.chars - 1u]; }
   size_t size() const { return states_.size(); }
 
  private:
@@ -59,6 +62,7 @@ class Automaton {
   std::vector<Edge> edges_;
   std::vector<StateId> targets_;
   std::vector<StateId> rule_starts_;
+  std::vector<std::shared_ptr<const CharTable>> tables_;
   StateId start_ = 0;
 };
 

@@ -150,13 +150,13 @@ Expr Builder::alt(std::vector<Expr> parts) {
   return parts.empty() ? add({Kind::kAlt, {}, {}}) : bytes(set);
 }
 
-Expr Builder::repeat(Expr part, uint32_t min, uint32_t max, bool plain) {
+Expr Builder::repeat(Expr part, uint32_t min, uint32_t max) {
   if (min == 1 && max == 1) return part;
   if (max == 0) return empty();
   Node node{Kind::kRepeat, {}, {part}};
   node.min = min;
   node.max = max;
-  node.plain = plain;
+  node.char_class = nodes_[part].char_class;
   return add(std::move(node));
 }
 
@@ -181,7 +181,8 @@ Expr Builder::chars(std::vector<CodeRange> ranges, bool json) {
     out.push_back({'\\', '\\'});
   }
   std::vector<Expr> ways;
-  for (const auto& [low, high] : complement(out)) cut(*this, low, high, ways);
+  const std::vector<CodeRange> plain = complement(out);  // as themselves
+  for (const auto& [low, high] : plain) cut(*this, low, high, ways);
   if (json) {
     std::vector<std::string> escapes;
     for (const auto& [low, high] : wanted) {
@@ -196,7 +197,28 @@ Expr Builder::chars(std::vector<CodeRange> ranges, bool json) {
     }
     if (!escapes.empty()) ways.push_back(any_of(escapes));
   }
-  return alt(std::move(ways));
+  const Expr all = alt(std::move(ways));
+  nodes_[all].char_class = char_class(plain);
+  return all;
+}
+
+Expr Builder::widened(Expr wide, Expr narrow) {
+  nodes_[wide].char_class = nodes_[narrow].char_class;
+  return wide;
+}
+
+// 0 where there are so few characters that few tokens are made of them.
+uint32_t Builder::char_class(const std::vector<CodeRange>& ranges) {
+  constexpr size_t kFewest = 20, kMost = 64;
+  size_t n = 0;
+  for (const auto& [low, high] : ranges) n += high - low + 1;
+  if (n < kFewest) return 0;
+  const auto known = std::ranges::find(char_classes_, ranges);
+  const auto at = static_cast<uint32_t>(known - char_classes_.begin());
+  if (known != char_classes_.end()) return at + 1;
+  if (char_classes_.size() == kMost) return 0;
+  char_classes_.push_back(ranges);
+  return at + 1;
 }
 
 }  // namespace sluice::grammar

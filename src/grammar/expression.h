@@ -24,8 +24,8 @@ class Builder {
     std::bitset<256> bytes;   // kBytes
     std::vector<Expr> parts;  // kSeq, kAlt; kRepeat: one
     uint32_t min = 0, max = 0;
-    uint32_t rule = 0;   // kRule
-    bool plain = false;  // kRepeat: the part takes any character of a JSON string
+    uint32_t rule = 0;        // kRule
+    uint32_t char_class = 0;  // 1 + index into char_classes(): one pass takes any of these characters
   };
 
   Expr empty() { return seq({}); }
@@ -36,11 +36,13 @@ class Builder {
   Expr any_of(const std::vector<std::string>& texts);  // shares common beginnings
   Expr seq(std::vector<Expr> parts);
   Expr alt(std::vector<Expr> parts);
-  Expr repeat(Expr part, uint32_t min, uint32_t max, bool plain = false);
+  Expr repeat(Expr part, uint32_t min, uint32_t max);
   Expr optional(Expr part) { return repeat(part, 0, 1); }
   // Any one of the code points, as UTF-8; surrogates are left out. `json`: as characters inside a JSON string, with
   // escapes for quote, backslash and control characters.
   Expr chars(std::vector<CodeRange> ranges, bool json);
+  // `wide` takes every character that `narrow`, of chars(), takes as itself, and more.
+  Expr widened(Expr wide, Expr narrow);
 
   uint32_t new_rule(std::string name);
   void define(uint32_t rule, Expr body) { rules_[rule].body = body; }
@@ -52,12 +54,15 @@ class Builder {
   };
   const std::vector<Node>& nodes() const { return nodes_; }
   const std::vector<Rule>& rules() const { return rules_; }
+  const std::vector<std::vector<CodeRange>>& char_classes() const { return char_classes_; }
 
  private:
+  uint32_t char_class(const std::vector<CodeRange>& ranges);
   Expr add(Node node);  // throws RequestError when the grammar is too large
   Expr literals(const std::vector<std::string>& sorted, size_t begin, size_t end, size_t depth);
   std::vector<Node> nodes_;
   std::vector<Rule> rules_;
+  std::vector<std::vector<CodeRange>> char_classes_;
 };
 
 // Sorted, without overlaps.

@@ -44,12 +44,12 @@ Expr JsonParts::character() {
     // Not half of a surrogate pair: alone it is no text.
     const Expr escape =
         parse_regex(b, "\\\\([\"\\\\/bfnrt]|u([0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}))", {});
-    character_ = b.alt({plain, escape});
+    character_ = b.widened(b.alt({plain, escape}), plain);
   }
   return *character_;
 }
 
-Expr JsonParts::string(uint32_t min, uint32_t max) { return quoted(b.repeat(character(), min, max, true)); }
+Expr JsonParts::string(uint32_t min, uint32_t max) { return quoted(b.repeat(character(), min, max)); }
 
 Expr JsonParts::quoted(std::string_view text) { return b.literal("\"" + escaped(text) + "\""); }
 

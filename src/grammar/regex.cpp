@@ -48,7 +48,7 @@ class Parser {
     return b_.alt(std::move(ways));
   }
 
-  Expr anything() { return b_.repeat(b_.chars({{0, 0x10FFFF}}, style_.json), 0, kNoMax, style_.json); }
+  Expr anything() { return b_.repeat(b_.chars({{0, 0x10FFFF}}, style_.json), 0, kNoMax); }
 
   Expr sequence(int depth) {
     std::vector<Expr> parts;

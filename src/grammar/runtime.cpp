@@ -111,7 +111,7 @@ void Runtime::reach(StateId first_state, uint32_t first_frame) {
         if (reached_.size() < kMaxConfigs) reached_.push_back(c);
         break;
       case Kind::kSplit:
-        if (s.plain) reached_.push_back(c);
+        if (s.chars != 0) reached_.push_back(c);
         for (uint32_t i = 0; i < s.count; ++i) push(automaton_->targets(s)[i], c.frame);
         break;
       case Kind::kCall:
@@ -121,7 +121,7 @@ void Runtime::reach(StateId first_state, uint32_t first_frame) {
       case Kind::kLoop:
         if (s.min == 0) push(s.next, c.frame);
         push(s.target, frame(c.frame, c.state, 0));
-        if (s.plain && s.max > longest_) reached_.push_back({c.state, frame(c.frame, c.state, 0)});
+        if (s.chars != 0) reached_.push_back({c.state, frame(c.frame, c.state, 0)});
         break;
       case Kind::kReturn: {
         if (c.frame == 0) {
@@ -139,7 +139,7 @@ void Runtime::reach(StateId first_state, uint32_t first_frame) {
         if (done < caller.max) {
           const uint32_t again = frame(f.parent, f.state, caller.max == kNoMax ? std::min(done, caller.min) : done);
           push(caller.target, again);
-          if (caller.plain && caller.max - done > longest_) reached_.push_back({f.state, again});
+          if (caller.chars != 0) reached_.push_back({f.state, again});
         }
         break;
       }
@@ -170,7 +170,6 @@ PlaceId Runtime::settle() {
     const Automaton::State& s = automaton_->state(c.state);
     if (s.kind == Automaton::Kind::kBytes) p.left = std::min(p.left, sum(s.left, frames_[c.frame].left));
     p.accepts = p.accepts || s.kind == Automaton::Kind::kReturn;
-    p.plain = p.plain || s.plain;
   }
   if (p.accepts) p.left = 0;
   configs_.insert(configs_.end(), reached_.begin(), reached_.end());
@@ -185,13 +184,19 @@ PlaceId Runtime::clip(PlaceId id) {
   if (places_[id].clipped != kNowhere) return places_[id].clipped;
   const Place p = places_[id];
   reached_.clear();
+  uint32_t least = kUnreachable, most = 0;
   for (uint32_t i = 0; i < p.count; ++i) {
     const Config c = configs_[p.first + i];
-    reached_.push_back({c.state, frames_[c.frame].clipped});
+    const Frame& f = frames_[c.frame];
+    reached_.push_back({c.state, f.clipped});
+    const uint32_t nearer = f.left - std::min(f.left, frames_[f.clipped].left);
+    least = std::min(least, nearer);
+    most = std::max(most, nearer);
   }
   const PlaceId clipped = settle();
   places_[clipped].clipped = clipped;
   places_[id].clipped = clipped;
+  places_[id].uneven = most - least;
   return clipped;
 }
 
@@ -230,13 +235,61 @@ PlaceId Runtime::advance(PlaceId from, std::string_view text) {
   return from;
 }
 
-// Calls accept(tokens, place) for every node of the tree that can be reached.
+bool Runtime::takes(std::span<const Config> configs, const std::bitset<256>& bytes,
+                    std::span<const Config> except) const {
+  for (const Config& c : configs) {
+    const Automaton::State& s = automaton_->state(c.state);
+    if (s.kind != Automaton::Kind::kBytes || std::ranges::find(except, c) != except.end()) continue;
+    const Automaton::Edge* edges = automaton_->edges(s);
+    for (uint32_t e = 0; e < s.count; ++e)
+      for (size_t byte = edges[e].low; byte <= edges[e].high; ++byte)
+        if (bytes[byte]) return true;
+  }
+  return false;
+}
+
+// The run of a place that spares the longest walk. One that does not hold every token of its table must be alone, for
+// the others would have to be walked.
+Runtime::Run Runtime::run(PlaceId id) {
+  Run best;
+  const Place p = places_[id];
+  std::vector<Config> body;
+  for (uint32_t i = 0; i < p.count; ++i) {
+    const Config c = configs_[p.first + i];
+    const Automaton::State& s = automaton_->state(c.state);
+    if (s.chars == 0) continue;
+    const bool loop = s.kind == Automaton::Kind::kLoop;
+    Run found;
+    found.table = &automaton_->chars(s);
+    found.most = loop && s.max != kNoMax ? s.max - frames_[c.frame].count : kNoMax;
+    found.left = loop ? frames_[c.frame].left : sum(automaton_->state(s.next).left, frames_[c.frame].left);
+    found.falls = loop && s.min > frames_[c.frame].count + 1;
+    const auto closure = [&](StateId state, uint32_t frame) {
+      ++round_;
+      n_seen_ = 0;
+      reached_.clear();
+      reach(state, frame);
+      n_seen_ = 0;
+    };
+    closure(s.target, c.frame);
+    body.swap(reached_);
+    closure(s.next, loop ? frames_[c.frame].parent : c.frame);
+    found.alone = !takes(reached_, found.table->leads(), body) &&
+                  !takes(std::span(configs_.data() + p.first, p.count), found.table->leads(), body);
+    reached_.clear();
+    if (!found.alone && found.most < found.table->longest()) continue;
+    if (best.table == nullptr || found.most > best.most) best = found;
+  }
+  return best;
+}
+
+// Calls accept(tokens, place) for every node of the tree that can be reached by a first byte that is not skipped.
 template <class Accept>
-void Runtime::walk(PlaceId from, const TokenTree& tree, Accept accept) {
+void Runtime::walk(PlaceId from, const TokenTree& tree, const std::bitset<256>& skip, Accept accept) {
   path_[0] = from;
   for (size_t i = 0; i < tree.nodes.size();) {
     const TokenTree::Node& node = tree.nodes[i];
-    const PlaceId to = next(path_[node.depth], node.byte);
+    const PlaceId to = node.depth == 0 && skip[node.byte] ? kNowhere : next(path_[node.depth], node.byte);
     if (to == kNowhere) {
       i = node.end;
       continue;
@@ -247,38 +300,70 @@ void Runtime::walk(PlaceId from, const TokenTree& tree, Accept accept) {
   }
 }
 
-const Runtime::Mask& Runtime::mask(PlaceId id) {
-  if (rows_.size() * sizeof(int32_t) + masks_.size() * vocabulary_->words() * sizeof(uint32_t) > kMaxCache)
-    drop_caches();
-  const PlaceId at = clip(id);
-  if (places_[at].mask == 0) {
-    Mask mask;
-    const bool plain = places_[at].plain;
-    if (plain) {
-      mask.words = vocabulary_->plain();
-    } else {
-      mask.words.assign(vocabulary_->words(), 0);
+const Runtime::Mask& Runtime::find_mask(PlaceId at) {
+  if (places_[at].mask != 0) return masks_[places_[at].mask - 1];
+  Mask mask;
+  mask.run = run(at);
+  const int64_t before = places_[at].left;
+  const auto accept = [&](std::span<const int32_t> tokens, PlaceId to) {
+    const int64_t change = int64_t{places_[to].left} - before;
+    mask.growth = static_cast<uint32_t>(std::max<int64_t>(mask.growth, change));
+    for (const int32_t token : tokens) {
+      set(mask.words, token);
+      mask.walked.push_back({token, static_cast<int32_t>(std::clamp<int64_t>(change, INT32_MIN, INT32_MAX))});
     }
-    const uint32_t before = places_[at].left;
-    walk(at, plain ? vocabulary_->others() : vocabulary_->all(), [&](std::span<const int32_t> tokens, PlaceId to) {
-      for (const int32_t token : tokens) set(mask.words, token);
-      const uint32_t after = places_[to].left;
-      if (after > before) mask.growth = std::max(mask.growth, after - before);
-    });
-    if (places_[at].accepts)
-      for (const int32_t end : vocabulary_->ends()) set(mask.words, end);
-    masks_.push_back(std::move(mask));
-    places_[at].mask = static_cast<uint32_t>(masks_.size());
+  };
+  if (mask.run.table != nullptr) {
+    mask.run.table->copy(mask.run.most, mask.words);
+    mask.growth = static_cast<uint32_t>(std::max<int64_t>(0, int64_t{mask.run.left} - before));
+    walk(at, mask.run.table->mixed(), {}, accept);
+    walk(at, vocabulary_->all(), mask.run.table->leads(), accept);
+  } else {
+    mask.words.assign(vocabulary_->words(), 0);
+    walk(at, vocabulary_->all(), {}, accept);
   }
-  return masks_[places_[at].mask - 1];
+  if (places_[at].accepts)
+    for (const int32_t end : vocabulary_->ends()) set(mask.words, end);
+  mask.walked.shrink_to_fit();
+  walked_ += mask.walked.size();
+  masks_.push_back(std::move(mask));
+  places_[at].mask = static_cast<uint32_t>(masks_.size());
+  return masks_.back();
+}
+
+const std::vector<uint32_t>& Runtime::mask(PlaceId id) {
+  if (rows_.size() * sizeof(int32_t) + masks_.size() * vocabulary_->words() * sizeof(uint32_t) +
+          walked_ * sizeof(Mask::Walked) >
+      kMaxCache)
+    drop_caches();
+  return find_mask(clip(id)).words;
+}
+
+uint32_t Runtime::growth(PlaceId id) {
+  const uint32_t growth = find_mask(clip(id)).growth;
+  return sum(growth, places_[id].uneven);
 }
 
 void Runtime::mask_towards_end(PlaceId id, int64_t most_left, std::vector<uint32_t>& words) {
-  words.assign(vocabulary_->words(), 0);
-  walk(id, vocabulary_->all(), [&](std::span<const int32_t> tokens, PlaceId to) {
-    if (int64_t{places_[to].left} > most_left) return;
-    for (const int32_t token : tokens) set(words, token);
-  });
+  const Mask& mask = find_mask(clip(id));
+  const int64_t most_change = most_left - int64_t{places_[id].left};
+  const bool run_fits = mask.run.table != nullptr && int64_t{mask.run.left} - places_[clip(id)].left <= most_change;
+  const bool run_unclear = mask.run.table != nullptr && !run_fits && (!mask.run.alone || mask.run.falls);
+  if (places_[id].uneven > 0 || run_unclear) {
+    words.assign(vocabulary_->words(), 0);
+    walk(id, vocabulary_->all(), {}, [&](std::span<const int32_t> tokens, PlaceId to) {
+      if (int64_t{places_[to].left} > most_left) return;
+      for (const int32_t token : tokens) set(words, token);
+    });
+  } else {
+    if (run_fits) {
+      mask.run.table->copy(mask.run.most, words);
+    } else {
+      words.assign(vocabulary_->words(), 0);
+    }
+    for (const Mask::Walked& w : mask.walked)
+      if (w.change <= most_change) set(words, w.token);
+  }
   if (places_[id].accepts)
     for (const int32_t end : vocabulary_->ends()) set(words, end);
 }
@@ -286,6 +371,7 @@ void Runtime::mask_towards_end(PlaceId id, int64_t most_left, std::vector<uint32
 void Runtime::drop_caches() {
   rows_.clear();
   masks_.clear();
+  walked_ = 0;
   for (Place& p : places_) p.row = p.mask = 0;
 }
 
@@ -297,10 +383,10 @@ std::span<const uint32_t> Matcher::mask(int64_t tokens_left) {
     for (const int32_t end : runtime_->vocabulary().ends()) set(own_, end);
     return own_;
   }
-  const Runtime::Mask& mask = runtime_->mask(place_);
+  const std::vector<uint32_t>& mask = runtime_->mask(place_);
   // An end takes a token of its own, and every byte at most one.
   const int64_t left = runtime_->left(place_);
-  if (left + mask.growth + 2 <= tokens_left || left + 1 > tokens_left) return mask.words;
+  if (left + runtime_->growth(place_) + 2 <= tokens_left || left + 1 > tokens_left) return mask;
   runtime_->mask_towards_end(place_, tokens_left - 2, own_);
   return own_;
 }

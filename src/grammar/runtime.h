@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -27,13 +28,12 @@ class Runtime {
   bool accepts(PlaceId id) const { return places_[id].accepts; }  // the answer may end here
   uint32_t left(PlaceId id) const { return places_[id].left; }    // fewest bytes to an end
 
-  struct Mask {
-    std::vector<uint32_t> words;  // [vocabulary words]
-    uint32_t growth = 0;          // how much farther from an end one of its tokens can lead, bytes
-  };
-  // Valid until the next call.
-  const Mask& mask(PlaceId id);
-  // Only tokens that leave at most `most_left` bytes to an end.
+  // Tokens that may come, [vocabulary words]. Valid until the next call.
+  const std::vector<uint32_t>& mask(PlaceId id);
+  bool has_mask(PlaceId id) const { return places_[places_[id].clipped].mask != 0; }  // without finding it now
+  // How much farther from an end one of them can lead, bytes.
+  uint32_t growth(PlaceId id);
+  // Only tokens that leave at most `most_left` bytes to an end; not below left() - 1, which some token always reaches.
   void mask_towards_end(PlaceId id, int64_t most_left, std::vector<uint32_t>& words);
 
   const Vocabulary& vocabulary() const { return *vocabulary_; }
@@ -55,11 +55,30 @@ class Runtime {
   };
   struct Place {
     uint32_t first = 0, count = 0;  // configs_, ascending
-    bool accepts = false, plain = false;
+    bool accepts = false;
     uint32_t left = kUnreachable;
     PlaceId clipped = kNowhere;
-    uint32_t row = 0;   // 1 + index into rows_ / 256; 0: none
-    uint32_t mask = 0;  // 1 + index into masks_
+    uint32_t uneven = 0;  // how differently clip() brings its configs nearer to an end, bytes
+    uint32_t row = 0;     // 1 + index into rows_ / 256; 0: none
+    uint32_t mask = 0;    // 1 + index into masks_
+  };
+  // Tokens made of the characters of one table, as many as fit into a repetition that is under way.
+  struct Run {
+    const CharTable* table = nullptr;
+    uint32_t most = 0;   // characters
+    uint32_t left = 0;   // at most so many bytes to an end after such a token
+    bool falls = false;  // the more characters, the fewer
+    bool alone = false;  // nothing else takes such characters
+  };
+  struct Mask {
+    std::vector<uint32_t> words;
+    Run run;
+    struct Walked {
+      int32_t token;
+      int32_t change;  // of the bytes to an end
+    };
+    std::vector<Walked> walked;  // the tokens that are not of the run
+    uint32_t growth = 0;
   };
   struct KeyHash {
     size_t operator()(const std::array<uint32_t, 3>& key) const;
@@ -71,8 +90,11 @@ class Runtime {
   PlaceId settle();
   PlaceId clip(PlaceId id);
   PlaceId find_next(PlaceId from, uint8_t byte);
+  Run run(PlaceId id);
+  bool takes(std::span<const Config> configs, const std::bitset<256>& bytes, std::span<const Config> except) const;
   template <class Accept>
-  void walk(PlaceId from, const TokenTree& tree, Accept accept);
+  void walk(PlaceId from, const TokenTree& tree, const std::bitset<256>& skip, Accept accept);
+  const Mask& find_mask(PlaceId at);
   void drop_caches();
 
   std::shared_ptr<const Automaton> automaton_;
@@ -86,6 +108,7 @@ class Runtime {
   std::unordered_multimap<uint64_t, PlaceId> place_ids_;
   std::vector<int32_t> rows_;  // [256 each] places, -1: not known
   std::vector<Mask> masks_;
+  size_t walked_ = 0;  // of all masks
 
   // Scratch.
   std::vector<Config> work_, reached_;
@@ -103,6 +126,7 @@ class Matcher {
   // are left out. Valid until the next call of any matcher of the runtime.
   std::span<const uint32_t> mask(int64_t tokens_left);
   void accept(int32_t token);  // one that the mask allows, else the answer counts as ended
+  bool known() const { return ended_ || runtime_->has_mask(place_); }  // mask() takes no search
   bool ended() const { return ended_; }
   bool complete() const { return ended_ || runtime_->accepts(place_); }
 

@@ -4,24 +4,17 @@
 
 #include <bitset>
 #include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
-namespace sluice::grammar {
+#include "grammar/char_table.h"
+#include "grammar/token_tree.h"
 
-// A prefix tree in preorder: the children of a node follow it, and `end` is the node after the last of them.
-struct TokenTree {
-  struct Node {
-    uint8_t byte;
-    uint16_t depth;        // bytes before this one
-    uint32_t end;          // skip to here when no token continues this way
-    uint32_t first_token;  // into `tokens`
-    uint32_t n_tokens;     // spelled exactly so: several ids may share one spelling
-  };
-  std::vector<Node> nodes;
-  std::vector<int32_t> tokens;
-  uint32_t depth = 0;  // bytes of the longest token
-};
+namespace sluice::grammar {
 
 class Vocabulary {
  public:
@@ -36,16 +29,17 @@ class Vocabulary {
   const std::bitset<256>& spelled() const { return spelled_; }  // bytes that are tokens by themselves
 
   const TokenTree& all() const { return all_; }
-  // Tokens of whole characters that a JSON string holds as they are, as a mask; and the tree of the others.
-  const std::vector<uint32_t>& plain() const { return plain_; }
-  const TokenTree& others() const { return others_; }
+  // Made on first use; the recent ones are kept.
+  std::shared_ptr<const CharTable> chars(const std::vector<CodeRange>& ranges) const;
 
  private:
   std::vector<std::string> texts_;
   std::vector<int32_t> ends_;
   std::bitset<256> spelled_;
-  TokenTree all_, others_;
-  std::vector<uint32_t> plain_;
+  std::vector<int32_t> sorted_;  // ids by text
+  TokenTree all_;
+  mutable std::mutex mutex_;                                                                       // the field below
+  mutable std::list<std::pair<std::vector<CodeRange>, std::shared_ptr<const CharTable>>> tables_;  // the latest first
 };
 
 }  // namespace sluice::grammar

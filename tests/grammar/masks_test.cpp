@@ -27,6 +27,11 @@ constexpr Source kSources[] = {
     {Kind::kJsonSchema,
      R"({"properties":{"a":{"type":"string"},"é":{"type":"number","minimum":0.5},"b":{"$ref":"#"}},"required":["é"]})"},
     {Kind::kJsonSchema, R"({"type":"object","additionalProperties":{"type":["integer","null"]}})"},
+    {Kind::kRegex, "(a{500}|ab)"},
+    {Kind::kRegex, "[a-z]{2,5}[a-z0-9]{3}x?"},
+    {Kind::kRegex, "([a-zé]+ ){2,20}[a-z]{3,30}@([a-z]{30,}|[a-y]{2})"},
+    {Kind::kJsonSchema, R"({"anyOf":[{"type":"string","maxLength":3},{"type":"string","minLength":9,"maxLength":12},)"
+                        R"({"const":"hello123"},{"type":"string","pattern":"^[a-z]{4,40}$"}]})"},
 };
 
 int32_t pick(std::span<const uint32_t> mask, size_t n, std::mt19937& random) {
@@ -42,12 +47,12 @@ TEST_CASE("a mask allows a token exactly when the grammar goes on after its byte
   const auto vocabulary = test::small_vocabulary();
   std::mt19937 random(3);
   for (const Source& source : kSources) {
-    CAPTURE(source.text);
+    CAPTURE(std::string(source.text));
     const auto runtime = test::runtime_of(source.kind, source.text, vocabulary);
     for (int answer = 0; answer < 6; ++answer) {
       PlaceId place = Runtime::kStart;
       for (int step = 0; step < 150; ++step) {
-        const std::vector<uint32_t> words = runtime->mask(place).words;
+        const std::vector<uint32_t> words = runtime->mask(place);
         for (size_t id = 0; id < vocabulary->size(); ++id) {
           const auto token = static_cast<int32_t>(id);
           const bool expected = token == test::kEnd
@@ -64,11 +69,43 @@ TEST_CASE("a mask allows a token exactly when the grammar goes on after its byte
   }
 }
 
+TEST_CASE("a mask towards the end allows a token exactly when what it leads to can be ended in time") {
+  const auto vocabulary = test::small_vocabulary();
+  std::mt19937 random(5);
+  for (const Source& source : kSources) {
+    CAPTURE(std::string(source.text));
+    const auto runtime = test::runtime_of(source.kind, source.text, vocabulary);
+    std::vector<uint32_t> words;
+    for (int answer = 0; answer < 6; ++answer) {
+      PlaceId place = Runtime::kStart;
+      for (int step = 0; step < 60; ++step) {
+        for (const int64_t more : {-1, 0, 1, 3, 30}) {
+          const int64_t most = runtime->left(place) + more;
+          runtime->mask_towards_end(place, most, words);
+          for (size_t id = 0; id < vocabulary->size(); ++id) {
+            const auto token = static_cast<int32_t>(id);
+            if (token == test::kEnd) continue;
+            const PlaceId to = runtime->advance(place, vocabulary->text(token));
+            const bool expected = to != Runtime::kNowhere && runtime->left(to) <= most;
+            REQUIRE_MESSAGE(test::allows(words, token) == expected, "token ", token, " at step ", step, ", ", more);
+          }
+        }
+        REQUIRE(runtime->growth(place) >= 0);
+        const int32_t token = pick(runtime->mask(place), vocabulary->size(), random);
+        if (token == test::kEnd) break;
+        const int64_t before = runtime->left(place), growth = runtime->growth(place);
+        place = runtime->advance(place, vocabulary->text(token));
+        REQUIRE(runtime->left(place) <= before + growth);
+      }
+    }
+  }
+}
+
 TEST_CASE("random draws end in a whole answer within their tokens, however few those are") {
   const auto vocabulary = test::small_vocabulary();
   std::mt19937 random(4);
   for (const Source& source : kSources) {
-    CAPTURE(source.text);
+    CAPTURE(std::string(source.text));
     const auto runtime = test::runtime_of(source.kind, source.text, vocabulary);
     const int64_t least = runtime->left(Runtime::kStart) + 1;
     for (const int64_t tokens : {least, least + 1, least + 7, least + 60, least + 400}) {
@@ -109,10 +146,10 @@ TEST_CASE("far counts share their masks") {
   const auto runtime =
       test::runtime_of(Kind::kJsonSchema, R"({"type":"string","minLength":500,"maxLength":1000000})", vocabulary);
   PlaceId place = runtime->advance(Runtime::kStart, "\"");
-  const uint32_t* first = runtime->mask(place).words.data();
+  const uint32_t* first = runtime->mask(place).data();
   for (int i = 0; i < 400; ++i) {
     place = runtime->advance(place, "a");
-    CHECK(runtime->mask(place).words.data() == first);
+    CHECK(runtime->mask(place).data() == first);
   }
   CHECK(runtime->left(place) == 101);
 }
