@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keeps the draws of constrained sequences to their grammars. Every rank that samples has one and feeds it the same
 // steps and tokens, so all apply the same masks and nothing about them travels between ranks; no sequence waits for the
-// leader. For backends whose draws are known when a step has run. Owned by one rank's executor, used on its thread.
+// leader. What takes longer than a moment (grammars that are new here, masks not seen before, many sequences) is found
+// by a thread of its own while the backend computes the step's logits. For backends whose draws are known when a step
+// has run. Owned by one rank's executor, used on its thread.
 #pragma once
 
+#include <condition_variable>
+#include <exception>
 #include <memory>
+#include <mutex>
 #include <span>
-#include <unordered_map>
+#include <thread>
 #include <vector>
 
 #include "backend/backend.h"
@@ -19,32 +24,52 @@ namespace sluice {
 class Constraints {
  public:
   Constraints(Backend& backend, SamplerState& sampler, std::shared_ptr<GrammarCompiler> compiler, int64_t slots);
+  ~Constraints();
+  Constraints(const Constraints&) = delete;
 
-  // After Backend::set_slot of the same slot. Follows the tokens that were generated before a preemption.
+  // After Backend::set_slot of the same slot, and wait(). Follows the tokens that were generated before a preemption.
   void set_slot(const SlotInit& init, std::span<const int32_t> history);
-  // Before Backend::sample of the step: sets its masks. False when no draw of the step is constrained.
+  // False when no draw of the step is constrained. Else its masks are being found.
   bool prepare(const Step& step);
-  // After it, where prepare() was true: what came, one per sample.
+  // Until the sampler holds every mask that was asked for. Before Backend::sample and Backend::set_slot.
+  void wait();
+  // After Backend::sample, where prepare() was true: what came, one per sample.
   void accept(const Step& step, std::span<const SampledToken> drawn);
 
  private:
   struct Slot {
-    std::unique_ptr<grammar::Matcher> matcher;  // none: free
+    std::unique_ptr<grammar::Matcher> matcher;
+    std::vector<char> grammar;     // not empty: for a matcher that is still to be made
+    std::vector<int32_t> history;  // which it is to follow
     int64_t end_position = 0;
+    int64_t position = 0;  // that the sampler's mask is for, or is asked for
+    bool constrained = false;
   };
-  std::shared_ptr<grammar::Runtime> runtime(const GrammarSpec& spec);
-
-  Backend& backend_;
-  SamplerState& sampler_;
-  std::shared_ptr<GrammarCompiler> compiler_;
-  std::vector<Slot> slots_;
   struct Kept {
     std::shared_ptr<const grammar::Automaton> automaton;
     std::shared_ptr<grammar::Runtime> runtime;
     uint64_t used = 0;
   };
+  void ask(int32_t slot, int64_t position);
+  void post();
+  void work();
+  void find_mask(int32_t slot);
+  std::shared_ptr<grammar::Runtime> runtime(const GrammarSpec& spec);
+
+  Backend& backend_;
+  SamplerState& sampler_;
+  std::shared_ptr<GrammarCompiler> compiler_;
+  // Of the thread while it works, else of the executor.
+  std::vector<Slot> slots_;
   std::vector<Kept> runtimes_;  // the recent ones
   uint64_t clock_ = 0;
+  std::vector<int32_t> asked_;  // slots
+  std::exception_ptr failure_;
+
+  std::mutex mutex_;  // the fields below
+  std::condition_variable changed_;
+  bool working_ = false, leaving_ = false;
+  std::thread thread_;
 };
 
 }  // namespace sluice

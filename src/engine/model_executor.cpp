@@ -156,6 +156,7 @@ void ModelExecutor::run(const Step& step_in, StepResult& result) {
     step = &resolved_;
   }
 
+  if (constraints_ && !step->inits.empty()) constraints_->wait();
   if (sampler_)
     for (const SlotInit& init : step->inits) {
       const std::span history(step->history.data() + init.history_begin, static_cast<size_t>(init.n_history));
@@ -200,6 +201,7 @@ void ModelExecutor::compute(const BatchView& batch, uint64_t key) {
     ModelExecutor& self = work.self;
     if (!self.pipelined()) self.backend_.resolve_tokens(*self.sampler_, work.batch.tokens, work.slots);
     const Tensor logits = self.model_->forward(work.batch);
+    if (self.constraints_) self.constraints_->wait();
     if (self.sampler_ && work.entries.dim(0) > 0)
       self.backend_.sample(*self.sampler_, self.drawn_now_, logits, work.entries);
   });
