@@ -5,45 +5,10 @@
 #include "device.h"
 #include "launch.h"
 #include "sampling_row.h"
+#include "sampling_scores.h"
 
 namespace sluice::kernels {
 namespace {
-
-// Bias, tokens that may not come yet, penalties: from `logits` to `scores`.
-__device__ void process(const SampleParams& p, const SlotParams& slot, const uint16_t* counts, const float* logits,
-                        float* scores, int64_t position) {
-  const int tid = static_cast<int>(threadIdx.x), vocab = static_cast<int>(p.vocab);
-  for (int i = tid; i < vocab; i += kThreads) scores[i] = logits[i];
-  __syncthreads();
-  for (int i = tid; i < slot.n_bias; i += kThreads) {
-    const int32_t id = slot.logit_bias[i].id;
-    bool first = id >= 0 && id < vocab;
-    for (int j = 0; j < i && first; ++j) first = slot.logit_bias[j].id != id;
-    for (int j = i; first && j < slot.n_bias; ++j) {
-      if (slot.logit_bias[j].id == id) scores[id] += slot.logit_bias[j].bias;
-    }
-  }
-  __syncthreads();
-  if (position < slot.eos_from) {
-    for (int i = tid; i < slot.n_eos; i += kThreads) {
-      const int32_t id = slot.eos_ids[i];
-      if (id >= 0 && id < vocab) scores[id] = kNever;  // named twice, written twice alike
-    }
-  }
-  __syncthreads();
-  if (counts == nullptr) return;
-  for (int i = tid; i < vocab; i += kThreads) {
-    const uint16_t cell = counts[i];
-    if (cell == 0) continue;
-    float s = scores[i];
-    if (slot.repetition_penalty != 1.0f) s = s < 0 ? s * slot.repetition_penalty : s / slot.repetition_penalty;
-    if (const int count = cell & 0x7fff) {
-      s -= slot.frequency_penalty * static_cast<float>(count) + slot.presence_penalty;
-    }
-    scores[i] = s;
-  }
-  __syncthreads();
-}
 
 // Grid: (n), 512 threads: one entry each. Job: from a row of logits to a token, as sample_row and score_row of
 // src/sample/sampler.cpp. Precondition: vocab is below 2^18 for exact masses; ids are inside their arrays.
@@ -86,9 +51,11 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const SampleParams p) 
   }
   row.report_top(raw_score, n_top, raw_lse, out);  // of nothing: clears
 
+  TokenSequence* sequence = p.sequences != nullptr ? p.sequences + slot_id : nullptr;
+  if (sequence != nullptr && sequence->ids == nullptr) sequence = nullptr;
   const float* from = logits;
-  if (slot.n_bias > 0 || penalty || (position < slot.eos_from && slot.n_eos > 0)) {
-    process(p, slot, counts, logits, scores, position);
+  if (penalty || sequence != nullptr || changes_scores(slot, position)) {
+    process_scores(slot, counts, sequence, logits, scores, row.vocab, position);
     from = scores;
   }
   const auto score = [&](int i) { return from[i]; };
@@ -130,6 +97,14 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const SampleParams p) 
       row.keep_typical(scores, mass(), slot.typical_p);
       whole = false;
     }
+    if (slot.epsilon_cutoff > 0.0f) {
+      row.keep_likely(scores, mass(), static_cast<double>(slot.epsilon_cutoff));
+      whole = false;
+    }
+    if (slot.eta_cutoff > 0.0f) {
+      row.keep_eta(scores, mass(), slot.eta_cutoff);
+      whole = false;
+    }
     token = row.draw(scores, slot, position);
     if (drawn) {
       const double lse = fixed_log(mass());
@@ -143,6 +118,7 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const SampleParams p) 
   out.logprob = logprob;
   p.last[slot_id] = token;
   if (counts != nullptr && (counts[token] & 0x7fff) != 0x7fff) ++counts[token];
+  if (sequence != nullptr && sequence->n < sequence->room) sequence->ids[sequence->n++] = token;
 }
 
 // Grid: (1), 512 threads. Job: clears the slot's counts, then counts its history. Bytes moved: 2 vocab + 4 n_history.

@@ -13,6 +13,24 @@ struct TokenBias {
   float bias;
 };
 
+// ForcedToken of src/sample/params.h, byte for byte.
+struct TokenAt {
+  int64_t position;
+  int32_t id, unused;
+};
+
+// A list of ids in device memory.
+struct IdList {
+  const int32_t* ids;
+  int32_t n;
+};
+
+// What a sequence holds so far, prompt first; drawn tokens are added while there is room.
+struct TokenSequence {
+  int32_t* ids;  // device [room], or null where nobody asks
+  int64_t n, room;
+};
+
 // The resident parameters of one slot; fields mean what those of SamplingParams mean.
 struct SlotParams {
   int32_t greedy;  // bool
@@ -24,10 +42,15 @@ struct SlotParams {
   uint64_t seed;
   int32_t n_logprobs;
   int32_t raw_logprobs;  // bool
-  int64_t eos_from;
-  const int32_t* eos_ids;       // device [n_eos]
+  float epsilon_cutoff, eta_cutoff;
+  int32_t no_repeat_ngram;
+  float decay_factor;
+  int64_t eos_from, decay_from, begin_position;
+  IdList eos, decay, suppress, begin_suppress, allowed, bad_words;
   const TokenBias* logit_bias;  // device [n_bias]
-  int32_t n_eos, n_bias;
+  const TokenAt* forced;        // device [n_forced]
+  int32_t n_bias, n_forced;
+  const uint32_t* mask;  // device [(vocab + 31) / 32], or null: bit i % 32 of word i / 32 allows token i
 };
 
 // SampledToken of src/sample/params.h, byte for byte.
@@ -40,10 +63,11 @@ struct TokenResult {
 };
 
 struct SampleParams {
-  TokenResult* out;         // [n]
-  const float* logits;      // [.., vocab], left alone
-  const int32_t* entries;   // [n, 4]: row of logits (below 0: an entry to skip), slot, position, target
-  const SlotParams* slots;  // [slots]
+  TokenResult* out;          // [n]
+  const float* logits;       // [.., vocab], left alone
+  const int32_t* entries;    // [n, 4]: row of logits (below 0: an entry to skip), slot, position, target
+  const SlotParams* slots;   // [slots]
+  TokenSequence* sequences;  // [slots], or null when no slot has one
   uint16_t*
       counts;  // [slots, vocab] or null when no slot has a penalty: bit 15: in the prompt; below: times in the output
   int32_t* last;                                   // [slots]: last token of each slot

@@ -356,7 +356,7 @@ struct Row {
     }
     __syncthreads();
   }
-  __device__ void keep_typical(float* scores, double mass, float typical_p) {
+  __device__ double entropy_of(const float* scores, double mass) {
     const double log_mass = fixed_log(mass);
     double entropy = 0;
     for (int i = tid; i < vocab; i += kThreads) {
@@ -364,7 +364,26 @@ struct Row {
       const double s = static_cast<double>(scores[i]);
       entropy += (log_mass - s) * static_cast<double>(fixed_exp(scores[i])) / mass;
     }
-    entropy = sum(entropy);
+    return sum(entropy);
+  }
+  __device__ void keep_likely(float* scores, double mass, double least) {
+    float best = kNever;
+    for (int i = tid; i < vocab; i += kThreads) best = fmaxf(best, scores[i]);
+    best = max(best);
+    for (int i = tid; i < vocab; i += kThreads) {
+      const float s = scores[i];
+      if (s < best && static_cast<double>(fixed_exp(s)) / mass < least) scores[i] = kNever;
+    }
+    __syncthreads();
+  }
+  __device__ void keep_eta(float* scores, double mass, float eta) {
+    const double cut = static_cast<double>(eta), entropy = entropy_of(scores, mass);
+    const double spread = static_cast<double>(fixed_exp(static_cast<float>(-(entropy > 0.0 ? entropy : 0.0))));
+    const double low = sqrt(cut) * spread;
+    keep_likely(scores, mass, low < cut ? low : cut);
+  }
+  __device__ void keep_typical(float* scores, double mass, float typical_p) {
+    const double log_mass = fixed_log(mass), entropy = entropy_of(scores, mass);
     const auto distance = [&](float s) {
       return static_cast<float>(fabs(log_mass - static_cast<double>(s) - entropy));
     };

@@ -165,10 +165,8 @@ SequenceSpec sequence_spec(const GenerateRequest& r, const ModelInfo& model, con
     s.eos_ids = spec.eos_ids;
     s.eos_ids.insert(s.eos_ids.end(), spec.stop_ids.begin(), spec.stop_ids.end());
   }
-  if (r.grammar.kind != GrammarSpec::Kind::kNone) {
-    s.grammar = pack_grammar(r.grammar);
-    s.end_position = n_prompt + r.max_new_tokens;
-  }
+  if (r.grammar.kind != GrammarSpec::Kind::kNone) s.grammar = pack_grammar(r.grammar);
+  s.end_position = n_prompt + r.max_new_tokens;
   if (r.best_of > r.n) s.n_logprobs = std::max(0, s.n_logprobs);
   add_bad_words(r, tokenizer, s);
   spare_eos(s.bad_words, model.eos);

@@ -53,7 +53,7 @@ struct SamplingParams {
   std::vector<int32_t> begin_suppress;  // ids that do not come first
   std::vector<int32_t> allowed;         // ascending; where not empty, all other ids never come
   std::vector<char> grammar;            // what the answer must look like, for engine/constraints.h; usually empty
-  int64_t end_position = 0;             // of the token after the last one that fits; set with `grammar`
+  int64_t end_position = 0;             // of the token after the last one that fits
   std::vector<ForcedToken> forced;      // at a position named here only the ids named for it may come
 
   bool has_penalty() const {

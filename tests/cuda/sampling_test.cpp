@@ -11,7 +11,7 @@ namespace {
 using namespace test;
 
 static_assert(sizeof(kernels::TokenResult) == sizeof(SampledToken) && kernels::kMaxTop == kMaxTopLogprobs);
-static_assert(sizeof(kernels::TokenBias) == sizeof(LogitBias));
+static_assert(sizeof(kernels::TokenBias) == sizeof(LogitBias) && sizeof(kernels::TokenAt) == sizeof(ForcedToken));
 
 // A sampler on both sides: the CPU backend's, and slots on the device.
 class Sampler {
@@ -22,37 +22,64 @@ class Sampler {
         stride_((vocab + 1) / 2 * 2),
         host_(cpu().make_sampler(slots, vocab)),
         params_(static_cast<size_t>(slots)),
+        sequences_(std::vector<kernels::TokenSequence>(static_cast<size_t>(slots))),
         counts_(static_cast<size_t>(slots * stride_) * 2),
         last_(std::vector<int32_t>(static_cast<size_t>(slots), -1)) {}
 
   void set(int64_t slot, const SamplingParams& p, const std::vector<int32_t>& history, int64_t n_output) {
     cpu().set_slot(*host_, slot, p, history.data(), static_cast<int64_t>(history.size()), n_output);
-    eos_.emplace_back(p.eos_ids);
-    bias_.emplace_back(p.logit_bias);
     kernels::SlotParams& s = params_[static_cast<size_t>(slot)];
-    s = {p.greedy,
-         p.temperature,
-         p.top_k,
-         p.top_p,
-         p.min_p,
-         p.typical_p,
-         p.repetition_penalty,
-         p.frequency_penalty,
-         p.presence_penalty,
-         p.choice,
-         p.seed,
-         p.n_logprobs,
-         p.raw_logprobs,
-         p.eos_from,
-         eos_.back().data(),
-         reinterpret_cast<const kernels::TokenBias*>(bias_.back().data()),
-         static_cast<int32_t>(p.eos_ids.size()),
-         static_cast<int32_t>(p.logit_bias.size())};
+    s = {};
+    s.greedy = p.greedy;
+    s.temperature = p.temperature;
+    s.top_k = p.top_k;
+    s.top_p = p.top_p;
+    s.min_p = p.min_p;
+    s.typical_p = p.typical_p;
+    s.repetition_penalty = p.repetition_penalty;
+    s.frequency_penalty = p.frequency_penalty;
+    s.presence_penalty = p.presence_penalty;
+    s.choice = p.choice;
+    s.seed = p.seed;
+    s.n_logprobs = p.n_logprobs;
+    s.raw_logprobs = p.raw_logprobs;
+    s.epsilon_cutoff = p.epsilon_cutoff;
+    s.eta_cutoff = p.eta_cutoff;
+    s.no_repeat_ngram = p.no_repeat_ngram;
+    s.decay_factor = p.decay_factor;
+    s.eos_from = p.eos_from;
+    s.decay_from = p.decay_from;
+    s.begin_position = p.begin_position;
+    s.eos = list(p.eos_ids);
+    s.decay = list(p.decay_ids);
+    s.suppress = list(p.suppress);
+    s.begin_suppress = list(p.begin_suppress);
+    s.allowed = list(p.allowed);
+    s.bad_words = list(p.bad_words);
+    bias_.emplace_back(p.logit_bias);
+    s.logit_bias = reinterpret_cast<const kernels::TokenBias*>(bias_.back().data());
+    s.n_bias = static_cast<int32_t>(p.logit_bias.size());
+    forced_.emplace_back(p.forced);
+    s.forced = reinterpret_cast<const kernels::TokenAt*>(forced_.back().data());
+    s.n_forced = static_cast<int32_t>(p.forced.size());
+    if (p.no_repeat_ngram > 0 || !p.bad_words.empty()) {
+      std::vector<int32_t> room = history;
+      room.resize(history.size() + 8);
+      const kernels::IdList ids = list(room);
+      const kernels::TokenSequence sequence{const_cast<int32_t*>(ids.ids), static_cast<int64_t>(history.size()), ids.n};
+      CUDA_OK(cudaMemcpy(sequences_.data() + slot, &sequence, sizeof sequence, cudaMemcpyHostToDevice));
+    }
     const DeviceVector<int32_t> d_history(history);
     auto* counts = static_cast<uint16_t*>(counts_.data()) + slot * stride_;
     CUDA_OK(kernels::set_history({counts, d_history.data(), vocab_, static_cast<int64_t>(history.size()), n_output},
                                  nullptr));
     CUDA_OK(cudaDeviceSynchronize());
+  }
+
+  void mask(int64_t slot, const std::vector<uint32_t>& words) {
+    cpu().set_mask(*host_, slot, words.data());
+    masks_.emplace_back(words);
+    params_[static_cast<size_t>(slot)].mask = masks_.back().data();
   }
 
   // Samples on both sides and compares; returns the results.
@@ -65,7 +92,7 @@ class Sampler {
     const std::vector<SampledToken> blank(static_cast<size_t>(n));
     const DeviceVector<SampledToken> out(blank);
     CUDA_OK(kernels::sample({reinterpret_cast<kernels::TokenResult*>(out.data()), d_logits.data(), d_entries.data(),
-                             d_slots.data(), static_cast<uint16_t*>(counts_.data()), last_.data(),
+                             d_slots.data(), sequences_.data(), static_cast<uint16_t*>(counts_.data()), last_.data(),
                              static_cast<float*>(scratch.data()), n, vocab_, vocab_, stride_},
                             nullptr));
     const std::vector<SampledToken> got = out.read();
@@ -106,13 +133,21 @@ class Sampler {
   // Equal, or one unit apart where the host adds up what a filter left in another order.
   static bool close(float a, float b) { return a == b || std::abs(a - b) <= std::abs(b) * 0x1p-22f; }
 
+  kernels::IdList list(const std::vector<int32_t>& ids) {
+    lists_.emplace_back(ids);
+    return {lists_.back().data(), static_cast<int32_t>(ids.size())};
+  }
+
   int64_t slots_, vocab_, stride_;
   std::unique_ptr<SamplerState> host_;
   std::vector<kernels::SlotParams> params_;
+  DeviceVector<kernels::TokenSequence> sequences_;
   DeviceBytes counts_;
   DeviceVector<int32_t> last_;
-  std::vector<DeviceVector<int32_t>> eos_;
+  std::vector<DeviceVector<int32_t>> lists_;
   std::vector<DeviceVector<LogitBias>> bias_;
+  std::vector<DeviceVector<ForcedToken>> forced_;
+  std::vector<DeviceVector<uint32_t>> masks_;
 };
 
 // Parameters with each feature on in about a third of the draws.
@@ -140,7 +175,30 @@ SamplingParams random_params(std::mt19937& random, int64_t vocab) {
     for (int i = 0; i < 5; ++i) p.logit_bias.push_back({id(), between(-8, 8)});
     p.logit_bias.push_back(p.logit_bias[2]);  // one token twice
   }
+  if (chance(0.15)) p.epsilon_cutoff = between(0.0001f, 0.05f);
+  if (chance(0.15)) p.eta_cutoff = between(0.0001f, 0.05f);
+  if (chance(0.2)) p.no_repeat_ngram = static_cast<int32_t>(1 + random() % 3);
+  if (chance(0.2)) {
+    p.decay_factor = between(0.8f, 1.3f);
+    p.decay_from = 11;
+    p.decay_ids = {id(), id()};
+  }
+  if (chance(0.2)) p.suppress = {id(), id(), id()};
+  p.begin_position = 10;
+  if (chance(0.2)) p.begin_suppress = {id(), id(), id()};
+  if (chance(0.2)) {
+    for (int32_t i = 0; i < vocab; ++i)
+      if (chance(0.5)) p.allowed.push_back(i);
+  }
+  if (chance(0.2)) p.bad_words = {1, id(), 2, id(), id(), 3, id(), id(), id()};
+  if (chance(0.2)) p.forced = {{11, id()}, {11, id()}, {13, id()}};
   return p;
+}
+
+std::vector<uint32_t> random_mask(std::mt19937& random, int64_t vocab) {
+  std::vector<uint32_t> words(static_cast<size_t>(vocab + 31) / 32);
+  for (uint32_t& word : words) word = static_cast<uint32_t>(random() | random());
+  return words;
 }
 
 std::vector<float> random_logits(std::mt19937& random, int64_t n) {
@@ -165,6 +223,7 @@ TEST_CASE("sampled tokens equal the CPU backend's for random parameters, over st
         for (int i = 0; i < 30; ++i)
           history.push_back(static_cast<int32_t>(random() % static_cast<unsigned>(vocab + 1)));
         sampler.set(s, random_params(random, vocab), history, 10);
+        if (s == 2) sampler.mask(s, random_mask(random, vocab));
       }
       for (int32_t position = 10; position < 14; ++position) {
         std::vector<int32_t> entries;
@@ -175,6 +234,7 @@ TEST_CASE("sampled tokens equal the CPU backend's for random parameters, over st
         }
         entries.insert(entries.end(), {0, -1, 0, -1, -1, 2, 0, -1});
         emulation::set_seed(random());
+        if (position == 12) sampler.mask(2, random_mask(random, vocab));
         checked += static_cast<int64_t>(sampler.sample(random_logits(random, slots * vocab), entries).size());
       }
     }
@@ -185,7 +245,7 @@ TEST_CASE("sampled tokens equal the CPU backend's for random parameters, over st
 TEST_CASE("each filter alone equals the CPU backend's, ties at its border included") {
   std::mt19937 random(22);
   const int64_t vocab = 1200;
-  for (int filter = 0; filter < 4; ++filter) {
+  for (int filter = 0; filter < 6; ++filter) {
     CAPTURE(filter);
     Sampler sampler(8, vocab);
     for (int64_t s = 0; s < 8; ++s) {
@@ -199,6 +259,8 @@ TEST_CASE("each filter alone equals the CPU backend's, ties at its border includ
       if (filter == 1) p.top_p = share;
       if (filter == 2) p.min_p = share;
       if (filter == 3) p.typical_p = share;
+      if (filter == 4) p.epsilon_cutoff = share / 400;
+      if (filter == 5) p.eta_cutoff = share / 100;
       sampler.set(s, p, {}, 0);
     }
     for (const float step : {0.0f, 0.5f, 3.0f}) {  // logits in steps: nothing but ties for 0
@@ -211,6 +273,27 @@ TEST_CASE("each filter alone equals the CPU backend's, ties at its border includ
       }
     }
   }
+}
+
+TEST_CASE("runs and words that may not come again follow what was drawn") {
+  Sampler sampler(2, 5);
+  SamplingParams p;
+  p.no_repeat_ngram = 2;
+  sampler.set(0, p, {3, 1, 2}, 0);  // 2 then 3 would be new; 3 then 1 is not
+  p.no_repeat_ngram = 0;
+  p.bad_words = {2, 4, 0};
+  sampler.set(1, p, {1}, 0);
+  std::vector<float> logits(10, 0.0f);
+  logits[3] = logits[5 + 4] = 9;  // what both draw first
+  auto out = sampler.sample(logits, {0, 0, 3, -1, 1, 1, 1, -1});
+  CHECK(out[0].token == 3);
+  CHECK(out[1].token == 4);
+  std::fill(logits.begin(), logits.end(), 0.0f);
+  logits[1] = logits[5] = 9;  // 1 after 3, and 0 after 4
+  logits[2] = logits[5 + 3] = 5;
+  out = sampler.sample(logits, {0, 0, 4, -1, 1, 1, 2, -1});
+  CHECK(out[0].token == 2);
+  CHECK(out[1].token == 3);
 }
 
 TEST_CASE("a row where nothing may come gives token 0, and infinite logits are kept harmless") {

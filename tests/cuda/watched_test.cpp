@@ -105,6 +105,13 @@ TEST_CASE("sampling: no access is out of place") {
   std::vector<kernels::SlotParams> slots(3);
   const DeviceVector<int32_t> eos(std::vector<int32_t>{3, 4}), history(std::vector<int32_t>{5, 6, 5, 7, 5, 900});
   const DeviceVector<kernels::TokenBias> bias(std::vector<kernels::TokenBias>{{9, 1.0f}, {9, 2.0f}, {-1, 1.0f}});
+  const DeviceVector<kernels::TokenAt> forced(std::vector<kernels::TokenAt>{{5, 8, 0}});
+  const DeviceVector<uint32_t> mask(std::vector<uint32_t>(17, 0xf0f0f0f0u));
+  const DeviceVector<int32_t> bad_words(std::vector<int32_t>{1, 3, 2, 5, 6});
+  std::vector<int32_t> even, so_far{5, 6, 5, 7, 5, 900, 0, 0};
+  for (int32_t i = 0; i < vocab; i += 2) even.push_back(i);
+  const DeviceVector<int32_t> allowed(even), ids(so_far);
+  const DeviceVector<kernels::TokenSequence> sequences(std::vector<kernels::TokenSequence>{{}, {ids.data(), 6, 8}, {}});
   for (size_t i = 0; i < slots.size(); ++i) {
     kernels::SlotParams& s = slots[i];
     s.greedy = i == 2;
@@ -116,8 +123,17 @@ TEST_CASE("sampling: no access is out of place") {
     s.n_logprobs = static_cast<int32_t>(i) * 4;
     s.raw_logprobs = i == 2;
     s.eos_from = 10;
-    s.eos_ids = eos.data();
-    s.n_eos = 2;
+    s.eos = {eos.data(), 2};
+    s.suppress = s.allowed = s.begin_suppress = {i == 1 ? eos.data() : nullptr, i == 1 ? 1 : 0};
+    s.allowed = {allowed.data(), i == 1 ? static_cast<int32_t>(vocab) / 2 : 0};
+    s.bad_words = {bad_words.data(), i == 1 ? 5 : 0};
+    s.no_repeat_ngram = i == 1 ? 2 : 0;
+    s.decay = {eos.data(), 2};
+    s.decay_factor = i == 2 ? 1.5f : 1.0f;
+    s.epsilon_cutoff = s.eta_cutoff = i == 1 ? 0.0001f : 0.0f;
+    s.forced = forced.data();
+    s.n_forced = i == 2 ? 1 : 0;
+    s.mask = i == 0 ? mask.data() : nullptr;
     s.logit_bias = bias.data();
     s.n_bias = 3;
   }
@@ -129,8 +145,8 @@ TEST_CASE("sampling: no access is out of place") {
   const DeviceVector<kernels::TokenResult> out(std::vector<kernels::TokenResult>(4));
   DeviceBytes scratch(4 * vocab * 4);
   CUDA_OK(kernels::set_history({counts.data() + vocab, history.data(), vocab, 6, 4}, nullptr));
-  CUDA_OK(kernels::sample({out.data(), logits.data(), entries.data(), d_slots.data(), counts.data(), last.data(),
-                           static_cast<float*>(scratch.data()), 4, vocab, vocab, vocab},
+  CUDA_OK(kernels::sample({out.data(), logits.data(), entries.data(), d_slots.data(), sequences.data(), counts.data(),
+                           last.data(), static_cast<float*>(scratch.data()), 4, vocab, vocab, vocab},
                           nullptr));
   CUDA_OK(cudaDeviceSynchronize());
   CHECK(counts.read()[static_cast<size_t>(vocab + 5)] >= 0x8002);  // one of three fives is the prompt's

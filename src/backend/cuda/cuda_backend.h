@@ -77,6 +77,8 @@ class CudaBackend final : public Backend {
   std::unique_ptr<SamplerState> make_sampler(int64_t slots, int64_t vocab) override;
   void set_slot(SamplerState& state, int64_t slot, const SamplingParams& params, const int32_t* history,
                 int64_t n_history, int64_t n_output) override;
+  bool takes_masks() const override { return true; }
+  void set_mask(SamplerState& state, int64_t slot, const uint32_t* words) override;
   void resolve_tokens(SamplerState& state, const Tensor& tokens, const Tensor& slots) override;
   void sample(SamplerState& state, const Tensor& out, const Tensor& logits, const Tensor& rows) override;
 
