@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "base/module.h"
 #include "cluster/launch.h"
-#include "comm/communicator.h"
+#include "comm/host_communicator.h"
 #include "comm/mpi.h"
 #include "comm/mpi/table.h"
 
@@ -56,39 +56,18 @@ void must(int rc) {
   if (rc != 0) fatal(fmt::format("MPI failed: {}", table->error()));
 }
 
-class MpiCommunicator final : public Communicator {
+class MpiCommunicator final : public HostCommunicator {
  public:
-  MpiCommunicator(void* group, int rank, int size) : group_(group), rank_(rank), size_(size) {}
-  int rank() const override { return rank_; }
-  int size() const override { return size_; }
-
-  void all_reduce(const Tensor& inout) override {
-    check(inout.dtype == DType::kF32 && inout.contiguous(), "all_reduce takes a contiguous float32 tensor");
-    must(table->all_reduce(group_, inout.as<float>(), static_cast<size_t>(inout.elements())));
-  }
-  void all_gather(const Tensor& out, const Tensor& in) override {
-    check(out.dtype == in.dtype && out.elements() == in.elements() * size_ && out.contiguous() && in.contiguous(),
-          "all_gather takes contiguous tensors of one dtype, the output `size` times as long as the input");
-    must(table->all_gather(group_, out.data, in.data, in.bytes()));
-  }
-  void broadcast(const Tensor& inout, int root) override {
-    check(inout.contiguous() && root >= 0 && root < size_,
-          "broadcast takes a contiguous tensor and a rank of the group");
-    must(table->broadcast(group_, inout.data, inout.bytes(), root));
-  }
-  void send(const Tensor& data, int to) override {
-    check(data.contiguous() && is_other(to), "send takes a contiguous tensor and another rank of the group");
-    must(table->send(group_, data.data, data.bytes(), to));
-  }
-  void recv(const Tensor& data, int from) override {
-    check(data.contiguous() && is_other(from), "recv takes a contiguous tensor and another rank of the group");
-    must(table->recv(group_, data.data, data.bytes(), from));
-  }
+  MpiCommunicator(void* group, int rank, int size) : HostCommunicator(rank, size), group_(group) {}
 
  private:
-  bool is_other(int r) const { return r >= 0 && r < size_ && r != rank_; }
+  void sum(float* data, size_t n) override { must(table->all_reduce(group_, data, n)); }
+  void gather(void* out, const void* in, size_t bytes) override { must(table->all_gather(group_, out, in, bytes)); }
+  void spread(void* data, size_t bytes, int root) override { must(table->broadcast(group_, data, bytes, root)); }
+  void give(const void* data, size_t bytes, int to) override { must(table->send(group_, data, bytes, to)); }
+  void take(void* data, size_t bytes, int from) override { must(table->recv(group_, data, bytes, from)); }
+
   void* group_;  // owned by the module until finish_mpi()
-  int rank_, size_;
 };
 
 std::unique_ptr<Communicator> make_group(int world_rank, std::span<const int> ranks) {
@@ -106,9 +85,9 @@ bool contains(std::span<const int> ranks, int rank) {
 
 }  // namespace
 
-Groups mpi_groups(int expected_rank, int expected_size, std::span<const int> tp_ranks, std::span<const int> pp_ranks) {
-  check(contains(tp_ranks, expected_rank) && contains(pp_ranks, expected_rank), "a rank is not in its own groups");
-  if (expected_size == 1) return solo_groups();
+std::string mpi_library() { return load_module()->library(); }
+
+void start_mpi(int expected_rank, int expected_size) {
   check(table == nullptr, "MPI is initialised once");
   Launch launch = read_launch(process_environment());
   launch.rank = expected_rank;
@@ -118,15 +97,26 @@ Groups mpi_groups(int expected_rank, int expected_size, std::span<const int> tp_
   const SluiceMpiTable* module = load_module();
   int rank = 0, size = 0;
   if (module->init(&rank, &size) != 0) throw Error(fmt::format("MPI does not start: {}", module->error()));
-  check_mpi_agrees(launch, rank, size);
+  try {
+    check_mpi_agrees(launch, rank, size);
+  } catch (const Error&) {
+    if (size == 1) module->finish();  // alone: nobody to wait for
+    throw;
+  }
   table = module;
   log_debug(fmt::format("MPI: {}", table->library()));
+}
+
+Groups mpi_groups(int expected_rank, int expected_size, std::span<const int> tp_ranks, std::span<const int> pp_ranks) {
+  check(contains(tp_ranks, expected_rank) && contains(pp_ranks, expected_rank), "a rank is not in its own groups");
+  if (expected_size == 1) return solo_groups();
+  if (table == nullptr) start_mpi(expected_rank, expected_size);
   std::vector<int> world(static_cast<size_t>(expected_size));
   std::iota(world.begin(), world.end(), 0);
   Groups groups;
-  groups.world = make_group(rank, world);
-  groups.tp = make_group(rank, tp_ranks);
-  groups.pp = make_group(rank, pp_ranks);
+  groups.world = make_group(expected_rank, world);
+  groups.tp = make_group(expected_rank, tp_ranks);
+  groups.pp = make_group(expected_rank, pp_ranks);
   return groups;
 }
 
