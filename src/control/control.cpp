@@ -16,6 +16,7 @@
 #include "cluster/endpoint.h"
 #include "control/formation.h"
 #include "control/io_thread.h"
+#include "control/peers.h"
 #include "control/wire.h"
 
 namespace sluice {
@@ -50,12 +51,25 @@ class Inbox {
   size_t first_ = 0, count_ = 0;
 };
 
+// Addresses of this host that its connections have shown to work.
+std::vector<std::string> proven_addresses(const std::vector<Socket>& sockets) {
+  std::vector<std::string> out;
+  for (const Socket& socket : sockets) {
+    if (!socket) continue;
+    const auto where = parse_host_port(own_name(socket.fd()));
+    if (where && std::ranges::find(out, where->first) == out.end()) out.push_back(where->first);
+  }
+  return out;
+}
+
 }  // namespace
 
 class ControlPlane::Impl {
  public:
-  Impl(const ControlOptions& options, const Hello& mine, Formed formed) : options_(options), mine_(mine) {
+  Impl(const ControlOptions& options, const Launch& launch, const Hello& mine, RunIdentity identity, Formed formed)
+      : launch_(launch), identity_(std::move(identity)), options_(options), mine_(mine) {
     hellos_ = formed.hellos;
+    addresses_ = proven_addresses(formed.sockets);
     parts_.resize(hellos_.size());
     if (hellos_.size() == 1) return;
     IoThread::Handlers handlers{
@@ -115,6 +129,9 @@ class ControlPlane::Impl {
   }
 
   std::vector<Hello> hellos_;
+  const Launch launch_;
+  const RunIdentity identity_;
+  std::vector<std::string> addresses_;
 
  private:
   struct Part {
@@ -268,6 +285,7 @@ std::unique_ptr<ControlPlane> ControlPlane::form(const ControlOptions& options, 
                                                  const Hello& mine) {
   check(mine.place.rank == launch.rank && mine.world == launch.world, "the hello differs from the launch");
   Formed formed;
+  RunIdentity identity;
   if (launch.world == 1) {
     formed.hellos = {mine};
   } else {
@@ -275,12 +293,12 @@ std::unique_ptr<ControlPlane> ControlPlane::form(const ControlOptions& options, 
       throw Error(fmt::format("--rendezvous: expected HOST:PORT, found '{}'", options.rendezvous));
     if (launch.run_id.empty())
       throw Error("several ranks but no common id of their run; start them with srun or mpirun");
-    const RunIdentity identity{fmt::format("{}.{}", launch.run_id, launch.restart_count), user_secret(options.home)};
+    identity = {fmt::format("{}.{}", launch.run_id, launch.restart_count), user_secret(options.home)};
     formed =
         launch.rank == 0 ? gather_ranks(options, launch, mine, identity) : join_rank0(options, launch, mine, identity);
   }
   std::unique_ptr<ControlPlane> plane(new ControlPlane);
-  plane->impl_ = std::make_unique<Impl>(options, mine, std::move(formed));
+  plane->impl_ = std::make_unique<Impl>(options, launch, mine, std::move(identity), std::move(formed));
   return plane;
 }
 
@@ -293,6 +311,10 @@ std::vector<std::string> ControlPlane::all_gather(std::string_view what, std::st
   return impl_->all_gather(what, mine, seconds);
 }
 void ControlPlane::barrier(std::string_view what, double seconds) { impl_->all_gather(what, {}, seconds); }
+std::vector<Socket> ControlPlane::connect_peers(double seconds) {
+  if (size() == 1) return std::vector<Socket>(1);
+  return sluice::connect_peers(*this, impl_->identity_, impl_->launch_, impl_->addresses_, seconds);
+}
 void ControlPlane::abort(std::string_view reason) noexcept { impl_->abort(reason); }
 void ControlPlane::leave(double seconds) { impl_->leave(seconds); }
 std::string ControlPlane::reason() const { return impl_->reason(); }

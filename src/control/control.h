@@ -15,6 +15,7 @@
 
 #include "cluster/launch.h"
 #include "control/hello.h"
+#include "control/socket.h"
 
 namespace sluice {
 
@@ -58,6 +59,10 @@ class ControlPlane {
   // it in errors. Throws Error naming the ranks that have not come after `seconds`, on every rank.
   std::vector<std::string> all_gather(std::string_view what, std::string_view mine, double seconds);
   void barrier(std::string_view what, double seconds);
+
+  // Connections between every two ranks, authenticated as those to rank 0 are, by rank; this rank's own is empty.
+  // Called by every rank at once. Throws Error, on every rank, naming who does not reach whom within `seconds`.
+  std::vector<Socket> connect_peers(double seconds);
 
   // Tells every rank why this one ends, then returns within about a second; the run is lost from then on. Safe from a
   // fatal hook and from any thread. Does not call this rank's own on_lost.
