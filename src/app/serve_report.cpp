@@ -32,6 +32,7 @@ std::string start_line(const ServeReport& report) {
   line["record"] = report.endpoint.id;
   line["restart_count"] = launch.restart_count;
   line["launcher"] = launcher_name(launch.launcher);
+  line["transport"] = report.world.transport();
   line["mpi"] = launch.world > 1 && !report.world.on_gpu() ? launch.mpi_type : "none";
   line["world"] = launch.world;
   line["tp"] = report.world.layout().tp;

@@ -20,6 +20,7 @@ const std::vector<SettingRow>& settings_table() {
       {Topic::kRun, {"gpu-memory-utilization", {"SLUICE_GPU_MEMORY_UTILIZATION", "CUDA_MEMORY_FRACTION"}, "0.9", "Share of a GPU's memory that weights, cache and scratch may fill."}},
       {Topic::kRun, {"deterministic", {"SLUICE_DETERMINISTIC"}, "false", "On GPUs: a request's result does not depend on what runs beside it, at some cost. CPUs always do so."}},
       {Topic::kRun, {"all-reduce", {"SLUICE_ALL_REDUCE"}, "auto", "Sums over the GPUs of a host: peer (own kernel over CUDA IPC for small messages, else it fails), nccl, or auto: peer where it works."}},
+      {Topic::kRun, {"comm", {"SLUICE_COMM"}, "auto", "How ranks on CPUs sum: mpi, tcp, or auto: MPI where its launcher started them and it works."}},
       {Topic::kRun, {"rendezvous", {"SLUICE_RENDEZVOUS"}, "", "HOST:PORT where the ranks meet, instead of the one derived from the job."}},
       {Topic::kRun, {"formation-timeout", {"SLUICE_FORMATION_TIMEOUT"}, "60", "Seconds until missing ranks are named and the start fails."}},
       {Topic::kRun, {"threads", {"SLUICE_THREADS"}, "0", "Compute threads of a rank; 0: its CPUs, shared evenly by the ranks of the host."}},

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "app/host_groups.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -141,25 +142,22 @@ std::unique_ptr<Executor> World::make_executor() {
     options.cache_bytes = static_cast<size_t>(cache_tokens);
     return make_null_executor(options, model_.info.vocab, 'x');
   }
-  if (!device_.cuda && launch_.world > 1 && !launch_.mpi_expected) {
-    throw Error(
-        fmt::format("{} ranks were started without MPI, which ranks on CPUs need; start them with srun --mpi=pmix "
-                    "(srun --mpi=list shows what this site has) or with mpirun",
-                    launch_.world));
-  }
   ModelSource source = model_.source;
   source.load_threads = settings_.integer("load-threads", 1, 64);
   source.experts = settings_.text("experts");
   source.quiet = !leader();
   Groups groups;
-  if (!device_.cuda)
-    groups =
-        launch_.world == 1 ? solo_groups() : mpi_groups(launch_.rank, launch_.world, mine_.tp_ranks, mine_.pp_ranks);
+  if (!device_.cuda) {
+    RankTransport made = make_host_groups(settings_, launch_, mine_, *control_, local_ranks_ == 1);
+    groups = std::move(made.groups);
+    transport_ = made.transport;
+  }
   auto backend = make_rank_backend(settings_, device_, local_ranks_);
   backend_ = backend->describe();
   if (device_.cuda) {
     require_gpu_memory(settings_, source, model_.info, layout_, *backend);
     groups = make_cuda_groups(settings_, mine_, *control_, *backend);
+    transport_ = launch_.world == 1 ? "none" : "nccl";
   }
   const bool fixed = settings_.has("max-batch-total-tokens");
   const auto size = [&](const Backend& made, const ModelInfo& info) {

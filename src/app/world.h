@@ -35,8 +35,9 @@ class World {
   const Layout& layout() const { return layout_; }
   const std::vector<RankPlace>& places() const { return places_; }
   bool on_gpu() const { return device_.cuda; }
-  const LoadTimes& times() const { return times_; }        // likewise
-  const std::string& backend() const { return backend_; }  // known once the executor is made
+  const LoadTimes& times() const { return times_; }            // likewise
+  const std::string& backend() const { return backend_; }      // known once the executor is made
+  const std::string& transport() const { return transport_; }  // of sums: "none", "mpi", "tcp", "nccl"; likewise
 
   // Loads this rank's share. Called on the thread that will run the steps, because that thread drives MPI; the executor
   // is destroyed on that thread too. Throws Error.
@@ -63,7 +64,7 @@ class World {
   LoadTimes times_;
   int local_ranks_ = 1;
   std::unique_ptr<ControlPlane> control_;
-  std::string backend_ = "none";
+  std::string backend_ = "none", transport_ = "none";
 };
 
 // Runs `body`; when it throws, the other ranks are told why before the exception goes on.
