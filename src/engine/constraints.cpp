@@ -17,6 +17,7 @@ Constraints::Constraints(Backend& backend, SamplerState& sampler, std::shared_pt
                          int64_t slots)
     : backend_(backend), sampler_(sampler), compiler_(std::move(compiler)), slots_(static_cast<size_t>(slots)) {
   asked_.reserve(slots_.size());
+  found_.reserve(2 * slots_.size());
 }
 
 Constraints::~Constraints() {
@@ -55,24 +56,27 @@ void Constraints::set_slot(const SlotInit& init, std::span<const int32_t> histor
   slot.position = -1;
 }
 
-bool Constraints::prepare(const Step& step) {
-  bool any = false;
+bool Constraints::concerns(const Step& step) const {
+  return std::ranges::any_of(step.samples, [&](const SampleEntry& e) {
+    return e.target < 0 && slots_.at(static_cast<size_t>(e.slot)).constrained;
+  });
+}
+
+void Constraints::prepare(const Step& step) {
   for (const SampleEntry& e : step.samples) {
     const Slot& slot = slots_.at(static_cast<size_t>(e.slot));
-    if (e.target >= 0 || !slot.constrained) continue;
-    any = true;
-    if (slot.position == e.position) continue;
+    if (e.target >= 0 || !slot.constrained || slot.position == e.position) continue;
     wait();
     ask(e.slot, e.position);
   }
   post();
-  return any;
 }
 
-void Constraints::accept(const Step& step, std::span<const SampledToken> drawn) {
+void Constraints::accept(std::span<const SampleEntry> samples, std::span<const SampledToken> drawn) {
+  wait();
   int at_once = 0;
-  for (size_t i = 0; i < step.samples.size(); ++i) {
-    const SampleEntry& e = step.samples[i];
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const SampleEntry& e = samples[i];
     Slot& slot = slots_.at(static_cast<size_t>(e.slot));
     if (e.target >= 0 || !slot.constrained) continue;
     slot.matcher->accept(drawn[i].token);
@@ -101,7 +105,10 @@ void Constraints::find_mask(int32_t id) {
     slot.matcher = std::make_unique<grammar::Matcher>(runtime(unpack_grammar(slot.grammar)));
     for (const int32_t token : slot.history) slot.matcher->accept(token);
   }
-  backend_.set_mask(sampler_, id, slot.matcher->mask(slot.end_position - slot.position).data());
+  const std::span<const uint32_t> mask = slot.matcher->mask(slot.end_position - slot.position);
+  if (!backend_.asynchronous()) return backend_.set_mask(sampler_, id, mask.data());
+  slot.mask.assign(mask.begin(), mask.end());
+  found_.push_back(id);
 }
 
 void Constraints::post() {
@@ -119,6 +126,8 @@ void Constraints::wait() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return !working_; });
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  for (const int32_t slot : found_) backend_.set_mask(sampler_, slot, slots_[static_cast<size_t>(slot)].mask.data());
+  found_.clear();
 }
 
 void Constraints::work() {

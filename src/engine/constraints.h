@@ -2,8 +2,8 @@
 // Keeps the draws of constrained sequences to their grammars. Every rank that samples has one and feeds it the same
 // steps and tokens, so all apply the same masks and nothing about them travels between ranks; no sequence waits for the
 // leader. What takes longer than a moment (grammars that are new here, masks not seen before, many sequences) is found
-// by a thread of its own while the backend computes the step's logits. For backends whose draws are known when a step
-// has run. Owned by one rank's executor, used on its thread.
+// by a thread of its own while the backend computes the step's logits. Owned by one rank's executor, used on its
+// thread.
 #pragma once
 
 #include <condition_variable>
@@ -29,18 +29,21 @@ class Constraints {
 
   // After Backend::set_slot of the same slot, and wait(). Follows the tokens that were generated before a preemption.
   void set_slot(const SlotInit& init, std::span<const int32_t> history);
-  // False when no draw of the step is constrained. Else its masks are being found.
-  bool prepare(const Step& step);
+  // Whether a draw of the step is constrained.
+  bool concerns(const Step& step) const;
+  // Its masks are being found from here on; all earlier draws of its sequences have been accepted.
+  void prepare(const Step& step);
   // Until the sampler holds every mask that was asked for. Before Backend::sample and Backend::set_slot.
   void wait();
-  // After Backend::sample, where prepare() was true: what came, one per sample.
-  void accept(const Step& step, std::span<const SampledToken> drawn);
+  // What came of a step that concerns() was true of, one per sample.
+  void accept(std::span<const SampleEntry> samples, std::span<const SampledToken> drawn);
 
  private:
   struct Slot {
     std::unique_ptr<grammar::Matcher> matcher;
     std::vector<char> grammar;     // not empty: for a matcher that is still to be made
     std::vector<int32_t> history;  // which it is to follow
+    std::vector<uint32_t> mask;    // found, of an asynchronous backend: set by wait(), on the thread that queues
     int64_t end_position = 0;
     int64_t position = 0;  // that the sampler's mask is for, or is asked for
     bool constrained = false;
@@ -63,7 +66,7 @@ class Constraints {
   std::vector<Slot> slots_;
   std::vector<Kept> runtimes_;  // the recent ones
   uint64_t clock_ = 0;
-  std::vector<int32_t> asked_;  // slots
+  std::vector<int32_t> asked_, found_;  // slots
   std::exception_ptr failure_;
 
   std::mutex mutex_;  // the fields below

@@ -12,9 +12,14 @@
 // device has the next step before it is done with this one.
 //
 // Decode steps are padded to a few sizes, whose ops the backend may record and replay.
+//
+// Constrained draws need their masks, and those what was drawn before. On an asynchronous backend such a step is queued
+// in two parts: the logits, whose computing hides the wait for the last step's tokens and the search for masks, and the
+// draws.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -39,12 +44,16 @@ class ModelExecutor : public Executor {
     uint64_t id;
     size_t samples;
     std::vector<int32_t> slots;  // in a pipeline: of its samples; -1 for a score
+    bool constrained;            // accept() is due, of constrained_
   };
 
   void size(const ExecutorOptions& options);
   void warm();
   int64_t bucket_of(const Step& step) const;
   void compute(const BatchView& batch, uint64_t key);
+  void compute_constrained(const Step& step, const BatchView& batch, uint64_t key, StepResult& result);
+  Tensor forward(const BatchView& batch);
+  void draw(const Tensor& logits);
   void deliver(const Step& step, bool constrained, StepResult& result);
   void receive(StepResult& result);
   Tensor bytes_of(std::vector<SampledToken>& tokens, size_t n);
@@ -57,14 +66,15 @@ class ModelExecutor : public Executor {
   Groups& groups_;
   ExecutorInfo info_;
   std::unique_ptr<StepTensors> tensors_;
-  std::unique_ptr<SamplerState> sampler_;     // on the last stage
-  std::unique_ptr<Constraints> constraints_;  // where sampler_ is and grammars are offered
-  Buffer drawn_;                              // u8 [max_logits, sizeof(SampledToken)], on the last stage
-  std::vector<SampledToken> message_;         // of a pipeline: what travels from the last stage to the first
-  Tensor drawn_now_;                          // the part of drawn_ that the step fills
-  std::vector<int32_t> last_tokens_;          // [slots], of stage 0 in a pipeline
-  std::vector<Unread> unread_;                // oldest first
-  Step resolved_;                             // of stage 0 in a pipeline: a step without unknown tokens
+  std::unique_ptr<SamplerState> sampler_;        // on the last stage
+  std::unique_ptr<Constraints> constraints_;     // where sampler_ is and grammars are offered
+  Buffer drawn_;                                 // u8 [max_logits, sizeof(SampledToken)], on the last stage
+  std::vector<SampledToken> message_;            // of a pipeline: what travels from the last stage to the first
+  std::unordered_map<uint64_t, Tensor> logits_;  // of constrained steps, by the key that they are recorded under
+  std::vector<SampleEntry> constrained_;         // samples of the constrained step in unread_
+  std::vector<int32_t> last_tokens_;             // [slots], of stage 0 in a pipeline
+  std::vector<Unread> unread_;                   // oldest first
+  Step resolved_;                                // of stage 0 in a pipeline: a step without unknown tokens
 };
 
 ModelExecutor::ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Groups& groups,
@@ -74,7 +84,7 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Gro
   info_.cache_groups = model_->cache_groups();
   info_.stages = groups_.stages();
   info_.full_sampler = backend_.takes_masks();
-  if (backend_.takes_masks() && !backend_.asynchronous()) info_.grammars = options.grammars;
+  if (backend_.takes_masks()) info_.grammars = options.grammars;
   size(options);
   model_->allocate(info_.limits);
   tensors_ = std::make_unique<StepTensors>(backend_, info_.limits, info_.slots, info_.cache_groups);
@@ -163,15 +173,19 @@ void ModelExecutor::run(const Step& step_in, StepResult& result) {
       backend_.set_slot(*sampler_, init.slot, init.params, history.data(), init.n_history, init.n_output);
       if (constraints_) constraints_->set_slot(init, history);
     }
-  const bool constrained = constraints_ && constraints_->prepare(*step);
+  const bool constrained = constraints_ && constraints_->concerns(*step);
   const int64_t bucket = bucket_of(*step);
   const BatchView batch = tensors_->fill(*step, bucket);
   for (int32_t g = 0; g < static_cast<int32_t>(info_.cache_groups.size()); ++g)
     if (const Tensor pairs = tensors_->copies(*step, g)) model_->copy_blocks(g, pairs);
-  compute(batch, static_cast<uint64_t>(bucket));
+  if (constrained) {
+    compute_constrained(*step, batch, static_cast<uint64_t>(bucket), result);
+  } else {
+    compute(batch, static_cast<uint64_t>(bucket));
+  }
   if (sampler_) deliver(*step, constrained, result);
   if (reads) {
-    unread_.push_back({step->id, step->samples.size(), {}});
+    unread_.push_back({step->id, step->samples.size(), {}, false});
     for (const SampleEntry& e : step->samples) unread_.back().slots.push_back(e.target < 0 ? e.slot : -1);
   }
 }
@@ -190,21 +204,47 @@ int64_t ModelExecutor::bucket_of(const Step& step) const {
 
 // From token ids to drawn tokens, on the device alone.
 void ModelExecutor::compute(const BatchView& batch, uint64_t key) {
-  const Tensor entries = tensors_->entries(), slots = tensors_->row_slots();
-  if (sampler_) drawn_now_ = drawn_.view(DType::kU8, {entries.dim(0), static_cast<int64_t>(sizeof(SampledToken))});
+  backend_.run_step(key, [this, &batch] {
+    const Tensor logits = forward(batch);
+    if (constraints_ && !backend_.asynchronous()) constraints_->wait();
+    if (sampler_) draw(logits);
+  });
+}
+
+// The same with the host in between.
+void ModelExecutor::compute_constrained(const Step& step, const BatchView& batch, uint64_t key, StepResult& result) {
+  constexpr uint64_t kLogitsAlone = uint64_t{1} << 32;
+  if (!backend_.asynchronous()) constraints_->prepare(step);
   struct Work {
     ModelExecutor& self;
     const BatchView& batch;
-    const Tensor &entries, &slots;
-  } const work{*this, batch, entries, slots};
-  backend_.run_step(key, [&work] {
-    ModelExecutor& self = work.self;
-    if (!self.pipelined()) self.backend_.resolve_tokens(*self.sampler_, work.batch.tokens, work.slots);
-    const Tensor logits = self.model_->forward(work.batch);
-    if (self.constraints_) self.constraints_->wait();
-    if (self.sampler_ && work.entries.dim(0) > 0)
-      self.backend_.sample(*self.sampler_, self.drawn_now_, logits, work.entries);
-  });
+    Tensor logits;
+  } work{*this, batch, {}};
+  backend_.run_step(key == 0 ? 0 : key | kLogitsAlone, [&work] { work.logits = work.self.forward(work.batch); });
+  Tensor& logits = work.logits;
+  if (logits.data != nullptr) {
+    if (key != 0) logits_[key] = logits;
+  } else {
+    logits = logits_.at(key);  // replayed
+  }
+  if (backend_.asynchronous()) {
+    if (overlaps() && !unread_.empty()) receive(result);
+    constraints_->prepare(step);
+  }
+  constraints_->wait();
+  draw(logits);
+}
+
+Tensor ModelExecutor::forward(const BatchView& batch) {
+  if (!pipelined()) backend_.resolve_tokens(*sampler_, batch.tokens, tensors_->row_slots());
+  return model_->forward(batch);
+}
+
+void ModelExecutor::draw(const Tensor& logits) {
+  const Tensor entries = tensors_->entries();
+  if (entries.dim(0) == 0) return;
+  const Tensor drawn = drawn_.view(DType::kU8, {entries.dim(0), static_cast<int64_t>(sizeof(SampledToken))});
+  backend_.sample(*sampler_, drawn, logits, entries);
 }
 
 // Sends the drawn tokens of a step, padding left out, where they are wanted.
@@ -212,19 +252,21 @@ void ModelExecutor::deliver(const Step& step, bool constrained, StepResult& resu
   const auto n = static_cast<int64_t>(step.samples.size());
   const Tensor drawn = drawn_.view(DType::kU8, {n, static_cast<int64_t>(sizeof(SampledToken))});
   if (pipelined()) {
-    if (groups_.back) return groups_.back->send(n > 0 ? drawn : drawn_.view(DType::kU8, {1}));
+    if (groups_.back) groups_.back->send(n > 0 ? drawn : drawn_.view(DType::kU8, {1}));
+    if (groups_.back && !constrained) return;
     const Tensor message = bytes_of(message_, static_cast<size_t>(n));
     if (n > 0) backend_.copy_out(message_.data(), drawn);
-    if (constrained) constraints_->accept(step, message_);
-    groups_.pp->send(message, 0);
+    if (constrained) constraints_->accept(step.samples, message_);
+    if (!groups_.back) groups_.pp->send(message, 0);
   } else if (overlaps()) {
     if (n > 0) backend_.start_copy_out(drawn);
-    unread_.push_back({step.id, static_cast<size_t>(n), {}});
+    unread_.push_back({step.id, static_cast<size_t>(n), {}, constrained});
     if (unread_.size() > 1) receive(result);
+    if (constrained) constrained_.assign(step.samples.begin(), step.samples.end());
   } else if (leader() || constrained) {
     result.tokens.resize(static_cast<size_t>(n));
     if (n > 0) backend_.copy_out(result.tokens.data(), drawn);
-    if (constrained) constraints_->accept(step, result.tokens);
+    if (constrained) constraints_->accept(step.samples, result.tokens);
     if (leader()) {
       result.id = step.id;
     } else {
@@ -254,6 +296,7 @@ void ModelExecutor::receive(StepResult& result) {
   }
   for (size_t i = 0; i < oldest.slots.size(); ++i)
     if (oldest.slots[i] >= 0) last_tokens_[static_cast<size_t>(oldest.slots[i])] = message_[i].token;
+  if (oldest.constrained) constraints_->accept(constrained_, message_);
   if (!leader()) return;
   result.id = oldest.id;
   result.tokens.assign(message_.begin(), message_.begin() + static_cast<std::ptrdiff_t>(oldest.samples));

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The binary over the emulated CUDA module: the demo model answers as it does on the CPU, over every layout of ranks."""
+import concurrent.futures
 import http.client
 import json
 import os
@@ -82,6 +83,29 @@ class Emulated(harness.Case):
                                "--tp", "2"], env=self.environment, capture_output=True, text=True, timeout=60)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"--tp 2 over MIG instances")
+
+    @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
+    def test_constrained_and_banned_answers_are_those_of_the_cpu_for_one_rank_two_and_two_stages(self):
+        case = GOLDEN["chat"][0]["messages"]
+        asks = [{"messages": case, "max_tokens": 5, "temperature": 0, "guided_regex": "[a-c]{3} [0-9]+"},
+                {"messages": case, "max_tokens": 4, "temperature": 0.9, "seed": 7, "guided_choice": ["yes", "never"]},
+                {"messages": case, "max_tokens": 4, "temperature": 0.8, "seed": 3, "bad_words": ["a", "the", " The"], "no_repeat_ngram_size": 2},
+                {"messages": case, "max_tokens": 4, "temperature": 0}]
+
+        def answers(*arguments, launcher=()):
+            server = self.serve("--auth", "none", "--dtype", "float32", "--max-total-tokens", "64", "--max-batch-size", "4", "--max-batch-prefill-tokens", "64",
+                                "--max-batch-total-tokens", "512", *arguments, launcher=launcher)
+            with concurrent.futures.ThreadPoolExecutor(len(asks)) as pool:  # in one batch
+                replies = list(pool.map(lambda ask: server.post("/v1/chat/completions", {"model": "demo", **ask}), asks))
+            server.terminate()
+            return [r["choices"][0]["message"]["content"] for r in replies]
+
+        expected = answers("--device", "cpu")
+        self.assertRegex(expected[0], r"^[a-c]{3}")
+        self.assertIn(expected[1], ("yes", "never"))
+        for tp, pp in ((1, 1), (2, 1), (1, 2)):
+            launcher = mpirun(tp * pp) if tp * pp > 1 else ()
+            self.assertEqual(answers("--device", "cuda", "--tp", str(tp), "--pp", str(pp), launcher=launcher), expected, f"tp {tp} pp {pp}")
 
     def test_ranks_started_by_slurm_need_no_mpi_and_end_within_10_seconds_of_a_killed_one(self):
         """As `srun --mpi=none` starts them: nothing but SLURM_* variables, and no launcher that would end the others."""
