@@ -44,19 +44,22 @@ Json parse(const std::string& body, const std::string& what) {
   return json;
 }
 
+// The member of that kind, or null.
+const Json* member(const Json& object, const char* name, Json::value_t type) {
+  const auto found = object.find(name);
+  return found == object.end() || found->type() != type ? nullptr : &*found;
+}
+
 RepoFile read_entry(const Json& entry) {
   RepoFile file;
-  file.path = entry.value("path", std::string());
+  if (const Json* path = member(entry, "path", Json::value_t::string)) file.path = path->get<std::string>();
   check_path(file.path);
-  const auto lfs = entry.find("lfs");
-  const bool large = lfs != entry.end() && lfs->is_object();
-  const Json& holder = large ? *lfs : entry;
-  const auto size = holder.find("size");
-  const auto oid = holder.find("oid");
-  if (size == holder.end() || !size->is_number_unsigned() || oid == holder.end() || !oid->is_string() ||
-      !is_content_name(oid->get<std::string>())) {
+  const Json* lfs = member(entry, "lfs", Json::value_t::object);
+  const Json& holder = lfs != nullptr ? *lfs : entry;
+  const Json* size = member(holder, "size", Json::value_t::number_unsigned);
+  const Json* oid = member(holder, "oid", Json::value_t::string);
+  if (size == nullptr || oid == nullptr || !is_content_name(oid->get<std::string>()))
     throw Error(fmt::format("the hub's entry for {} lacks a size or a digest; found {}", file.path, entry.dump()));
-  }
   file.size = size->get<uint64_t>();
   file.digest = oid->get<std::string>();
   return file;
@@ -92,7 +95,8 @@ double retry_delay(const GetResult& result, int attempt) {
     return std::clamp(std::atof(after.c_str()), 0.0, 300.0);
   // ratelimit: "api";r=0;t=57
   const std::string limit = header(result, "ratelimit");
-  if (const size_t t = limit.find("t="); result.status == 429 && t != limit.npos)
+  if (const size_t t = limit.find("t=");
+      result.status == 429 && t != limit.npos && std::isdigit(static_cast<unsigned char>(limit[t + 2])) != 0)
     return std::clamp(std::atof(limit.c_str() + t + 2), 0.0, 300.0);
   return std::min(30.0, 0.5 * static_cast<double>(1 << std::min(attempt, 6)));
 }
@@ -150,26 +154,38 @@ Answer hub_get(Transfers& transfers, const HubSettings& hub, const std::string& 
   }
 }
 
+std::string read_commit(const std::string& body, const std::string& what) {
+  const Json info = parse(body, what);
+  const Json* sha = member(info, "sha", Json::value_t::string);
+  const std::string commit = sha != nullptr ? sha->get<std::string>() : std::string();
+  if (!is_content_name(commit) || commit.size() != 40)
+    throw Error(fmt::format("{}: the hub names no commit; expected 40 hex digits as sha, found {:.200}", what, body));
+  return commit;
+}
+
+void read_listing(const std::string& body, const std::string& what, std::vector<RepoFile>& files) {
+  const Json entries = parse(body, what);
+  if (!entries.is_array()) throw Error(fmt::format("{}: expected a list of files, found {:.200}", what, body));
+  for (const Json& entry : entries) {
+    if (!entry.is_object()) continue;
+    const Json* type = member(entry, "type", Json::value_t::string);
+    if (type != nullptr && type->get_ref<const std::string&>() == "file") files.push_back(read_entry(entry));
+  }
+}
+
 RepoListing list_repo(Transfers& transfers, const HubSettings& hub, const std::string& repo,
                       const std::string& revision) {
   const std::string base = fmt::format("{}/api/models/{}", hub.endpoint, repo);
   const std::string what = fmt::format("model '{}' at revision '{}'", repo, revision);
-  const Json info =
-      parse(hub_get(transfers, hub, fmt::format("{}/revision/{}", base, url_quote(revision, false)), what).body, what);
   RepoListing listing;
-  listing.commit = info.value("sha", std::string());
-  if (!is_content_name(listing.commit) || listing.commit.size() != 40)
-    throw Error(fmt::format("{}: the hub names no commit; found sha '{}'", what, listing.commit));
+  listing.commit = read_commit(
+      hub_get(transfers, hub, fmt::format("{}/revision/{}", base, url_quote(revision, false)), what).body, what);
   std::string url = fmt::format("{}/tree/{}?recursive=true", base, listing.commit);
   std::set<std::string> pages;
   while (!url.empty()) {
     if (!pages.insert(url).second) throw Error(fmt::format("{}: the listing leads back to itself at {}", what, url));
     const Answer page = hub_get(transfers, hub, url, what);
-    const Json entries = parse(page.body, what);
-    if (!entries.is_array()) throw Error(fmt::format("{}: expected a list of files, found {:.200}", what, page.body));
-    for (const Json& entry : entries) {
-      if (entry.is_object() && entry.value("type", std::string()) == "file") listing.files.push_back(read_entry(entry));
-    }
+    read_listing(page.body, what, listing.files);
     const std::string next = next_page(page.result);
     url = next.empty() ? std::string() : resolve_location(url, next);
   }

@@ -36,6 +36,11 @@ bool worth_retrying(const GetResult& result);
 // One line: what failed, what the hub said, what to do.
 std::string explain_refusal(const GetResult& result, const HubSettings& hub, const std::string& what);
 
+// From the hub's answers: the commit of /api/models/REPO/revision/REVISION, and the files of one page of
+// .../tree/COMMIT. `what` begins the message of the Error that a malformed one is.
+std::string read_commit(const std::string& body, const std::string& what);
+void read_listing(const std::string& body, const std::string& what, std::vector<RepoFile>& files);
+
 // Resolves the revision once; everything else is asked for at that commit. Throws Error.
 RepoListing list_repo(Transfers& transfers, const HubSettings& hub, const std::string& repo,
                       const std::string& revision);
