@@ -60,10 +60,11 @@ QuantisedTensor join_gptq(const std::string& origin, const std::string& name, Qu
                           CheckpointTensor weight, CheckpointTensor zeros, CheckpointTensor scales,
                           CheckpointTensor order) {
   const auto matrix = [](const CheckpointTensor& t, const char* dtype) {
-    return t.shape.size() == 2 && t.stored_dtype == dtype && t.row_stride == 0 && t.pieces.empty();
+    return t.shape.size() == 2 && t.bytes > 0 && t.stored_dtype == dtype && t.row_stride == 0 && t.pieces.empty();
   };
   if (!matrix(weight, "I32") || !matrix(zeros, "I32")) refuse(origin, name, "lacks int32 matrices qweight and qzeros");
-  if (scales.shape.size() != 2 || scales.row_stride > 0) refuse(origin, name, "lacks a matrix of scales");
+  if (scales.shape.size() != 2 || scales.bytes == 0 || scales.row_stride > 0)
+    refuse(origin, name, "lacks a matrix of scales");
   scales.dtype();
   QuantisedTensor out;
   out.rows = scales.shape[1];
@@ -224,8 +225,8 @@ std::vector<CheckpointTensor> join_quantised(std::vector<CheckpointTensor> tenso
       joined.numbers = take(name + ".weight");
       joined.scales = take(tensor.name);
       const auto& shape = joined.numbers.shape;
-      if (shape.size() != 2 || joined.numbers.stored_dtype != "I8" || joined.scales.stored_dtype != "F32" ||
-          joined.scales.shape != std::vector<int64_t>{shape[0]})
+      if (shape.size() != 2 || joined.numbers.bytes == 0 || joined.numbers.stored_dtype != "I8" ||
+          joined.scales.stored_dtype != "F32" || joined.scales.shape != std::vector<int64_t>{shape[0]})
         refuse(origin, name, "lacks weight int8[out, in] and SCB float32[out]");
       joined.rows = shape[0];
       joined.cols = shape[1];
