@@ -99,6 +99,16 @@ save("yaml", "deep", "".join(" " * i + "a:\n" for i in range(60)))
 save("yaml", "flow-deep", "a: " + "[" * 2000)
 save("yaml", "ini", (checkpoints / "faster_transformer/2-gpu/config.ini").read_text())
 
+# quantised layers, each with the byte of its format: kind and bits, group, order, zeros
+for name, kind in {"gptq": 0, "gptq_act": 32, "gptq_v2": 64 + 16, "gptq3": 1, "gptq2": 2 + 8, "gptq8": 3 + 8, "awq": 6, "rows8": 7}.items():
+    save("quantised", name, bytes([kind]) + (checkpoints / "quantised" / name / "model.safetensors").read_bytes())
+save("quantised", "empty", b"\0" + tensors({"a.qweight": entry("I32", [0, 8], 0, 0), "a.qzeros": entry("I32", [0, 1], 0, 0),
+                                            "a.scales": entry("F16", [0, 8], 0, 0)}))
+save("quantised", "overflow", b"\0" + tensors({"a.qweight": entry("I32", [2**60, 0], 0, 0), "a.qzeros": entry("I32", [2**60, 0], 0, 0),
+                                               "a.scales": entry("F16", [2**60, 0], 0, 0)}))
+save("quantised", "misfit", b"\0" + tensors({"a.qweight": entry("I32", [1, 1], 0, 4), "a.qzeros": entry("I32", [1, 1], 4, 8),
+                                             "a.scales": entry("F16", [1, 2], 8, 12)}, bytes(12)))
+
 # index
 both = {"metadata": {"total_size": 4}, "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
 save("index", "both", json.dumps(both))
@@ -275,6 +285,69 @@ save("tgi", "everything", "g" + json.dumps({"inputs": "a", "parameters": {
     "best_of": 1, "decoder_input_details": True, "details": True, "do_sample": True, "frequency_penalty": 0.1, "max_new_tokens": 2,
     "repetition_penalty": 1.03, "return_full_text": False, "seed": 1, "stop": ["p"], "temperature": 0.5, "top_k": 10,
     "top_n_tokens": 5, "top_p": 0.95, "truncate": 3, "typical_p": 0.95, "watermark": False, "grammar": None, "adapter_id": None}}))
+
+for path in sorted((here.parent / "api" / "golden").glob("*/*.request.json")):
+    request = json.loads(path.read_text())
+    body = request["raw"] if "raw" in request else json.dumps(request["body"], ensure_ascii=False) if "body" in request else ""
+    if path.parent.name in ("openai", "tgi") or len(body) > 4000:
+        continue
+    save("routes", path.parent.name + "-" + path.name.removesuffix(".request.json"), f"{request['method']} {request['path']}\n{body}")
+prompt, bytes_in = struct.pack("<I", 2) + b"hi", lambda n: {"parameters": {"binary_data_size": n}}
+inputs = [{"name": "text_input", "datatype": "BYTES", "shape": [1, 1], **bytes_in(6)},
+          {"name": "max_tokens", "datatype": "INT32", "shape": [1, 1], **bytes_in(4)},
+          {"name": "temperature", "datatype": "FP32", "shape": [1, 1], "data": [0.5]},
+          {"name": "stop_words", "datatype": "BYTES", "shape": [1, 2], "data": [["a", "b"]]}]
+for name, asked, tail in (("whole", {"inputs": inputs}, prompt + struct.pack("<i", 3)), ("cut", {"inputs": inputs}, prompt[:5]),
+                          ("asked", {"inputs": inputs, "outputs": [{"name": "text_output", "parameters": {"binary_data": True}}]},
+                           prompt + struct.pack("<i", 3)),
+                          ("batch", {"id": "1", "inputs": [{**inputs[0], "shape": [2, 1], **bytes_in(12)},
+                                                            {"name": "max_tokens", "datatype": "INT32", "shape": [2, 1], "data": [3, 4]}]}, prompt * 2),
+                          ("huge-shape", {"inputs": [{**inputs[0], "shape": [2**31, 2**31]}]}, prompt),
+                          ("all-types", {"inputs": inputs[:2] + [{"name": n, "datatype": d, "shape": [1, 1], "data": [v]} for n, d, v in (
+                              ("bad_words", "BYTES", ""), ("end_id", "INT32", 1), ("pad_id", "INT32", 1), ("top_k", "INT32", 1), ("top_p", "FP32", .5),
+                              ("length_penalty", "FP32", 1), ("repetition_penalty", "FP32", 1), ("min_length", "INT32", 1), ("presence_penalty", "FP32", 0),
+                              ("random_seed", "UINT64", 1), ("return_log_probs", "BOOL", True), ("beam_width", "INT32", 1), ("stream", "BOOL", False))]},
+                           prompt + struct.pack("<i", 3))):
+    text = json.dumps(asked).encode()
+    save("routes", "triton-binary-" + name, f"POST /v2/models/ensemble/infer {len(text)}\n".encode() + text + tail)
+
+# grammars, each with bytes that pick tokens
+schemas = {"object": {"type": "object", "properties": {"a": {"type": "integer", "minimum": -3, "maximum": 12}, "b": {"type": "string", "maxLength": 4},
+                                                        "c": {"enum": [1, "x", None, [True]]}}, "required": ["a"], "additionalProperties": {"type": "null"}},
+           "array": {"type": "array", "prefixItems": [{"type": "boolean"}], "items": {"type": "number", "exclusiveMinimum": 0.5, "multipleOf": 1},
+                     "minItems": 1, "maxItems": 3},
+           "bounds": {"type": "number", "minimum": -1.25, "exclusiveMaximum": 3e2}, "pattern": {"type": "string", "pattern": "^[a-c]{2,3}\\d+$"},
+           "format": {"anyOf": [{"type": "string", "format": f} for f in ("date", "time", "date-time", "uuid", "ipv4", "email", "uri")]},
+           "refs": {"$defs": {"n": {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#/$defs/n"}, {"type": "null"}]}}, "required": ["next"]}},
+                    "$ref": "#/$defs/n"},
+           "map": {"type": "object", "minProperties": 1, "maxProperties": 2, "additionalProperties": {"type": ["string", "null"]}},
+           "any": True, "nothing": False, "all-of": {"allOf": [{"type": "integer"}, {"minimum": 2}]}, "const": {"const": {"a": [1, "b"]}},
+           "loop": {"$ref": "#"}, "unknown": {"type": "object", "unevaluatedProperties": False}, "huge": {"type": "string", "minLength": 4294967295}}
+for name, schema in schemas.items():
+    save("grammar", "schema-" + name, "s" + json.dumps(schema) + "\0\1\2\3\4\5\6")
+for name, pattern in {"date": "\\d{4}-\\d\\d-\\d\\d", "classes": "[^a-f\\s]+[\\w.\\-\\]]?(?:x|yz)*", "escapes": "\\x41\\u00e9\\n\\t\\.\\\\", "lazy": "(a+?|b*?){2,}",
+                      "unicode": "[\u4e00-\u9fff]+\U0001f600?", "anchors": "^(yes|no)$", "nest": "(" * 300 + "a" + ")" * 300,
+                      "count": "(a{1000}){1000}", "open": "[a-", "back": "(a)\\1", "look": "a(?=b)", "empty": ""}.items():
+    save("grammar", "regex-" + name, "r" + pattern + "\0\7\0\xc8\1")
+for name, rules in {"sum": 'root ::= term ("+" term)*\nterm ::= [0-9]+ | "(" root ")" # nested\n', "left": 'root ::= root "a" | "b"',
+                    "classes": 'start ::= [^"\\n]{2,4} . "\\x41\\u00e9"?\n', "unknown": "root ::= missing", "twice": 'a ::= "x"\na ::= "y"',
+                    "empty-loop": 'root ::= ("a"?)* "b"', "mutual": 'root ::= a\na ::= b "x" | "y"\nb ::= a'}.items():
+    save("grammar", "ebnf-" + name, "e" + rules + "\0\1\2\3\4")
+for name, choice in {"two": '["yes","no"]', "prefix": '["a","ab","abc",""]', "none": "[]", "numbers": "[1]", "escapes": '["\\u00e9\\n"]'}.items():
+    save("grammar", "choice-" + name, "c" + choice + "\0\1\1\1")
+
+# the hub's answers
+revision = json.dumps({"sha": "0123456789abcdef0123456789abcdef01234567", "siblings": []})
+file = {"type": "file", "path": "config.json", "size": 3, "oid": "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0"}
+large = {"type": "file", "path": "model.safetensors", "size": 134, "oid": file["oid"], "lfs": {"oid": "0" * 64, "size": 9, "pointerSize": 134}}
+for name, (head, listing) in {
+        "whole": (revision, json.dumps([file, large, {"type": "directory", "path": "sub"}, {**file, "path": "sub/tokenizer.json"},
+                                        {**large, "path": "pytorch_model.bin"}, {**large, "path": "m.nemo"}])),
+        "outside": ("57", json.dumps([{**file, "path": "../x"}])), "odd": ("1e9", json.dumps([{**file, "path": 3}, {**file, "size": -1}])),
+        "types": ('{"sha":{}}', '[1,{"type":[]},{"type":"file","path":"a","size":1,"oid":"x"}]'), "not-list": ("[]", "{}"),
+        "page": ('"api";r=0;t=57', "<html>"), "kinds": ("main", json.dumps([{**file, "path": p} for p in (
+            "a.bin", "model-00001-of-00002.safetensors", "consolidated.00.pth", "README.md", "tokenizer.model", "chat_template.jinja", "x/y.txt")]))}.items():
+    save("hub", name, head + "\0" + listing)
 
 # HTTP, both ways
 crlf = "\r\n"
