@@ -193,6 +193,9 @@ void Automaton::measure() {
       }
     }
   }
+  // Passes that may be empty make up any minimum.
+  for (State& s : states_)
+    if (s.kind == Kind::kLoop && states_[s.target].left == 0) s.min = 0;
 }
 
 // A rule that reaches itself without a byte would be called without end; so would a counted loop of nothing.

@@ -20,6 +20,7 @@ constexpr Source kSources[] = {
     {Kind::kRegex, "(ab?|hello){3,40}[0-9]{2,1000}(yes)?"},
     {Kind::kRegex, ".{30,2000}x"},
     {Kind::kRegex, "(a{1000}){2}|hello[0-9]"},
+    {Kind::kRegex, "(a?|b*){100000,}"},
     {Kind::kChoice, R"(["yes","hello","hello123","ab"])"},
     {Kind::kEbnf, "root ::= \"[\" (root | \"a\"){0,50} \"]\""},
     {Kind::kJsonSchema, R"({"type":"string","minLength":25,"maxLength":3000})"},
