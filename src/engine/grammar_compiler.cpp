@@ -51,8 +51,9 @@ std::shared_ptr<const grammar::Automaton> GrammarCompiler::compile(const Grammar
 }
 
 std::vector<char> pack_grammar(const GrammarSpec& spec) {
-  std::vector<char> packed{static_cast<char>(spec.kind)};
-  packed.insert(packed.end(), spec.text.begin(), spec.text.end());
+  std::vector<char> packed(1 + spec.text.size());
+  packed[0] = static_cast<char>(spec.kind);
+  std::ranges::copy(spec.text, packed.begin() + 1);
   return packed;
 }
 
