@@ -62,8 +62,8 @@ class Parser {
       }
       parts.push_back(quantified(depth));
     }
-    if (style_.search && !begins) parts.insert(parts.begin(), anything());
-    if (style_.search && !ends) parts.push_back(anything());
+    if (depth == 0 && style_.search && !begins) parts.insert(parts.begin(), anything());
+    if (depth == 0 && style_.search && !ends) parts.push_back(anything());
     return b_.seq(std::move(parts));
   }
 

@@ -144,6 +144,17 @@ TEST_CASE("strings count characters, match patterns and formats") {
               {"\"\"", "\"abc\"", "\"a", "\"\\ud83d\""}});
   check_case(
       {Kind::kJsonSchema, R"({"type":"string","pattern":"a+b"})", {"\"ab\"", "\"xaab\\n\""}, {"\"ba\"", "\"a\""}});
+  check_case({Kind::kJsonSchema,
+              R"({"type":"string","pattern":"^(yes|no)$"})",
+              {"\"yes\"", "\"no\""},
+              {"\"xyes\"", "\"noo\""}});
+  check_case({Kind::kJsonSchema,
+              R"({"type":"string","pattern":"a(b|c)|^d"})",
+              {"\"xabx\"", "\"ac\"", "\"de\""},
+              {"\"xd\"", "\"axb\""}});
+  check_case({Kind::kJsonSchema, R"({"format":"uri"})", {"\"https://a.org:81/x/\""}, {"\"a.org\"", "\"http:// x\""}});
+  check_case({Kind::kJsonSchema, R"({"format":"duration"})", {"\"PT5M\"", "\"P3D\""}, {"\"P\"", "\"5 days\""}});
+  check_case({Kind::kJsonSchema, R"({"format":"hostname"})", {"\"a\"", "\"a-b.c1\""}, {"\"-a\"", "\"a..b\""}});
   check_case({Kind::kJsonSchema, R"({"pattern":"^\"\\d$"})", {"\"\\\"1\""}, {"\"1\"", "\"\"1\""}});
   check_case({Kind::kJsonSchema,
               R"({"type":"string","format":"date"})",
@@ -182,7 +193,7 @@ TEST_CASE("what a schema cannot be is refused by name") {
     CHECK(names(refusal(Kind::kJsonSchema,
                         std::string("{\"type\":\"object\",\"properties\":{\"p\":{\"") + keyword + "\":{}}}}"),
                 std::string("\"") + keyword + "\" is not supported at #/properties/p"));
-  CHECK(names(refusal(Kind::kJsonSchema, R"({"type":"string","format":"hostname"})"), "format \"hostname\""));
+  CHECK(names(refusal(Kind::kJsonSchema, R"({"type":"string","format":"iri"})"), "format \"iri\""));
   CHECK(
       names(refusal(Kind::kJsonSchema, R"({"pattern":"a","maxLength":3})"), "\"maxLength\" together with \"pattern\""));
   CHECK(names(refusal(Kind::kJsonSchema, R"({"anyOf":[true],"minimum":3})"), "\"minimum\" together with \"anyOf\""));

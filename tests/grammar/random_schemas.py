@@ -19,7 +19,7 @@ import jsonschema
 DEMO = pathlib.Path(__file__).resolve().parents[1] / "models" / "demo"
 NAMES = ["a", "ab", "name", "weißt", "x\"y", "b c", "", "items", "日本", "n1", "value"]
 PATTERNS = ["^[a-z]{2,5}$", "a+b", "^(yes|no)$", "[^a-z\"]x", "\\d{3}-\\d{2}", "^\\w+@\\w+\\.org$", "\\\\n", "^.{1,3}$"]
-FORMATS = ["date", "time", "date-time", "uuid", "ipv4", "email"]
+FORMATS = ["date", "time", "date-time", "uuid", "ipv4", "email", "ipv6", "hostname", "uri", "duration"]
 
 
 def random_model(folder):
