@@ -51,6 +51,12 @@ bool host_allowed(std::string_view host, const std::vector<std::string>& names) 
   });
 }
 
+bool same_host(std::string_view origin, std::string_view host) {
+  const size_t scheme = origin.find("://");
+  return scheme != std::string_view::npos && !host.empty() &&
+         lower(without_port(origin.substr(scheme + 3))) == lower(without_port(host));
+}
+
 std::vector<std::string> comma_list(std::string_view text) {
   std::vector<std::string> out;
   for (size_t begin = 0; begin <= text.size();) {

@@ -16,6 +16,9 @@ bool origin_allowed(std::string_view origin, const std::vector<std::string>& all
 // nothing at all. A server without a key refuses the rest: a page elsewhere could have its own name point here.
 bool host_allowed(std::string_view host, const std::vector<std::string>& names);
 
+// True where a page of `origin` came from the host that a Host header names, on any port.
+bool same_host(std::string_view origin, std::string_view host);
+
 // Separated by commas, blanks dropped.
 std::vector<std::string> comma_list(std::string_view text);
 

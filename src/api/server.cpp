@@ -97,6 +97,18 @@ struct Server::Impl {
            request, reply);
       return;
     }
+    // A browser sends what a page asks of any server before it keeps the answer from the page.
+    const std::string_view origin = request.headers.get("origin");
+    if (options.key.empty() && !bare && !origin.empty() && !origin_allowed(origin, options.origins) &&
+        !same_host(origin, request.headers.get("host"))) {
+      fail(match.dialect,
+           {RequestError::Kind::kMalformed,
+            fmt::format("this server does nothing for pages of '{}'; CORS_ALLOW_ORIGIN names further ones",
+                        origin.substr(0, 128)),
+            "", 403},
+           request, reply);
+      return;
+    }
     if (match.route == nullptr) {
       std::string message = match.wrong_method ? fmt::format("{} is not offered by {}", request.method, request.path)
                                                : fmt::format("there is no {}", request.path.substr(0, 256));

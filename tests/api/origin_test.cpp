@@ -30,6 +30,15 @@ TEST_CASE("a server answers to addresses, to localhost and to its own names") {
   CHECK(host_allowed("n1.cluster", {"n1"}));
 }
 
+TEST_CASE("a page is at home on the host that served it") {
+  CHECK(same_host("http://cn-g017:10148", "cn-g017:10148"));
+  CHECK(same_host("https://CN-G017", "cn-g017:10148"));
+  CHECK(same_host("http://[fe80::1]:80", "[fe80::1]"));
+  for (const char* other : {"http://evil.org", "null", "", "cn-g017", "http://cn-g017.evil.org"})
+    CHECK_FALSE(same_host(other, "cn-g017:10148"));
+  CHECK_FALSE(same_host("http://", ""));
+}
+
 TEST_CASE("lists are separated by commas and trimmed") {
   CHECK(comma_list(" a, b ,,c") == std::vector<std::string>{"a", "b", "c"});
   CHECK(comma_list("").empty());

@@ -83,3 +83,16 @@ TEST_CASE("without a key only its own names lead to the server") {
   const Fixture keyed("secret", {"n1"});
   CHECK(keyed.send("GET /health HTTP/1.1\r\nHost: evil.org\r\nConnection: close\r\n\r\n").status == 200);
 }
+
+TEST_CASE("without a key the server does nothing for pages that may not call it") {
+  const Fixture server("", {"n1"});
+  const auto post = [&](const char* origin) {
+    return server.send(std::string("POST /generate HTTP/1.1\r\nHost: n1:10148\r\nOrigin: ") + origin +
+                       "\r\nContent-Type: text/plain\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}");
+  };
+  const WireReply refused = post("https://evil.org");
+  CHECK(refused.status == 403);
+  CHECK(refused.body.find("CORS_ALLOW_ORIGIN") != std::string::npos);
+  CHECK(post("null").status == 403);
+  for (const char* own : {"http://n1:10148", "http://localhost:4000"}) CHECK(post(own).status == 415);
+}
