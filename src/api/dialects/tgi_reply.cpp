@@ -214,20 +214,24 @@ std::string tokens(const Service& service, std::string_view inputs, bool add_spe
   const Tokenizer& tokenizer = *service.tokenizer;
   Detokenizer decoder(tokenizer, true);
   std::string out = "[", text;
-  int64_t at = 0;
+  size_t at = 0;
   for (int32_t id : tokenizer.encode(inputs, add_special)) {
     text.clear();
     decoder.append(id, text);
+    // A special token that the text spells covers it; one that was added covers nothing.
+    if (tokenizer.is_special(id) && inputs.substr(at).starts_with(tokenizer.token_text(id)))
+      text = tokenizer.token_text(id);
+    const std::string_view covered = inputs.substr(at, text.size());
     if (out.size() > 1) out += ',';
     out += "{\"id\":";
     append_integer(out, id);
     out += ",\"text\":";
-    append_json_string(out, tokenizer.token_text(id));
+    append_json_string(out, covered);
     out += ",\"start\":";
-    append_integer(out, at);
-    at += static_cast<int64_t>(text.size());
+    append_integer(out, static_cast<int64_t>(at));
+    at += covered.size();
     out += ",\"stop\":";
-    append_integer(out, at);
+    append_integer(out, static_cast<int64_t>(at));
     out += '}';
   }
   out += ']';
