@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "grammar/formats.h"
 #include "grammar/json_parts.h"
 #include "grammar/regex.h"
 
@@ -56,21 +57,6 @@ unsigned type_of(const Json& value) {
   if (value.is_string()) return kStr;
   return value.is_array() ? kArr : kObj;
 }
-
-constexpr std::pair<std::string_view, std::string_view> kFormats[] = {
-    {"date", "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"},
-    {"time", "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"},
-    {"date-time",
-     "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?"
-     "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"},
-    {"uuid", "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"},
-    {"ipv4", "((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"},
-    {"email", "[A-Za-z0-9_+-]{1,32}(\\.[A-Za-z0-9_+-]{1,32}){0,3}@[A-Za-z0-9-]{1,32}(\\.[A-Za-z]{2,16}){1,3}"},
-    {"ipv6", "([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}"},
-    {"hostname", "[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?){0,3}"},
-    {"uri",
-     "[a-z][a-z0-9+.-]{1,15}://[a-z0-9]{1,32}(\\.[a-z0-9]{1,32}){0,4}(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{0,64}){0,8}"},
-    {"duration", "P([0-9]{1,4}[DWMY]|T[0-9]{1,4}[HMS])"}};
 
 class Compiler {
  public:
@@ -388,8 +374,8 @@ class Compiler {
       if (!s[key].is_string()) refuse(where, fmt::format("{}: expected a string", key));
       const auto& text = s[key].get_ref<const std::string&>();
       if (s.contains("pattern")) return parts_.quoted(parse_regex(b, text, {.json = true, .search = true}));
-      for (const auto& [name, pattern] : kFormats)
-        if (name == text) return parts_.quoted(parse_regex(b, pattern, {.json = true}));
+      if (const std::string_view pattern = format_pattern(text); !pattern.empty())
+        return parts_.quoted(parse_regex(b, pattern, {.json = true}));
       refuse(where, fmt::format("the format \"{}\" is not supported", text.substr(0, 60)));
     }
     if (most.value_or(kNoMax) < least.value_or(0)) refuse(where, "maxLength is below minLength");
