@@ -246,9 +246,9 @@ class Backend {
   virtual void set_mask(SamplerState&, int64_t, const uint32_t*) { check(false, "this backend takes no token masks"); }
   // tokens[t] = last token of slots[t] where tokens[t] < 0. Both i32 [rows].
   virtual void resolve_tokens(SamplerState& state, const Tensor& tokens, const Tensor& slots) = 0;
-  // rows i32 [n, 4]: (row of logits, slot, position of the new token, target). target < 0 samples a token, stores it as
-  // the slot's last and adds it to its history; target >= 0 only scores that token. A row of logits below 0 is padding:
-  // its row of `out` is left alone. logits f32 [.., vocab], destroyed. out: u8 [n, sizeof(SampledToken)].
+  // rows i32 [n, 4]: (row of logits, -1 for padding; slot; position of the new token; target: -1 samples a token, the
+  // slot's last from then on and part of its history; >= 0 is scored; -2 - k, with takes_masks(): best_of_row() from
+  // rank k * kMaxTopLogprobs). logits f32 [.., vocab], destroyed. out: u8 [n, sizeof(SampledToken)], padding stays.
   virtual void sample(SamplerState& state, const Tensor& out, const Tensor& logits, const Tensor& rows) = 0;
 
   // Loading. Host memory that copies leave fast: page-locked where the device is another one. A source in it may be

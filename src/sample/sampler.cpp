@@ -349,6 +349,25 @@ void sample_row(std::span<float> logits, const SamplingParams& p, const TokenHis
   }
 }
 
+void best_of_row(std::span<float> logits, const SamplingParams& p, const TokenHistory* history, int64_t position,
+                 int32_t first, SamplerScratch& scratch, SampledToken& out) {
+  out = {};
+  const double lse = log_sum_exp(logits, row_max(logits));
+  for (float& s : logits) s = static_cast<float>(static_cast<double>(finite(s)) - lse);
+  if (changes_scores(p, position)) apply_processors(logits, p, history, position);
+  keep_top_k(logits, static_cast<size_t>(first + kMaxTopLogprobs), scratch);
+  std::vector<Candidate>& best = scratch.candidates;
+  std::ranges::stable_sort(best, std::ranges::greater{}, &Candidate::score);
+  for (auto i = static_cast<size_t>(first); i < best.size() && out.n_top < kMaxTopLogprobs; ++i) {
+    out.top_ids[out.n_top] = best[i].id;
+    out.top_logprobs[out.n_top++] = best[i].score;
+  }
+  if (first == 0 && best.empty()) {
+    out.n_top = 1;
+    out.top_logprobs[0] = kNever;
+  }
+}
+
 float score_row(std::span<const float> logits, int32_t target) {
   check(target >= 0 && static_cast<size_t>(target) < logits.size(), "scored token is outside the vocabulary");
   const double lse = log_sum_exp(logits, row_max(logits));

@@ -50,6 +50,11 @@ struct SamplerScratch {
 void sample_row(std::span<float> logits, const SamplingParams& params, const TokenHistory* history, int64_t position,
                 SamplerScratch& scratch, SampledToken& out, std::span<const uint32_t> mask = {});
 
+// The continuations that a beam search chooses from: the kMaxTopLogprobs best from rank `first` on, lower ids first on
+// ties, with log probabilities to which processors were applied. Where nothing may come, token 0 at -inf.
+void best_of_row(std::span<float> logits, const SamplingParams& params, const TokenHistory* history, int64_t position,
+                 int32_t first, SamplerScratch& scratch, SampledToken& out);
+
 // Logprob of a known token under the untouched logits [vocab], for prompt logprobs.
 float score_row(std::span<const float> logits, int32_t target);
 

@@ -2,21 +2,22 @@
 #include "schedule/scheduler.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
 namespace sluice {
 namespace {
 
-void insert_by_id(std::vector<Sequence*>& list, Sequence* s) {
-  list.insert(std::ranges::upper_bound(list, s->id, {}, &Sequence::id), s);
-}
-
-void erase(std::vector<Sequence*>& list, Sequence* s) { list.erase(std::ranges::find(list, s)); }
-
 bool holds(const std::vector<int32_t>& ids, int32_t id) { return std::ranges::find(ids, id) != ids.end(); }
 
 }  // namespace
+
+void Scheduler::insert(std::vector<Sequence*>& list, Sequence* s) {
+  list.insert(std::ranges::upper_bound(list, s->id, {}, &Sequence::id), s);
+}
+
+void Scheduler::erase(std::vector<Sequence*>& list, Sequence* s) { list.erase(std::ranges::find(list, s)); }
 
 Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options), caching_(options.prefix_cache), depth_(static_cast<uint64_t>(std::max(2, options.stages))) {
@@ -36,22 +37,23 @@ Scheduler::Scheduler(const SchedulerOptions& options)
   held_.reserve(4 * n);
 }
 
-int64_t Scheduler::max_tokens() const {
+int64_t Scheduler::max_tokens(int64_t copies) const {
   int64_t most = INT32_MAX;
   for (size_t g = 0; g < pools_.size(); ++g) {
-    const int64_t window = options_.groups[g].window;
+    const int64_t window = options_.groups[g].window, blocks = pools_[g].blocks() / copies;
     if (options_.groups[g].fixed) continue;
     // A window's blocks of all unfinished steps, which retire in time, are not counted: one step must fit.
     const int64_t enough = (window + options_.token_budget) / options_.block_size + 2;
-    if (window == 0 || pools_[g].blocks() < enough) most = std::min(most, pools_[g].blocks() * options_.block_size);
+    if (window == 0 || blocks < enough) most = std::min(most, blocks * options_.block_size);
   }
   return most;
 }
 
-int64_t Scheduler::max_encoder() const {
+int64_t Scheduler::max_encoder(int64_t copies) const {
   int64_t most = 0;
   for (size_t g = 0; g < pools_.size(); ++g)
-    if (options_.groups[g].fixed) most = std::min(options_.encode_budget, pools_[g].blocks() * options_.block_size);
+    if (options_.groups[g].fixed)
+      most = std::min(options_.encode_budget, pools_[g].blocks() / copies * options_.block_size);
   return most;
 }
 
@@ -99,7 +101,8 @@ SequenceId Scheduler::add(SequenceSpec spec, std::span<const uint64_t> tags) {
   first.tokens.assign(spec.prompt.begin(), spec.prompt.end());
   spec.prompt = {};
   first.spec = std::move(spec);
-  for (size_t i = 1; i < tags.size(); ++i) {
+  if (first.spec.beams.width > 1) make_beams(first, tags);
+  for (size_t i = 1; i < tags.size() && first.group == nullptr; ++i) {
     Sequence& s = make_sequence();
     s.tag = tags[i];
     s.n_prompt = n_prompt;
@@ -141,6 +144,13 @@ bool Scheduler::schedule(Step& step) {
     blocked_ = false;
     admit_waiting(step);
   }
+  // Beams that wait for others of their search hold blocks that those need: the youngest search begins again.
+  while (step.sequences.empty() && next_step_ == retired_ + 1 && !running_.empty() && !waiting_.empty()) {
+    preempt(*running_.back());
+    admitting_ = true;
+    blocked_ = false;
+    admit_waiting(step);
+  }
   if (step.sequences.empty()) return false;
 
   emit_copies(step);
@@ -166,6 +176,8 @@ void Scheduler::schedule_decodes(Step& step) {
     if (room_.rows == 0 || room_.seqs == 0 || room_.samples == 0 || share == 0) break;
     if (s->state != Sequence::State::kRunning || !s->decoding || s->all_drawn()) continue;
     if (s->pending > 0 && (options_.stages > 1 || s->spec.host_first)) continue;
+    if (s->group != nullptr && s->n_computed == static_cast<int32_t>(s->tokens.size())) continue;  // others lag behind
+    if (room_.samples < s->draws()) break;
     if (options_.recomputes && varies(s->n_computed + 1) && !varies(s->length)) {
       if (s->pending == 0) give_up(*s);  // comes back with all its tokens, of which there are now too many
       continue;
@@ -173,7 +185,7 @@ void Scheduler::schedule_decodes(Step& step) {
     leave_window(*s);
     if (!reserve(*s, s->n_computed + 1, step)) continue;
     add_rows(*s, 1, Phase::kDecode, step);
-    add_draw(*s, static_cast<int32_t>(step.rows()) - 1, s->n_computed, -1, step);
+    add_draws(*s, static_cast<int32_t>(step.rows()) - 1, step);
     turn_ = s->id;
     --share;
   }
@@ -214,19 +226,29 @@ bool Scheduler::admit(Sequence& s, Step& step) {
   if (varies(s.length))
     for (Sequence::Table& table : s.tables) table.last_cached = BlockPool::kOtherRoot;
   const int32_t hits = caching_ && alike && !s.spec.prompt_scores ? take_hits(s) : 0;
+  // Beams wait for each other: a search starts when all of it fits.
+  int64_t beams = 1, beside = static_cast<int64_t>(running_.size());
+  if (s.group != nullptr) {
+    beams = std::ranges::count(s.group->members, Sequence::State::kWaiting, &Sequence::state);
+    beside -= std::ranges::count(s.group->members, Sequence::State::kRunning, &Sequence::state);
+  }
+  if (static_cast<int64_t>(free_slots_.size()) < beams) {
+    drop_blocks(s);
+    return false;
+  }
   for (size_t g = 0; g < pools_.size(); ++g) {
     // Room for the whole prompt, and for everybody's next block: a new sequence should not be preempted at once.
     int64_t tokens = static_cast<int64_t>(s.tokens.size()) + 1;
     if (const int64_t window = options_.groups[g].window; window > 0)
       tokens = std::min(tokens, window + options_.token_budget + options_.block_size);
-    const int64_t spare = options_.groups[g].fixed ? 0 : static_cast<int64_t>(running_.size());
-    if (pools_[g].available() < std::min(needed(s, g, tokens), pools_[g].blocks()) - hits + spare) {
+    const int64_t spare = options_.groups[g].fixed ? 0 : beside;
+    if (pools_[g].available() < beams * std::min(needed(s, g, tokens), pools_[g].blocks()) - hits + spare) {
       drop_blocks(s);
       return false;
     }
   }
   waiting_.erase(waiting_.begin());
-  insert_by_id(running_, &s);
+  insert(running_, &s);
   s.state = Sequence::State::kRunning;
   s.slot = free_slots_.back();
   free_slots_.pop_back();
@@ -234,6 +256,7 @@ bool Scheduler::admit(Sequence& s, Step& step) {
   init_slot(s, step);
   if (!s.started) started_.push_back({s.tag, std::min(s.n_computed, s.n_prompt)});
   s.started = true;
+  if (s.group != nullptr && std::exchange(s.group->given_up, false)) std::ranges::fill(s.group->offered, uint8_t{0});
   if (s.spec.encoder.empty()) {
     add_chunk(s, step);
   } else {
@@ -276,7 +299,8 @@ void Scheduler::add_chunk(Sequence& s, Step& step) {
   const bool scoring = s.spec.prompt_scores && s.n_scored + 1 < s.n_prompt;
   if (scoring) n = std::min(n, room_.samples);
   if (room_.seqs == 0 || n <= 0) return;
-  if (s.n_computed + n == known && room_.samples == 0 && --n == 0) return;
+  const int64_t at_the_end = s.draws() + (scoring ? n - 1 : 0);  // draws, and scores of the rows before
+  if (s.n_computed + n == known && room_.samples < at_the_end && --n == 0) return;
   leave_window(s);
   if (!reserve(s, s.n_computed + n, step)) return;
 
@@ -288,11 +312,12 @@ void Scheduler::add_chunk(Sequence& s, Step& step) {
   if (s.n_computed < known) return;
   s.decoding = true;
   const auto row = static_cast<int32_t>(step.rows()) - 1;
-  add_draw(s, row, s.n_computed, -1, step);
+  add_draws(s, row, step);
   fork_choices(s, row, step);
 }
 
 void Scheduler::add_rows(Sequence& s, int32_t n, Phase phase, Step& step) {
+  if (std::exchange(s.renewed, false)) init_slot(s, step);
   step.sequences.push_back({s.slot, static_cast<int32_t>(step.rows()), n, s.n_computed, phase});
   for (int32_t i = 0; i < n; ++i) {
     const auto at = static_cast<size_t>(s.n_computed + i);
@@ -306,7 +331,7 @@ void Scheduler::add_rows(Sequence& s, int32_t n, Phase phase, Step& step) {
 
 void Scheduler::add_draw(Sequence& s, int32_t row, int32_t position, int32_t target, Step& step) {
   step.samples.push_back({row, s.slot, position, target});
-  records_[step.id % depth_].draws.push_back({&s, position, target >= 0});
+  records_[step.id % depth_].draws.push_back({&s, position, target});
   s.last_step = step.id;
   if (target < 0) ++s.pending;
   --room_.samples;
@@ -316,35 +341,18 @@ void Scheduler::fork_choices(Sequence& parent, int32_t row, Step& step) {
   for (Sequence* child : parent.forks) {
     child->parent = nullptr;
     if (fork(parent, *child, step)) {
-      add_draw(*child, row, child->n_computed, -1, step);
+      add_draws(*child, row, step);
     } else {  // computes the prompt by itself, mostly from the prefix cache
       child->state = Sequence::State::kWaiting;
-      insert_by_id(waiting_, child);
+      insert(waiting_, child);
     }
   }
   parent.forks.clear();
 }
 
-// Full blocks are shared; the last, partly filled one is copied before the next step's rows.
 bool Scheduler::fork(Sequence& parent, Sequence& child, Step& step) {
-  const bool partial = parent.n_computed % options_.block_size != 0;
   if (blocked_ || free_slots_.empty() || room_.samples == 0 || parent.n_computed != parent.n_prompt) return false;
-  for (size_t g = 0; g < pools_.size(); ++g)
-    if (partial && !options_.groups[g].fixed && pools_[g].available() == 0) return false;
-  for (size_t g = 0; g < pools_.size(); ++g) {
-    Sequence::Table& table = child.tables[g];
-    table = parent.tables[g];
-    for (size_t i = 0; i < table.blocks.size(); ++i) {
-      int32_t& block = table.blocks[i];
-      if (block < 0) continue;
-      pools_[g].retain(block);
-      if (!partial || options_.groups[g].fixed || i + 1 < table.blocks.size()) continue;
-      const int32_t own = pools_[g].allocate();
-      pools_[g].retain(own);  // the copy's; its reference to `block` is the one just taken
-      copies_.push_back({{static_cast<int32_t>(g), block, own}, step.id});
-      block = own;
-    }
-  }
+  if (!inherit(child, parent.tables, parent.n_computed % options_.block_size != 0, step.id)) return false;
   child.slot = free_slots_.back();
   free_slots_.pop_back();
   child.n_computed = parent.n_computed;
@@ -352,22 +360,27 @@ bool Scheduler::fork(Sequence& parent, Sequence& child, Step& step) {
   child.length = parent.length;
   child.decoding = child.started = true;
   child.state = Sequence::State::kRunning;
-  insert_by_id(running_, &child);
+  insert(running_, &child);
   init_slot(child, step);
   return true;
 }
 
 void Scheduler::complete(const StepResult& result, std::vector<TokenEvent>& events) {
   Record& record = records_[(retired_ + 1) % depth_];
+  beam_answers_.clear();
   check(retired_ + 1 < next_step_ && result.id == record.id, "a step's result came out of order");
   check(result.tokens.size() == record.draws.size(), "a step's result has the wrong number of tokens");
   for (size_t i = 0; i < record.draws.size(); ++i) {
     const Draw& draw = record.draws[i];
     Sequence& s = *draw.sequence;
-    if (!draw.score) --s.pending;
+    if (draw.target < 0) --s.pending;
     if (s.state == Sequence::State::kEnded) continue;
+    if (draw.target <= SampleEntry::kCandidates) {
+      offer(s, draw, result.tokens[i]);
+      continue;
+    }
     SequenceEnd why = SequenceEnd::kNone;
-    if (!draw.score) {
+    if (draw.target < 0) {
       const int32_t token = result.tokens[i].token;
       s.tokens.push_back(token);
       if (holds(s.spec.eos_ids, token)) {
@@ -378,7 +391,7 @@ void Scheduler::complete(const StepResult& result, std::vector<TokenEvent>& even
         why = SequenceEnd::kLength;
       }
     }
-    events.push_back({s.tag, static_cast<int32_t>(i), draw.position, draw.score, why});
+    events.push_back({s.tag, static_cast<int32_t>(i), draw.position, draw.target >= 0, why});
     if (why != SequenceEnd::kNone) {
       end(s);
     } else if (s.state == Sequence::State::kRunning) {
@@ -386,6 +399,7 @@ void Scheduler::complete(const StepResult& result, std::vector<TokenEvent>& even
     }
   }
   ++retired_;
+  advance_groups(record);
   retire();
 }
 
@@ -408,24 +422,31 @@ void Scheduler::preempt(Sequence& s) {
 }
 
 void Scheduler::give_up(Sequence& s) {
-  erase(running_, &s);
-  s.state = Sequence::State::kPreempted;
-  leave(s);
+  const auto leave_alone = [this](Sequence& one) {
+    if (one.state != Sequence::State::kRunning) return;
+    erase(running_, &one);
+    one.state = Sequence::State::kPreempted;
+    leave(one);
+  };
+  if (s.group == nullptr) return leave_alone(s);
+  s.group->given_up = true;
+  for (Sequence* beam : s.group->members) leave_alone(*beam);
 }
 
 void Scheduler::end(Sequence& s) {
   using State = Sequence::State;
+  if (s.group != nullptr) return end_group(*s.group);
   sequences_.erase(s.id);
   for (Sequence* child : s.forks) {
     child->parent = nullptr;
     child->state = State::kWaiting;
-    insert_by_id(waiting_, child);
+    insert(waiting_, child);
   }
   s.forks.clear();
   const State was = s.state;
   s.state = State::kEnded;
   if (was == State::kPreempted) return;  // already leaving
-  if (was == State::kForking) erase(s.parent->forks, &s);
+  if (was == State::kForking && s.parent != nullptr) erase(s.parent->forks, &s);
   if (was == State::kWaiting) erase(waiting_, &s);
   if (was == State::kRunning) erase(running_, &s);
   leave(s);
@@ -445,13 +466,13 @@ void Scheduler::settle(Sequence& s) {
   if (s.slot >= 0) free_slots_.push_back(s.slot);
   s.slot = -1;
   s.n_computed = 0;
-  s.encoded = s.decoding = false;
+  s.encoded = s.decoding = s.renewed = false;
   drop_idle_copies();
   if (s.state == Sequence::State::kEnded) {
     unused_.push_back(&s);
   } else {
     s.state = Sequence::State::kWaiting;
-    insert_by_id(waiting_, &s);
+    insert(waiting_, &s);
   }
 }
 

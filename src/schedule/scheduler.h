@@ -67,11 +67,15 @@ class Scheduler {
  public:
   explicit Scheduler(const SchedulerOptions& options);
 
-  int64_t max_tokens() const;   // prompt and output of one sequence that the blocks can hold
-  int64_t max_encoder() const;  // encoder prompt of one sequence that the blocks and a step can hold; 0: no encoder
+  // Prompt and output of one sequence that the blocks can hold `copies` times.
+  int64_t max_tokens(int64_t copies = 1) const;
+  // Encoder prompt of one sequence that a step and, `copies` times, the blocks can hold; 0: no encoder.
+  int64_t max_encoder(int64_t copies = 1) const;
+  int64_t max_beams(size_t n_ends) const;  // of one search whose answers end with any of so many tokens
 
   // One sequence per tag: the choices of one request, spec.sampling.choice and following. Returns the first's id; the
-  // others' follow. prompt + max_new_tokens must not exceed max_tokens().
+  // others' follow. prompt + max_new_tokens must not exceed max_tokens(). A search is one sequence per beam, of which
+  // the first has an id to finish all by; its tags are those of its answers.
   SequenceId add(SequenceSpec spec, std::span<const uint64_t> tags);
   // Ends a sequence (cancelled, or its text is complete); it gets no more events. Ended and unknown ids are ignored.
   void finish(SequenceId id);
@@ -82,6 +86,8 @@ class Scheduler {
   std::span<const StartEvent> started() const { return started_; }
   // Results arrive in step order. Appends to `events`, in the order of result.tokens.
   void complete(const StepResult& result, std::vector<TokenEvent>& events);
+  // Of the searches that the last complete() ended; they have no events. May be swapped out.
+  std::vector<BeamAnswer>& beam_answers() { return beam_answers_; }
 
   bool can_schedule() const { return next_step_ - retired_ - 1 < depth_; }  // fewer than the most steps are unfinished
   bool idle() const { return sequences_.empty() && next_step_ == retired_ + 1 && leaving_.empty(); }
@@ -92,7 +98,7 @@ class Scheduler {
   struct Draw {
     Sequence* sequence;
     int32_t position;
-    bool score;
+    int32_t target;
   };
   struct Record {  // of an unfinished step
     uint64_t id = 0;
@@ -118,10 +124,18 @@ class Scheduler {
   void add_chunk(Sequence& s, Step& step);
   void add_rows(Sequence& s, int32_t n, Phase phase, Step& step);
   void add_draw(Sequence& s, int32_t row, int32_t position, int32_t target, Step& step);
+  void add_draws(Sequence& s, int32_t row, Step& step);
   void init_slot(Sequence& s, Step& step);
   bool varies(int64_t n_tokens) const { return options_.varies_beyond > 0 && n_tokens > options_.varies_beyond; }
   void fork_choices(Sequence& parent, int32_t row, Step& step);
   bool fork(Sequence& parent, Sequence& child, Step& step);
+
+  void make_beams(Sequence& first, std::span<const uint64_t> tags);
+  void offer(Sequence& s, const Draw& draw, const SampledToken& best);
+  void advance_groups(const Record& record);
+  void go_on(BeamGroup& group);
+  void set_back(Sequence& s);
+  void end_group(BeamGroup& group);
 
   bool reserve(Sequence& s, int64_t n_tokens, Step& step);
   bool fits(const Sequence& s, int64_t n_tokens) const;
@@ -132,13 +146,17 @@ class Scheduler {
   }
   void leave_window(Sequence& s);
   int32_t take_hits(Sequence& s);
-  void drop_blocks(Sequence& s);
+  bool inherit(Sequence& child, const std::vector<Sequence::Table>& from, bool partial, uint64_t step);
+  void drop_blocks(std::vector<Sequence::Table>& tables);
+  void drop_blocks(Sequence& s) { drop_blocks(s.tables); }
   void enter_cache(Sequence& s);
   void emit_copies(Step& step);
   void drop_idle_copies();
 
+  static void insert(std::vector<Sequence*>& list, Sequence* s);  // by id
+  static void erase(std::vector<Sequence*>& list, Sequence* s);
   void preempt(Sequence& s);
-  void give_up(Sequence& s);
+  void give_up(Sequence& s);  // with all other beams of its search
   void end(Sequence& s);
   void leave(Sequence& s);
   void settle(Sequence& s);
@@ -160,6 +178,12 @@ class Scheduler {
   std::vector<PendingCopy> copies_;
   std::vector<Held> held_;
   std::vector<StartEvent> started_;
+  std::vector<std::unique_ptr<BeamGroup>> groups_;
+  // Scratch: what beams had before they were chosen anew, and which of the heirs keeps the last block.
+  std::vector<std::vector<int32_t>> texts_;
+  std::vector<std::vector<Sequence::Table>> tables_;
+  std::vector<int32_t> keepers_;
+  std::vector<BeamAnswer> beam_answers_;
 
   std::vector<Record> records_;  // [depth], by step id
   uint64_t next_step_ = 1, retired_ = 0;

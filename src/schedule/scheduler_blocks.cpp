@@ -26,7 +26,7 @@ bool Scheduler::reserve(Sequence& s, int64_t n_tokens, Step& step) {
     check(running_.size() > 1 || !copies_.empty(), "the blocks do not hold one sequence");
     preempt(youngest);
     admitting_ = false;  // what was just given up is for those that run
-    if (&youngest == &s) return false;
+    if (s.state != Sequence::State::kRunning) return false;
   }
   for (size_t g = 0; g < pools_.size(); ++g) {
     std::vector<int32_t>& blocks = s.tables[g].blocks;
@@ -80,10 +80,32 @@ int32_t Scheduler::take_hits(Sequence& s) {
   return static_cast<int32_t>(hits);
 }
 
-// The last block first, so that the start of a prompt stays in the cache longest.
-void Scheduler::drop_blocks(Sequence& s) {
+// Blocks of `from` for `child`. Full ones are shared; a last one that is `partial` is copied after `step`, or the
+// result is false: there is no block for it.
+bool Scheduler::inherit(Sequence& child, const std::vector<Sequence::Table>& from, bool partial, uint64_t step) {
+  for (size_t g = 0; g < pools_.size(); ++g)
+    if (partial && !options_.groups[g].fixed && pools_[g].available() == 0) return false;
   for (size_t g = 0; g < pools_.size(); ++g) {
-    Sequence::Table& table = s.tables[g];
+    Sequence::Table& table = child.tables[g];
+    table = from[g];
+    for (size_t i = 0; i < table.blocks.size(); ++i) {
+      int32_t& block = table.blocks[i];
+      if (block < 0) continue;
+      pools_[g].retain(block);
+      if (!partial || options_.groups[g].fixed || i + 1 < table.blocks.size()) continue;
+      const int32_t own = pools_[g].allocate();
+      pools_[g].retain(own);  // the copy's; its reference to `block` is the one just taken
+      copies_.push_back({{static_cast<int32_t>(g), block, own}, step});
+      block = own;
+    }
+  }
+  return true;
+}
+
+// The last block first, so that the start of a prompt stays in the cache longest.
+void Scheduler::drop_blocks(std::vector<Sequence::Table>& tables) {
+  for (size_t g = 0; g < pools_.size(); ++g) {
+    Sequence::Table& table = tables[g];
     for (auto block = table.blocks.rbegin(); block != table.blocks.rend(); ++block)
       if (*block >= 0) pools_[g].release(*block);
     table.blocks.clear();

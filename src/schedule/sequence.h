@@ -6,13 +6,13 @@
 #include <vector>
 
 #include "sample/params.h"
+#include "schedule/beams.h"
 #include "schedule/block_pool.h"
+#include "schedule/sequence_end.h"
 
 namespace sluice {
 
 using SequenceId = int64_t;  // 1, 2, 3, ... in order of arrival; the age of a sequence
-
-enum class SequenceEnd : uint8_t { kNone, kLength, kEos, kStopId };
 
 // What is asked for. Choices of one request share everything but SamplingParams::choice.
 struct SequenceSpec {
@@ -24,11 +24,14 @@ struct SequenceSpec {
   std::vector<int32_t> stop_ids;  // likewise, reported as kStopId
   bool prompt_scores = false;     // score every prompt token but the first; such a prompt takes no prefix-cache hits
   bool host_first = false;        // no token may be drawn before the leader has seen the one before it
+  BeamParams beams;               // of a search: every beam is a sequence
 };
+
+struct BeamGroup;
 
 struct Sequence {
   enum class State : uint8_t {
-    kForking,    // waits for its parent's prompt to be computed
+    kForking,    // waits for its parent's prompt to be computed, or for the first tokens of a search
     kWaiting,    // holds nothing
     kRunning,    // holds a slot and blocks
     kPreempted,  // gives up slot and blocks when its last step retires, then waits again
@@ -63,8 +66,23 @@ struct Sequence {
   Sequence* parent = nullptr;    // while kForking
   std::vector<Sequence*> forks;  // choices that wait for this prompt
 
+  BeamGroup* group = nullptr;  // of a beam
+  int32_t beam = 0;            // its place there
+  bool renewed = false;        // its blocks are others than ranks know
+
   int32_t n_output() const { return static_cast<int32_t>(tokens.size()) - n_prompt; }
   bool all_drawn() const { return n_output() + pending >= spec.max_new_tokens; }
+  // A beam's candidates come in several entries where one does not hold them.
+  int32_t draws() const;
+};
+
+// The beams of one search. Each is computed as any sequence; when all have offered candidates they are chosen anew.
+struct BeamGroup {
+  BeamSearch search;
+  std::vector<Sequence*> members;  // by beam; all but the first are kForking until the first tokens are known
+  std::vector<uint8_t> offered;    // by beam
+  std::vector<uint64_t> tags;      // of the answers
+  bool given_up = false;           // since then no member has been admitted
 };
 
 }  // namespace sluice

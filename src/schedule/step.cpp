@@ -9,6 +9,8 @@
 namespace sluice {
 namespace {
 
+constexpr int32_t kMaxBeamEntries = 1 << 10;
+
 [[noreturn]] void refuse(const char* what) {
   throw Error(std::string("control plane: expected a step of this build, found ") + what +
               "; start all ranks from one release");
@@ -84,7 +86,8 @@ void validate(const Step& step) {
   for (int32_t token : step.tokens)
     if (token < -1) refuse("a negative token");
   for (const SampleEntry& e : step.samples)
-    if (e.slot < 0 || e.position < 0 || e.target < -1 || !inside(e.row, 1, step.tokens.size()))
+    if (e.slot < 0 || e.position < 0 || e.target < SampleEntry::kCandidates - kMaxBeamEntries ||
+        !inside(e.row, 1, step.tokens.size()))
       refuse("a sample outside the step");
 }
 

@@ -38,7 +38,10 @@ struct SampleEntry {
   int32_t row;       // of Step::tokens; its logits are wanted
   int32_t slot;      // whose parameters and history apply, and whose last token it becomes
   int32_t position;  // of the new token in the sequence; keys the random numbers
-  int32_t target;    // -1: sample; otherwise only report this token's log probability
+  // kDraw: sample; >= 0: only report this token's log probability; kCandidates - k: report the kMaxTopLogprobs best
+  // tokens from rank k * kMaxTopLogprobs on, with their log probabilities after all processors.
+  int32_t target;
+  static constexpr int32_t kDraw = -1, kCandidates = -2;
 };
 
 // A slot gets a new tenant. history_begin .. history_begin + n_history index Step::history.
@@ -52,7 +55,7 @@ struct SlotInit {
 };
 
 struct Step {
-  static constexpr uint32_t kVersion = 2;
+  static constexpr uint32_t kVersion = 3;
   uint64_t id = 0;              // 1, 2, 3, ...
   bool shutdown = false;        // leave after this step; nothing else is set
   std::vector<SlotInit> inits;  // applied first

@@ -41,7 +41,13 @@ class Harness {
 
   void cancel(size_t i) {
     scheduler.finish(answers[i].id);
-    answers[i].cancelled = true;
+    const size_t first = i - static_cast<size_t>(answers[i].choice);
+    if (answers[i].spec.beams.width == 1) {
+      answers[i].cancelled = true;
+    } else {  // with one beam all of the search goes
+      for (size_t k = first; k < answers.size() && answers[k].id - answers[k].choice == answers[first].id; ++k)
+        answers[k].cancelled = true;
+    }
   }
 
   bool schedule() {
@@ -80,6 +86,14 @@ class Harness {
       a.output.push_back(t.token);
       a.end = e.end;
     }
+    for (const BeamAnswer& found : scheduler.beam_answers()) {
+      Answer& a = answers[found.tag];
+      REQUIRE_FALSE(a.cancelled);
+      REQUIRE(a.end == SequenceEnd::kNone);
+      a.output = found.tokens;
+      a.end = found.end;
+      ++searched;
+    }
     steps_.pop_front();
     return true;
   }
@@ -99,7 +113,20 @@ class Harness {
   }
 
   void check_answers() {
-    for (const Answer& a : answers) {
+    for (size_t i = 0; i < answers.size(); ++i) {
+      const Answer& a = answers[i];
+      if (a.spec.beams.width > 1) {
+        if (a.choice > 0 || a.cancelled) continue;
+        size_t n = 1;
+        while (i + n < answers.size() && answers[i + n].choice > 0) ++n;
+        const std::vector<BeamAnswer> expected = reference_beams(a.spec, n, executor_.windows);
+        REQUIRE(expected.size() == n);
+        for (size_t k = 0; k < n; ++k) {
+          REQUIRE(answers[i + k].output == expected[k].tokens);
+          REQUIRE(answers[i + k].end == expected[k].end);
+        }
+        continue;
+      }
       const std::vector<int32_t> tokens = reference_tokens(a.spec, a.choice, executor_.windows);
       const std::vector<int32_t> output(tokens.begin() + static_cast<std::ptrdiff_t>(a.spec.prompt.size()),
                                         tokens.end());
@@ -189,7 +216,7 @@ class Harness {
  public:
   Scheduler scheduler;
   std::vector<Answer> answers;
-  int64_t n_steps = 0, cached = 0;
+  int64_t n_steps = 0, cached = 0, searched = 0;
 
  private:
   ReferenceExecutor executor_;
@@ -229,6 +256,20 @@ SequenceSpec random_spec(Random& random, int64_t max_tokens, int64_t max_encoder
   return spec;
 }
 
+// A search, where blocks and slots hold one; true then.
+bool make_search(Random& random, SequenceSpec& spec, const Scheduler& scheduler) {
+  const size_t n_ends = spec.eos_ids.size() + spec.stop_ids.size();
+  const int64_t most = std::min<int64_t>(scheduler.max_beams(n_ends), 11);
+  if (most < 2) return false;
+  const int64_t width = random.in(2, most);
+  if (static_cast<int64_t>(spec.prompt.size()) + spec.max_new_tokens > scheduler.max_tokens(width) ||
+      static_cast<int64_t>(spec.encoder.size()) > scheduler.max_encoder(width))
+    return false;
+  spec.beams = {static_cast<int32_t>(width), static_cast<float>(random.in(-1, 3)) * 0.5f,
+                static_cast<EarlyStopping>(random.in(0, 2))};
+  return true;
+}
+
 SchedulerOptions random_options(Random& random) {
   SchedulerOptions o;
   o.block_size = random.chance(50) ? 4 : random.in(1, 16);
@@ -251,7 +292,7 @@ SchedulerOptions random_options(Random& random) {
   return o;
 }
 
-void run_random(uint64_t seed, int64_t& preemptions, int64_t& cached, int64_t& steps) {
+void run_random(uint64_t seed, int64_t& preemptions, int64_t& cached, int64_t& steps, int64_t& searched) {
   CAPTURE(seed);
   Random random(seed);
   const SchedulerOptions options = random_options(random);
@@ -260,12 +301,14 @@ void run_random(uint64_t seed, int64_t& preemptions, int64_t& cached, int64_t& s
   CAPTURE(options.token_budget);
   Harness harness(options);
   const bool cancels = random.chance(50);
-  for (int64_t round = 0, n = random.in(1, 40); n > 0; ++round) {
+  for (int64_t round = 0, left = random.in(1, 40); left > 0; ++round) {
     REQUIRE(round < 100000);
     if (random.chance(25)) {
-      harness.add(random_spec(random, harness.scheduler.max_tokens(), harness.scheduler.max_encoder()),
-                  static_cast<int32_t>(random.chance(70) ? 1 : random.in(2, 6)));
-      --n;
+      SequenceSpec spec = random_spec(random, harness.scheduler.max_tokens(), harness.scheduler.max_encoder());
+      int64_t n = random.chance(70) ? 1 : random.in(2, 6);
+      if (random.chance(25) && make_search(random, spec, harness.scheduler)) n = random.in(1, spec.beams.width);
+      harness.add(spec, static_cast<int32_t>(n));
+      --left;
     }
     if (random.chance(60)) harness.schedule();
     if (random.chance(50)) harness.complete();
@@ -279,13 +322,15 @@ void run_random(uint64_t seed, int64_t& preemptions, int64_t& cached, int64_t& s
   preemptions += static_cast<int64_t>(harness.scheduler.counts().preemptions);
   cached += harness.cached;
   steps += harness.n_steps;
+  searched += harness.searched;
 }
 
 }  // namespace
 
 TEST_CASE("random schedules give every sequence the tokens that it would get alone") {
-  int64_t preemptions = 0, cached = 0, steps = 0;
-  for (uint64_t seed = 1; seed <= 1000; ++seed) run_random(seed, preemptions, cached, steps);
+  int64_t preemptions = 0, cached = 0, steps = 0, searched = 0;
+  for (uint64_t seed = 1; seed <= 1000; ++seed) run_random(seed, preemptions, cached, steps, searched);
+  CHECK(searched > 300);
   CHECK(steps > 10000);
   CHECK(preemptions > 100);  // the pools were small enough
   CHECK(cached > 1000);      // and prompts alike enough

@@ -27,6 +27,19 @@ inline int32_t draw(Hash seen, const SamplingParams& p, int32_t position) {
   return static_cast<int32_t>(seen.value % kReferenceVocab);
 }
 
+// The tokens that a beam may go on with, best first; a place of the vocabulary has no chance at all.
+inline std::vector<std::pair<int32_t, float>> candidates(Hash seen, int32_t position) {
+  std::vector<std::pair<int32_t, float>> out;
+  for (int32_t id = 0; id < kReferenceVocab - 1; ++id) {
+    Hash h = seen;
+    h.add(static_cast<uint64_t>(id));
+    h.add(static_cast<uint64_t>(position));
+    out.emplace_back(id, -static_cast<float>(h.value % 5000) / 1000.0f);
+  }
+  std::ranges::stable_sort(out, std::ranges::greater{}, &std::pair<int32_t, float>::second);
+  return out;
+}
+
 inline float score(Hash seen, int32_t target) {
   seen.add(static_cast<uint64_t>(target) + 1000);
   return static_cast<float>(seen.value % 1000000);
@@ -52,6 +65,12 @@ inline void see(Hash& h, std::span<const int32_t> tokens, int32_t position, std:
   }
 }
 
+inline void add_history(Hash& h, const SequenceSpec& spec, std::span<const int32_t> tokens) {
+  if (!spec.sampling.needs_history()) return;
+  for (size_t i = 0; i < tokens.size(); ++i)
+    h.add(static_cast<uint64_t>(tokens[i]) + (i < spec.prompt.size() ? 0 : 5000));
+}
+
 // Prompt and output of one choice, computed token by token without any scheduler.
 inline std::vector<int32_t> reference_tokens(const SequenceSpec& spec, int32_t choice,
                                              std::span<const int64_t> windows) {
@@ -62,14 +81,35 @@ inline std::vector<int32_t> reference_tokens(const SequenceSpec& spec, int32_t c
     Hash h;
     const auto position = static_cast<int32_t>(tokens.size());
     see(h, tokens, position - 1, windows, spec.encoder);
-    if (params.needs_history())
-      for (size_t i = 0; i < tokens.size(); ++i)
-        h.add(static_cast<uint64_t>(tokens[i]) + (i < spec.prompt.size() ? 0 : 5000));
+    add_history(h, spec, tokens);
     tokens.push_back(draw(h, params, position));
     const auto is = [&](const std::vector<int32_t>& ids) { return std::ranges::count(ids, tokens.back()) > 0; };
     if (is(spec.eos_ids) || is(spec.stop_ids)) break;
   }
   return tokens;
+}
+
+// The answers of a search whose beams are computed from their whole texts each time.
+inline std::vector<BeamAnswer> reference_beams(const SequenceSpec& spec, size_t n, std::span<const int64_t> windows) {
+  BeamSearch search(spec.beams, {spec.eos_ids, spec.stop_ids, spec.max_new_tokens});
+  std::vector<std::vector<int32_t>> texts(1, spec.prompt);
+  for (;;) {
+    for (size_t beam = 0; beam < texts.size(); ++beam) {
+      Hash h;
+      const auto position = static_cast<int32_t>(texts[beam].size());
+      see(h, texts[beam], position - 1, windows, spec.encoder);
+      add_history(h, spec, texts[beam]);
+      for (const auto& [id, log_prob] : candidates(h, position))
+        search.offer(static_cast<int32_t>(beam), {&id, 1}, {&log_prob, 1});
+    }
+    if (!search.advance()) return search.answers(n);
+    std::vector<std::vector<int32_t>> next;
+    for (const BeamSearch::Next& go : search.next()) {
+      next.push_back(texts[static_cast<size_t>(go.parent)]);
+      next.back().push_back(go.token);
+    }
+    texts = std::move(next);
+  }
 }
 
 inline float reference_score(const SequenceSpec& spec, const std::vector<int32_t>& tokens, int32_t position,
@@ -149,6 +189,16 @@ class ReferenceExecutor {
       }
       if (slot.params.needs_history())
         for (int32_t seen : slot.history) h.add(static_cast<uint64_t>(seen));
+      if (e.target <= SampleEntry::kCandidates) {
+        const auto best = candidates(h, e.position);
+        SampledToken& out = result.tokens[i];
+        const auto first = static_cast<size_t>((SampleEntry::kCandidates - e.target) * kMaxTopLogprobs);
+        for (size_t k = first; k < best.size() && out.n_top < kMaxTopLogprobs; ++k) {
+          out.top_ids[out.n_top] = best[k].first;
+          out.top_logprobs[out.n_top++] = best[k].second;
+        }
+        continue;
+      }
       slot.last = result.tokens[i].token = draw(h, slot.params, e.position);
       slot.history.push_back(slot.last + 5000);
     }

@@ -88,6 +88,11 @@ void CpuBackend::sample(SamplerState& state, const Tensor& out, const Tensor& lo
         row = copy.data();
       }
       const TokenHistory* history = slot.params.needs_history() ? &slot.history : nullptr;
+      if (entry[3] < -1) {
+        best_of_row({row, static_cast<size_t>(sampler.vocab)}, slot.params, history, entry[2],
+                    (-2 - entry[3]) * kMaxTopLogprobs, scratch, *result);
+        continue;
+      }
       sample_row({row, static_cast<size_t>(sampler.vocab)}, slot.params, history, entry[2], scratch, *result,
                  slot.mask);
       if (history != nullptr) slot.history.add_output(result->token);
