@@ -247,7 +247,7 @@ class Backend {
   // tokens[t] = last token of slots[t] where tokens[t] < 0. Both i32 [rows].
   virtual void resolve_tokens(SamplerState& state, const Tensor& tokens, const Tensor& slots) = 0;
   // rows i32 [n, 4]: (row of logits, -1 for padding; slot; position of the new token; target: -1 samples a token, the
-  // slot's last from then on and part of its history; >= 0 is scored; -2 - k, with takes_masks(): best_of_row() from
+  // slot's last from then on and part of its history; >= 0 is scored; -2 - k, not if asynchronous: best_of_row() from
   // rank k * kMaxTopLogprobs). logits f32 [.., vocab], destroyed. out: u8 [n, sizeof(SampledToken)], padding stays.
   virtual void sample(SamplerState& state, const Tensor& out, const Tensor& logits, const Tensor& rows) = 0;
 

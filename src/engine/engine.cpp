@@ -161,6 +161,8 @@ uint64_t Engine::State::submit(GenerateRequest ask, std::shared_ptr<Sink> sink) 
   if (ask.best_of == 1) ask.best_of = ask.n;
   validate(ask, info.model, info.limits.max_context, info.limits.max_encoder);
   if (!info.full_sampler) refuse_rare_processors(ask);
+  validate_beams(ask);
+  if (ask.beams.width > 1) check_beams(ask);
   if (ask.grammar.kind != GrammarSpec::Kind::kNone) {
     if (!info.grammars)
       throw RequestError(RequestError::Kind::kValidation,
@@ -198,6 +200,25 @@ uint64_t Engine::State::submit(GenerateRequest ask, std::shared_ptr<Sink> sink) 
     to_leader_.push({LeaderMessage::Kind::kSubmit, request});
   }
   return request->id;
+}
+
+// The sizes of the scheduler are constant: any thread may ask for them.
+void Engine::State::check_beams(const GenerateRequest& ask) const {
+  if (!info.searches)
+    throw RequestError(RequestError::Kind::kValidation,
+                       "beam search is not supported on this server's device; leave it out", "use_beam_search");
+  const int32_t width = ask.beams.width;
+  const int64_t most = scheduler_->max_beams((ask.ignore_eos ? 0 : info.model.eos.size()) + ask.stop_ids.size());
+  const auto refuse = [](const std::string& message) {
+    throw RequestError(RequestError::Kind::kValidation, message, "use_beam_search");
+  };
+  if (width > most) refuse(fmt::format("{} beams are asked for, but {} is the limit of this server", width, most));
+  const bool encodes = info.model.decoder_start >= 0;
+  const auto prompt = static_cast<int64_t>(ask.prompt.size());
+  const int64_t tokens = (encodes ? 1 : prompt) + ask.max_new_tokens;
+  if (tokens > scheduler_->max_tokens(width) || (encodes && prompt > scheduler_->max_encoder(width)))
+    refuse(fmt::format("{} beams of {} prompt and {} new tokens exceed the cache; take fewer beams or tokens", width,
+                       prompt, ask.max_new_tokens));
 }
 
 bool Engine::State::close_door(const Request& request) {
@@ -272,6 +293,7 @@ Batch* Engine::State::take_batch() {
 void Engine::State::give_batch(Batch* batch) {
   batch->starts.clear();
   batch->events.clear();
+  batch->answers.clear();
   batch->lost.clear();
   batch->closed.clear();
   std::lock_guard lock(pool_mutex_);

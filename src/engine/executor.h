@@ -20,6 +20,7 @@ struct ExecutorInfo {
   double warm_seconds = 0;                    // first use of the device and recording, where the backend records
   std::shared_ptr<GrammarCompiler> grammars;  // draws keep to SamplingParams::grammar; none: they cannot
   bool full_sampler = false;                  // bans, forced tokens, decay and cutoffs too
+  bool searches = false;                      // draws candidates of beams
 };
 
 class Executor {

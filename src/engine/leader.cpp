@@ -125,6 +125,13 @@ void Engine::State::complete(Batch* batch) {
     choice.ended = true;
     choice_ended(choice.request);
   }
+  batch->answers.swap(scheduler_->beam_answers());
+  for (const BeamAnswer& answer : batch->answers) {
+    generated += answer.tokens.size();
+    Choice& choice = *reinterpret_cast<Choice*>(answer.tag);
+    choice.ended = true;
+    choice_ended(choice.request);
+  }
   {
     std::lock_guard lock(stats_mutex_);
     stats_.generated_tokens += generated;

@@ -84,6 +84,7 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Gro
   info_.cache_groups = model_->cache_groups();
   info_.stages = groups_.stages();
   info_.full_sampler = backend_.takes_masks();
+  info_.searches = !backend_.asynchronous();
   if (backend_.takes_masks()) info_.grammars = options.grammars;
   size(options);
   model_->allocate(info_.limits);
@@ -186,7 +187,8 @@ void ModelExecutor::run(const Step& step_in, StepResult& result) {
   if (sampler_) deliver(*step, constrained, result);
   if (reads) {
     unread_.push_back({step->id, step->samples.size(), {}, false});
-    for (const SampleEntry& e : step->samples) unread_.back().slots.push_back(e.target < 0 ? e.slot : -1);
+    for (const SampleEntry& e : step->samples)
+      unread_.back().slots.push_back(e.target == SampleEntry::kDraw ? e.slot : -1);
   }
 }
 

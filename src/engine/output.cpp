@@ -50,8 +50,24 @@ void Engine::State::deliver(Batch& batch) {
     request.last_token = now;
     deliver_token(choice, sampled, event.end);
   }
+  for (const BeamAnswer& answer : batch.answers) deliver_answer(answer);
   for (const auto& request : batch.lost) lose(*request);
   for (const auto& request : batch.closed) request->sink.reset();
+}
+
+// An answer that a search has found, token by token; a stop string cuts it here.
+void Engine::State::deliver_answer(const BeamAnswer& answer) {
+  Choice& choice = *reinterpret_cast<Choice*>(answer.tag);
+  Request& request = choice.request;
+  request.last_token = monotonic_seconds();
+  if (request.first_token == 0) request.first_token = request.last_token;
+  for (size_t i = 0; i < answer.tokens.size(); ++i) {
+    if (choice.finished || request.silent.load(std::memory_order_relaxed)) return;
+    SampledToken token;
+    token.token = answer.tokens[i];
+    token.logprob = answer.log_probs[i];
+    deliver_token(choice, token, i + 1 == answer.tokens.size() ? answer.end : SequenceEnd::kNone);
+  }
 }
 
 void Engine::State::deliver_token(Choice& choice, const SampledToken& sampled, SequenceEnd end) {

@@ -9,6 +9,7 @@
 
 #include "grammar/spec.h"
 #include "sample/params.h"
+#include "schedule/beams.h"
 
 namespace sluice {
 
@@ -18,6 +19,7 @@ struct GenerateRequest {
   bool has_seed = false;
   int32_t n = 1;        // choices returned
   int32_t best_of = 1;  // choices generated, >= n; the best by mean log probability are returned (not when streaming)
+  BeamParams beams;     // width above 1: the n best answers of a beam search, told when it is over; best_of is n then
   int32_t max_new_tokens = 0;  // > 0
   int32_t min_new_tokens = 0;
   std::vector<std::string> stop;  // stop strings

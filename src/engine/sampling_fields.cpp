@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 
@@ -46,7 +47,10 @@ constexpr std::string_view kNames[] = {"bad_words",
                                        "forced_eos_token_id",
                                        "exponential_decay_length_penalty",
                                        "epsilon_cutoff",
-                                       "eta_cutoff"};
+                                       "eta_cutoff",
+                                       "num_beams",
+                                       "length_penalty",
+                                       "early_stopping"};
 
 }  // namespace
 
@@ -95,8 +99,19 @@ bool read_sampling_field(std::string_view name, const Value& value, GenerateRequ
     s.decay_factor = static_cast<float>(factor.as_float());
   } else if (name == "epsilon_cutoff") {
     s.epsilon_cutoff = field.share();
-  } else {
+  } else if (name == "eta_cutoff") {
     s.eta_cutoff = field.share();
+  } else if (name == "num_beams") {
+    r.beams.width = field.id(value, "a number of beams, at least 1");
+    if (r.beams.width < 1) field.refuse("a number of beams, at least 1");
+  } else if (name == "length_penalty") {
+    const double found = value.is_number() && !value.is_bool() ? value.as_float() : 1e9;
+    if (!(std::abs(found) <= 1e3)) field.refuse("a number from -1000 to 1000");
+    r.beams.length_penalty = static_cast<float>(found);
+  } else {
+    const bool never = value.is_string() && value.as_string() == "never";
+    if (!never && !value.is_bool()) field.refuse("true, false or \"never\"");
+    r.beams.early_stopping = never ? EarlyStopping::kNever : value.as_bool() ? EarlyStopping::kYes : EarlyStopping::kNo;
   }
   return true;
 }

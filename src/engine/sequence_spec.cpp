@@ -130,6 +130,26 @@ void validate(const GenerateRequest& r, const ModelInfo& model, int64_t longest,
   }
 }
 
+void validate_beams(const GenerateRequest& r) {
+  const SamplingParams& p = r.sampling;
+  if (r.beams.width == 1) {
+    const auto alone = [](bool asked, const char* name) {
+      require(!asked, name, fmt::format("{} has no effect without beam search; leave it out", name));
+    };
+    alone(r.beams.length_penalty != 1.0f, "length_penalty");
+    return alone(r.beams.early_stopping != EarlyStopping::kNo, "early_stopping");
+  }
+  const auto refuse = [](bool asked, const char* name, const std::string& what) {
+    require(!asked, name, fmt::format("beam search cannot be combined with {}; leave one of them out", what));
+  };
+  require(r.beams.width >= r.n, "n",
+          fmt::format("n must be at most the number of beams, {}, not {}", r.beams.width, r.n));
+  refuse(r.best_of > r.n, "best_of", "best_of above n");
+  refuse(!p.greedy, "temperature", "sampling: set temperature to 0");
+  refuse(r.grammar.kind != GrammarSpec::Kind::kNone, kGrammarParam, "constrained output");
+  refuse(p.n_logprobs > 0, "logprobs", "alternatives of tokens: ask for their own log probabilities alone");
+}
+
 void refuse_rare_processors(const GenerateRequest& r) {
   const SamplingParams& p = r.sampling;
   const auto refuse = [](bool asked, const char* name) {
@@ -159,6 +179,7 @@ SequenceSpec sequence_spec(const GenerateRequest& r, const ModelInfo& model, con
   if (!r.ignore_eos) spec.eos_ids = model.eos;
   spec.stop_ids = r.stop_ids;
   spec.prompt_scores = r.prompt_logprobs;
+  spec.beams = r.beams;
   SamplingParams& s = spec.sampling;
   if (r.min_new_tokens > 0) {
     s.eos_from = n_prompt + r.min_new_tokens;

@@ -18,6 +18,9 @@ void validate(const GenerateRequest& request, const ModelInfo& model, int64_t lo
 // For executors whose sampler knows bias, penalties and warpers alone: throws RequestError for what is beyond.
 void refuse_rare_processors(const GenerateRequest& request);
 
+// Of a search (r.beams.width above 1), by what it cannot be combined with, and of its parameters without one.
+void validate_beams(const GenerateRequest& request);
+
 // Of a valid request. The seed is the caller's to set.
 SequenceSpec sequence_spec(const GenerateRequest& request, const ModelInfo& model, const Tokenizer& tokenizer);
 

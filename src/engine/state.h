@@ -53,6 +53,7 @@ struct Batch {
   StepResult result;
   std::vector<Start> starts;                     // first
   std::vector<TokenEvent> events;                // then these; tag is a Choice*
+  std::vector<BeamAnswer> answers;               // then these, likewise
   std::vector<std::shared_ptr<Request>> lost;    // get on_error
   std::vector<std::shared_ptr<Request>> closed;  // nothing refers to them any more
   bool last = false;                             // the output thread ends
@@ -84,6 +85,7 @@ class Engine::State {
 
  private:
   void make_scheduler();
+  void check_beams(const GenerateRequest& ask) const;
   bool close_door(const Request& request);  // true for the one caller that ends the request
 
   void executor_loop(const ExecutorFactory& factory, void* started);
@@ -103,6 +105,7 @@ class Engine::State {
 
   // Output thread.
   void deliver(Batch& batch);
+  void deliver_answer(const BeamAnswer& answer);
   void deliver_token(Choice& choice, const SampledToken& sampled, SequenceEnd end);
   void deliver_prompt(Request& request);
   void emit(Choice& choice, const Advance& how);
