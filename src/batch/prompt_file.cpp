@@ -138,6 +138,7 @@ void read_object(const Value& object, Prompt& prompt) {
   if (!said_sample && (s.top_p < 1.0f || s.top_k > 0 || s.min_p > 0.0f || s.typical_p < 1.0f ||
                        s.epsilon_cutoff > 0.0f || s.eta_cutoff > 0.0f))
     prompt.request.sampling.greedy = false;
+  if (!said_sample && prompt.request.beams.width > 1) prompt.request.sampling.greedy = true;
 }
 
 }  // namespace

@@ -194,6 +194,8 @@ TEST_CASE("golden exchanges") {
                           {"seed", r.has_seed ? ordered_json(s.seed) : ordered_json()},
                           {"n", r.n},
                           {"best_of", r.best_of},
+                          {"beams", r.beams.width},
+                          {"length_penalty", r.beams.length_penalty},
                           {"stop", r.stop},
                           {"stop_ids", r.stop_ids},
                           {"keep_stop_text", r.keep_stop_text},

@@ -39,6 +39,16 @@ class Generate(harness.Case):
         for case, answer in zip(raw, self.read_lines("raw.out")):
             self.assertEqual(answer["text"], case["text"])
 
+    def test_a_beam_search_gives_the_best_answer_of_each_line(self):
+        prompt = GOLDEN["raw"][0]["prompt"]
+        prompts = self.write_lines("beams.jsonl", [{"prompt": prompt, "num_beams": width, "max_tokens": 12, "length_penalty": 0.5} for width in (4, 4, 2)]
+                                   + [{"prompt": prompt, "num_beams": 2, "temperature": 0.5}, {"prompt": prompt, "length_penalty": 0.5}])
+        self.assertEqual(self.generate(prompts, "beams.out").returncode, 0)
+        answers = self.read_lines("beams.out")
+        self.assertEqual(answers[0]["text"], answers[1]["text"])
+        self.assertIn("temperature", answers[3]["error"])
+        self.assertIn("length_penalty has no effect", answers[4]["error"])
+
     def test_killed_runs_lose_nothing_and_end_with_the_same_bytes(self):
         prompts = self.write_lines("in.jsonl", [{"prompt": f"Once upon a time there was a fox number {i}", "max_tokens": 8 + i % 32,
                                                  "temperature": 0.8} for i in range(600)])

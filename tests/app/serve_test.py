@@ -55,6 +55,15 @@ class Serve(harness.Case):
         done = server.post("/v1/completions", {"prompt": raw["prompt"], "max_tokens": len(raw["ids"]), "temperature": 0})
         self.assertEqual(done["choices"][0]["text"], raw["text"])
         self.assertEqual(server.post("/v1/chat/completions", {**chat, "n": 2, "temperature": 0.9, "seed": 3})["choices"][1]["index"], 1)
+        beams = server.post("/v1/completions", {"prompt": raw["prompt"], "max_tokens": 12, "use_beam_search": True, "best_of": 4, "n": 3,
+                                                "logprobs": 0})["choices"]
+        sums = [sum(c["logprobs"]["token_logprobs"]) / len(c["logprobs"]["tokens"]) for c in beams]
+        self.assertEqual(sums, sorted(sums, reverse=True))
+        self.assertEqual(len({c["text"] for c in beams}), 3)
+        search = server.post("/v2/models/ensemble/generate", {"text_input": raw["prompt"], "max_tokens": 12, "beam_width": 4,
+                                                             "return_log_probs": True})
+        self.assertEqual(search["cum_log_probs"], sorted(search["cum_log_probs"], reverse=True))
+        self.assertEqual(len(search["text_output"]), 4)
         for path in ("/info", "/v1/models", "/metrics", "/health"):
             self.assertEqual(server.request("GET", path)[0], 200, path)
 

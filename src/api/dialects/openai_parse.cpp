@@ -26,9 +26,6 @@ struct Unsupported {
 constexpr Unsupported kUnsupported[] = {{"functions", ""},
                                         {"function_call", "none"},
                                         {"guided_decoding_backend", ""},
-                                        {"use_beam_search", ""},
-                                        {"length_penalty", "1"},
-                                        {"early_stopping", ""},
                                         {"prompt_logprobs", ""},
                                         {"chat_template", ""},
                                         {"priority", ""},
@@ -92,6 +89,19 @@ std::vector<LogitBias> read_bias(const JsonView& map, int64_t vocab) {
   return out;
 }
 
+// use_beam_search takes best_of beams, num_beams says their number itself. False: no search.
+bool read_beams(const Fields& fields, int64_t best_of, bool stream, GenerateRequest& r) {
+  const bool asked = fields.boolean("use_beam_search", false);
+  if (asked && r.beams.width == 1) r.beams.width = static_cast<int32_t>(std::min<int64_t>(best_of, INT32_MAX));
+  if (asked && r.beams.width == 1)
+    invalid("use_beam_search", "use_beam_search needs a number of beams above 1: best_of, n or num_beams");
+  if (r.beams.width == 1) return false;
+  if (stream)
+    invalid("use_beam_search", "beam search is not supported when streaming: its answers are known at its end");
+  if (!fields.number("temperature")) r.sampling.greedy = true;
+  return true;
+}
+
 // What chat and completions share; the prompt and max_tokens come later.
 GenerateRequest read_common(const JsonView& body, const Service& service, Call& call) {
   const Fields fields{body};
@@ -152,9 +162,10 @@ GenerateRequest read_common(const JsonView& body, const Service& service, Call& 
     call.include_usage = Fields{options}.boolean("include_usage", false);
     call.continuous_usage = call.include_usage && Fields{options}.boolean("continuous_usage_stats", false);
   }
-  const int64_t best_of = fields.integer("best_of").value_or(n);
+  int64_t best_of = fields.integer("best_of").value_or(n);
   if (best_of < n)
     invalid("best_of", fmt::format("best_of must be greater than or equal to n, got n={} and best_of={}.", n, best_of));
+  if (read_beams(fields, best_of, call.stream, r)) best_of = n;
   if (best_of > n && call.stream) invalid("best_of", "best_of greater than n is not supported when streaming");
   if (best_of > std::max(n, service.limits.max_best_of))
     invalid("best_of", fmt::format("best_of must be at most {} (MAX_BEST_OF), got {}.",

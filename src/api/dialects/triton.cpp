@@ -138,7 +138,7 @@ class Writer final : public StreamWriter {
     last_ = monotonic_seconds();
     if (event.has_token) {
       piece_.log_probs.push_back(event.token.logprob);
-      piece_.cum_log_prob += static_cast<double>(event.token.logprob);
+      piece_.cum_log_probs[0] += static_cast<double>(event.token.logprob);
     } else {
       piece_.log_probs.push_back(0);
     }
@@ -165,7 +165,7 @@ class Writer final : public StreamWriter {
   std::string model_;
   Row row_;
   Clock clock_;
-  Piece piece_{{""}, {}, 0};
+  Piece piece_{{""}, {}, {0}};
   double last_ = 0;
 };
 

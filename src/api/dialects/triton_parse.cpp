@@ -92,6 +92,19 @@ void add_bias(const Reader& reader, const Tokenizer& tokenizer, SamplingParams& 
       s.logit_bias.push_back({id, static_cast<float>(found->second[i].number)});
 }
 
+// Scores are sums of log probabilities, and a search ends with as many answers as beams, unless the request says else.
+void read_beams(const Reader& reader, const Service& service, bool counted, Row& row) {
+  const int64_t width = reader.integer("beam_width", 1);
+  if (width < 1 || width > service.limits.max_choices)
+    invalid_field("beam_width",
+                  fmt::format("beam_width: expected 1 to {}, found {}", service.limits.max_choices, width));
+  if (width == 1) return;
+  if (row.stream) invalid_field("beam_width", "beam_width above 1 is not supported when streaming");
+  GenerateRequest& r = row.request;
+  r.beams = {static_cast<int32_t>(width), static_cast<float>(reader.number("length_penalty", 0)), EarlyStopping::kYes};
+  if (!counted) r.n = r.best_of = static_cast<int32_t>(width);
+}
+
 Row read_backend_row(const Reader& reader, const Service& service) {
   Row row;
   GenerateRequest& r = row.request;
@@ -102,7 +115,6 @@ Row read_backend_row(const Reader& reader, const Service& service) {
   reader.refuse("prompt_vocab_size", reader.integer("prompt_vocab_size", 0) != 0);
   reader.refuse("return_context_logits", reader.flag("return_context_logits"));
   reader.refuse("return_generation_logits", reader.flag("return_generation_logits"));
-  reader.refuse("beam_width above 1", reader.integer("beam_width", 1) > 1);
   row.exclude_input = reader.flag("exclude_input_in_output");
   row.stream = reader.flag("stream");
   row.log_probs = reader.flag("return_log_probs");
@@ -144,6 +156,7 @@ Row read_backend_row(const Reader& reader, const Service& service) {
     invalid_field("num_return_sequences",
                   fmt::format("num_return_sequences: expected 1 to {}, found {}", service.limits.max_choices, n));
   r.n = r.best_of = static_cast<int32_t>(n);
+  read_beams(reader, service, reader.first("num_return_sequences") != nullptr, row);
   r.stop = reader.texts("stop_words");
   if (r.stop.size() > 16) invalid_field("stop_words", "stop_words: at most 16 are supported");
   r.bad_words = reader.texts("bad_words");
@@ -157,7 +170,7 @@ Row read_backend_row(const Reader& reader, const Service& service) {
 Row read_example_row(const Reader& reader, const Service& service) {
   Row row;
   row.prompt = reader.first("prompts")->text;
-  reader.refuse("beam_width above 1", reader.integer("beam_width", 1) > 1);
+  read_beams(reader, service, false, row);
   row.log_probs = true;
   row.request.want_tokens = true;
   row.request.sampling.n_logprobs = 0;

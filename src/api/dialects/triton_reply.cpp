@@ -95,19 +95,19 @@ Piece whole_piece(const Row& row, const Finished& finished) {
   Piece piece;
   for (const Answer& answer : finished.answers) {
     piece.texts.push_back(text_of(row, answer));
+    piece.cum_log_probs.push_back(row.log_probs ? cumulative(answer) : 0);
     if (row.log_probs) {
       for (const TokenInfo& token : answer.tokens) piece.log_probs.push_back(token.logprob);
     } else {
       piece.log_probs.resize(piece.log_probs.size() + static_cast<size_t>(answer.n_tokens));
     }
   }
-  if (row.log_probs) piece.cum_log_prob = cumulative(finished.answers[0]);
   return piece;
 }
 
 void append_generated(std::string& out, std::string_view model, const Piece& piece) {
   out += "{\"context_logits\":0.0,\"cum_log_probs\":";
-  append_json_number(out, static_cast<float>(piece.cum_log_prob));
+  append_unwrapped(out, piece.cum_log_probs, [&](double value) { append_json_number(out, static_cast<float>(value)); });
   out += ",\"generation_logits\":0.0,\"model_name\":";
   append_json_string(out, model);
   out += ",\"model_version\":\"1\",\"output_log_probs\":";

@@ -18,9 +18,9 @@ std::vector<Tensor> output_tensors(const ModelView& model, const std::vector<Row
 
 // The flat object of generate and generate_stream, its members in alphabetical order. `log_probs`: of each token told.
 struct Piece {
-  std::vector<std::string> texts;  // one per answer
-  std::vector<float> log_probs;    // per token; zeros where none were asked for
-  double cum_log_prob = 0;
+  std::vector<std::string> texts;     // one per answer
+  std::vector<float> log_probs;       // per token; zeros where none were asked for
+  std::vector<double> cum_log_probs;  // one per answer
 };
 void append_generated(std::string& out, std::string_view model, const Piece& piece);
 Piece whole_piece(const Row& row, const Finished& finished);
