@@ -2,10 +2,45 @@
 #include "app/served_model.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
 
 #include "base/error.h"
+#include "base/file.h"
+#include "weights/nemo.h"
 
 namespace sluice {
+namespace {
+
+// Tokenizer files of an archive, in a folder that lasts as long as they are read.
+class UnpackedTokenizer {
+ public:
+  explicit UnpackedTokenizer(const std::filesystem::path& archive) {
+    const auto files = nemo_tokenizer_files(archive);
+    if (files.empty()) throw Error(fmt::format("{} names no tokenizer files; pass --tokenizer DIR", archive.string()));
+    std::string name = (std::filesystem::temp_directory_path() / "sluice-tokenizer-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr)
+      throw Error(fmt::format("cannot make a folder for the tokenizer of {}: {}", name, std::strerror(errno)));
+    path_ = name;
+    for (const auto& [file, content] : files) replace_file(path_ / file, content);
+  }
+  UnpackedTokenizer(const UnpackedTokenizer&) = delete;
+  UnpackedTokenizer& operator=(const UnpackedTokenizer&) = delete;
+  ~UnpackedTokenizer() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace
 
 ServedModel read_served_model(const Settings& settings) {
   ServedModel served;
@@ -14,7 +49,11 @@ ServedModel read_served_model(const Settings& settings) {
   served.name = served.source.random_shape.empty() ? settings.text("model") : served.source.random_shape;
   while (served.name.size() > 1 && served.name.back() == '/') served.name.pop_back();
   const bool has_files = !served.null && served.source.random_shape.empty();
+  std::optional<UnpackedTokenizer> unpacked;
+  if (has_files && !settings.has("tokenizer") && served.source.folder.extension() == ".nemo")
+    unpacked.emplace(served.source.folder);
   const std::filesystem::path tokenizer = settings.has("tokenizer") ? std::filesystem::path(settings.text("tokenizer"))
+                                          : unpacked                ? unpacked->path()
                                           : has_files               ? served.source.folder
                                                                     : std::filesystem::path();
   served.tokenizer = tokenizer.empty() ? Tokenizer::bytes() : Tokenizer::load(tokenizer);

@@ -230,6 +230,23 @@ void add_tensors(const Archive& archive, const Json& config, int file, Checkpoin
 }
 }  // namespace
 
+namespace {
+// Files seldom say how many of their rows are tokens; the tokenizer beside them does, and which one ends a text.
+void add_vocabulary(const std::filesystem::path& path, Json& config) {
+  for (const auto& [name, content] : nemo_tokenizer_files(path)) {
+    if (name != "vocab.json") continue;
+    const Json tokens = Json::parse(content, nullptr, false);
+    if (!tokens.is_object()) continue;
+    const auto n = static_cast<int64_t>(tokens.size());
+    if (!config.contains("vocab_size") && n > 0 && n <= config.value("padded_vocab_size", int64_t{0}))
+      config["vocab_size"] = n;
+    const auto end = tokens.find("<|endoftext|>");
+    if (!config.contains("eos_token_id") && end != tokens.end() && end->is_number_integer())
+      config["eos_token_id"] = *end;
+  }
+}
+}  // namespace
+
 std::string nemo_config(const std::filesystem::path& path) {
   Archive archive = open_archive(path);
   Json config = read_config(archive);
@@ -244,6 +261,7 @@ std::string nemo_config(const std::filesystem::path& path) {
     config["padded_vocab_size"] = tensor.shape.front();
     config["torch_dtype"] = dtype_name(tensor.dtype());
   }
+  add_vocabulary(path, config);
   return config.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
