@@ -352,7 +352,7 @@ void pack_groups(void* to, const float* x, int64_t x_stride, int64_t rows, int64
 
 template <class Store>
 constexpr ProductKernel make_kernel(std::string_view name) {
-  ProductKernel kernel;
+  ProductKernel kernel{};
   kernel.name = name;
   kernel.max_height = kMaxHeight;
   kernel.x_bytes = static_cast<size_t>(quad_bytes<Store::kBytes>() / 4);
