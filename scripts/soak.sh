@@ -3,6 +3,7 @@
 # Disturbs generation and serving at random: killed and silent ranks, a full disk, clients that leave, TERM under load. What must hold holds.
 # Usage: soak.sh SEED COUNT [--slurm]: seeds SEED to SEED+COUNT-1; a seed always gives the same scenario. --slurm: jobs on the two-node cluster
 # of test-cluster.sh (requeue, preemption, kills, a cut link). SLUICE_BINARY says which program; default build/cpu/sluice.
+# SOAK_PATIENCE=N multiplies every time limit, for a machine that is busy with other things.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(common::root)"

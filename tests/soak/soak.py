@@ -18,8 +18,10 @@ import harness  # noqa: E402
 from harness import BINARY, DEMO, mpirun  # noqa: E402
 
 LAYOUTS = ((1, 1), (1, 1), (2, 1), (1, 2), (2, 2), (1, 3))  # (tp, pp)
-ATTEMPT_SECONDS = 90
-LEAVE_SECONDS = 25  # the other ranks leave after a rank died or fell silent
+PATIENCE = float(os.environ.get("SOAK_PATIENCE", "1"))
+ATTEMPT_SECONDS = 90 * PATIENCE
+ANSWER_SECONDS = 60 * PATIENCE
+LEAVE_SECONDS = 25 * PATIENCE  # the other ranks leave after a rank died or fell silent
 DISTURBANCES = 5
 
 
@@ -211,7 +213,7 @@ class Scenario(harness.Case):
         """One client: reads to the end, or leaves after some bytes. Says which."""
         chance = random.Random(seed)
         body = {"prompt": "Once upon a time", "max_tokens": chance.randrange(5, 300), "ignore_eos": True, "seed": seed, "stream": chance.random() < 0.7}
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=ANSWER_SECONDS)
         try:
             connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
             if chance.random() < 0.6:
@@ -230,20 +232,20 @@ class Scenario(harness.Case):
     def drop(self):
         server = self.server()
         body = {"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0.8, "seed": 3}
-        first = server.post("/v1/completions", body)["choices"]
+        first = server.post("/v1/completions", body, timeout=ANSWER_SECONDS)["choices"]
         seeds = [self.chance.randrange(1 << 30) for _ in range(120)]
         with concurrent.futures.ThreadPoolExecutor(12) as pool:
             outcomes = list(pool.map(lambda seed: self.stream(server, seed), seeds))
         self.note = f", {outcomes.count('left')} of {len(seeds)} clients left"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * PATIENCE
         while busy := [line for line in server.request("GET", "/metrics")[1].splitlines()
                        if line.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting", "sluice_cache_blocks_used")) and float(line.split()[-1]) > 0]:
             self.assertLess(time.monotonic(), deadline, busy)
             time.sleep(0.05)
-        self.assertEqual(server.post("/v1/completions", body)["choices"], first)
+        self.assertEqual(server.post("/v1/completions", body, timeout=ANSWER_SECONDS)["choices"], first)
         ranks = self.ranks()
         self.signal(ranks[0], signal.SIGTERM)
-        self.assertEqual(server.process.wait(60), 0, server.text())
+        self.assertEqual(server.process.wait(ANSWER_SECONDS), 0, server.text())
 
     def term(self):
         """Accepted requests are answered whole; later ones are refused; the exit is clean."""
@@ -253,7 +255,7 @@ class Scenario(harness.Case):
         def ask(i):
             body = {"prompt": f"Once upon a time {i}", "max_tokens": tokens, "ignore_eos": True}
             try:
-                status, text = server.request("POST", "/v1/completions", body)
+                status, text = server.request("POST", "/v1/completions", body, timeout=ANSWER_SECONDS)
             except (ConnectionError, http.client.RemoteDisconnected):
                 return "refused"
             if status == 503:
@@ -268,7 +270,7 @@ class Scenario(harness.Case):
             self.signal(ranks[0], signal.SIGTERM)
             outcomes = [f.result() for f in futures]
         self.note = f", {outcomes.count('answered')} answered, {outcomes.count('refused')} refused"
-        self.assertEqual(server.process.wait(60), 0, server.text())
+        self.assertEqual(server.process.wait(ANSWER_SECONDS), 0, server.text())
         self.until_gone(ranks.values(), "after TERM")
 
 
