@@ -51,16 +51,19 @@ fuzz::coverage() {
   PROFILE=$profile fuzz::run "$target" -runs=0 >"$build/$target.coverage.log" 2>&1 || common::err "$target fails on its corpus, see $build/$target.coverage.log"
   llvm-profdata merge -sparse "$profile" -o "$build/$target.profdata"
   rm "$profile"
-  llvm-cov report "$build/tests/fuzz/${target}_fuzz" -instr-profile="$build/$target.profdata" "${files[@]}" 2>/dev/null |
-    awk -v target="$target" '/^TOTAL/ {printf "%-14s %6d lines, %6.1f %% reached\n", target, $8, 100 * ($8 - $9) / $8}
-      /\.cpp / {printf "    %-44s %6.1f %%\n", $1, $8 ? 100 * ($8 - $9) / $8 : 0}'
+  llvm-cov report "$build/tests/fuzz/${target}_fuzz" -instr-profile="$build/$target.profdata" 2>/dev/null |
+    awk -v target="$target" -v wanted="${files[*]}" '
+      BEGIN { split(wanted, list, " "); for (i in list) want[list[i]] = 1 }
+      $1 in want { lines += $8; missed += $9; detail = detail sprintf("    %-44s %6.1f %%\n", $1, $8 ? 100 * ($8 - $9) / $8 : 0) }
+      END { if (!lines) exit 1; printf "%-14s %6d lines, %6.1f %% reached\n%s", target, lines, 100 * (lines - missed) / lines, detail }'
 }
 
 common::install "${SLUICE_BUILD_PACKAGES[@]}" "${SLUICE_TEST_PACKAGES[@]}" clang llvm libclang-rt-14-dev
 case ${1:-} in
 --coverage)
   shift
-  (($# > 0)) || mapfile -t targets < <(fuzz::targets) && (($# > 0)) && targets=("$@")
+  mapfile -t targets < <(fuzz::targets)
+  (($# == 0)) || targets=("$@")
   for target in "${targets[@]}"; do fuzz::check "$target"; done
   fuzz::build "${targets[@]}" >&2
   for target in "${targets[@]}"; do fuzz::coverage "$target"; done
