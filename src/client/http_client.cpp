@@ -117,6 +117,15 @@ void HttpClient::close() {
   fd_ = -1;
 }
 
+// False when nothing came within the silence allowed.
+bool HttpClient::wait_reply() const {
+  constexpr double kLook = 0.05;
+  if (stop == nullptr) return wait_for(fd_, POLLIN, silence_seconds);
+  for (double left = silence_seconds; left > 0 && !stopped(); left -= kLook)
+    if (wait_for(fd_, POLLIN, kLook)) return true;
+  return stopped();
+}
+
 // False when the connection closed before the reply began; on a kept one that is worth another try.
 bool HttpClient::try_send(std::string_view text, bool head, const HttpReader::OnBody& on_body, ClientReply& reply) {
   while (!text.empty()) {
@@ -139,8 +148,12 @@ bool HttpClient::try_send(std::string_view text, bool head, const HttpReader::On
     return true;
   };
   while (!reader.done() && !reader.stopped()) {
-    if (!wait_for(fd_, POLLIN, silence_seconds))
-      throw Error(fmt::format("{} sent nothing for {:.0f} s", url_.text(), silence_seconds));
+    if (!wait_reply()) throw Error(fmt::format("{} sent nothing for {:.0f} s", url_.text(), silence_seconds));
+    if (stopped()) {
+      if (reader.has_head()) reply.head = reader.head();
+      close();
+      return true;
+    }
     ssize_t n = ::recv(fd_, buffer, sizeof buffer, 0);
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (n <= 0) {

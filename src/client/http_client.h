@@ -2,6 +2,7 @@
 // A blocking HTTP/1.1 client over plain TCP, one connection kept between requests. For one thread.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -44,6 +45,9 @@ class HttpClient {
 
   double connect_seconds = 10;   // limit for the connection
   double silence_seconds = 600;  // longest wait for the next bytes
+  // Where set, looked at while waiting for the reply: once true, the request ends as if `on_body` had returned false;
+  // the status is 0 when no head came.
+  const std::atomic<bool>* stop = nullptr;
 
   // `path` is appended to the URL's own. With `on_body` the body of a 2xx reply goes there in pieces as it arrives;
   // false ends the request and the connection. Throws Error when the server cannot be reached or breaks off.
@@ -53,6 +57,8 @@ class HttpClient {
   ClientReply post_json(std::string_view path, std::string_view body, const HttpReader::OnBody& on_body = {});
 
  private:
+  bool stopped() const { return stop != nullptr && *stop; }
+  bool wait_reply() const;
   bool try_send(std::string_view text, bool head, const HttpReader::OnBody& on_body, ClientReply& reply);
   void close();
   Url url_;
