@@ -36,7 +36,8 @@ struct ConnectOptions {
 // The server as it is now, and the way to it.
 class Follower {
  public:
-  explicit Follower(const ConnectOptions& options) : options_(options), home_(sluice_home(process_environment())) {}
+  explicit Follower(const ConnectOptions& options)
+      : options_(options), home_(sluice_home(process_environment())), way_(options.via) {}
 
   // Reads the record, and from time to time the queue. Returns what changed, in words, or nothing.
   std::string look() {
@@ -49,7 +50,7 @@ class Follower {
     const std::lock_guard lock(mutex_);
     const bool moved = job.url != job_.url || job.state != job_.state;
     job_ = std::move(job);
-    if (tunnel_ && (!tunnel_->alive() || tunnel_for_ != job_.url)) tunnel_.reset();
+    way_.forget(job_);
     return moved ? fmt::format("{}: {}{}{}", job_.id, job_.state, job_.url.empty() ? "" : " at " + job_.url,
                                job_.detail.empty() ? "" : " (" + job_.detail + ")")
                  : std::string();
@@ -71,15 +72,7 @@ class Follower {
     try {
       RelayTarget out;
       if (!job_.key_file.empty()) out.key = read_key(job_.key_file);
-      out.url = Url::parse(job_.url);
-      if (options_.via.empty() && reaches(out.url)) return out;
-      if (!tunnel_) {
-        const std::string hop = options_.via.empty() ? job_.host : options_.via;
-        tunnel_ = std::make_unique<Tunnel>(hop, options_.via.empty() ? "127.0.0.1" : job_.host, job_.port);
-        tunnel_for_ = job_.url;
-        log_info(fmt::format("tunnel over {} is open", hop));
-      }
-      out.url = tunnel_->url();
+      out.url = way_.to(job_);
       return out;
     } catch (const Error& error) {
       why = error.what();
@@ -88,28 +81,13 @@ class Follower {
   }
 
  private:
-  // Whether this host may dial the node; asked once per address.
-  bool reaches(const Url& url) {
-    if (url.text() == asked_) return direct_;
-    asked_ = url.text();
-    try {
-      ::close(connect_to(url, 3));
-      direct_ = true;
-    } catch (const Error&) {
-      direct_ = false;
-    }
-    return direct_;
-  }
-
   const ConnectOptions& options_;
   const std::filesystem::path home_;
   std::mutex mutex_;
   JobView job_;
   std::optional<std::vector<QueueRow>> queue_;
   double next_queue_ = 0;
-  std::unique_ptr<Tunnel> tunnel_;
-  std::string tunnel_for_, asked_;
-  bool direct_ = false;
+  Way way_;
 };
 
 int run(const ConnectOptions& options) {

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
 
 namespace sluice {
 namespace {
@@ -75,5 +76,34 @@ bool Tunnel::alive() {
 }
 
 Url Tunnel::url() const { return Url::parse(fmt::format("http://127.0.0.1:{}", port_)); }
+
+Url Way::to(const JobView& job) {
+  const Url url = Url::parse(job.url);
+  if (via_.empty() && reaches(url)) return url;
+  forget(job);
+  if (!tunnel_) {
+    const std::string hop = via_.empty() ? job.host : via_;
+    tunnel_ = std::make_unique<Tunnel>(hop, via_.empty() ? "127.0.0.1" : job.host, job.port);
+    tunnel_for_ = job.url;
+    log_info(fmt::format("tunnel over {} is open", hop));
+  }
+  return tunnel_->url();
+}
+
+void Way::forget(const JobView& job) {
+  if (tunnel_ && (!tunnel_->alive() || tunnel_for_ != job.url)) tunnel_.reset();
+}
+
+bool Way::reaches(const Url& url) {
+  if (url.text() == asked_) return direct_;
+  asked_ = url.text();
+  try {
+    ::close(connect_to(url, 3));
+    direct_ = true;
+  } catch (const Error&) {
+    direct_ = false;
+  }
+  return direct_;
+}
 
 }  // namespace sluice
