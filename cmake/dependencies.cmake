@@ -61,6 +61,16 @@ else()
   target_include_directories(dep::hwy INTERFACE ${SLUICE_HWY_INCLUDE})
   target_link_libraries(dep::hwy INTERFACE ${SLUICE_HWY})
 endif()
+# Line editing. A static copy needs the terminal library beside it.
+sluice_header_dep(edit_headers histedit.h)
+find_library(SLUICE_EDIT edit REQUIRED)
+add_library(dep::edit INTERFACE IMPORTED)
+target_link_libraries(dep::edit INTERFACE ${SLUICE_EDIT} dep::edit_headers)
+if(SLUICE_EDIT MATCHES "\\.a$")
+  find_library(SLUICE_CURSES NAMES ncurses tinfo REQUIRED)
+  target_link_libraries(dep::edit INTERFACE ${SLUICE_CURSES})
+endif()
+
 find_package(prometheus-cpp REQUIRED)
 find_package(CURL REQUIRED)
 

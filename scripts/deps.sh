@@ -74,6 +74,12 @@ deps::cmake() {
     common::err "building in $tree failed; the lines above say why"
   fi
 }
+deps::configure() {
+  (cd "$tree" && ./configure --prefix="$prefix" --libdir="$prefix/lib" "$@" && make -j "$jobs" && make install) >"$tree.log" 2>&1 || {
+    tail -n 30 "$tree.log" >&2
+    common::err "building in $tree failed; the lines above say why"
+  }
+}
 deps::build_one() {
   local tree
   deps::unpack "$1"
@@ -98,6 +104,11 @@ deps::build_one() {
     deps::cmake -DBUILD_CURL_EXE=OFF -DHTTP_ONLY=ON -DCURL_USE_OPENSSL=ON -DOPENSSL_ROOT_DIR="$prefix" -DCURL_USE_LIBSSH2=OFF -DCURL_USE_LIBPSL=OFF \
       -DUSE_LIBIDN2=OFF -DUSE_NGHTTP2=OFF -DCURL_ZLIB=OFF -DCURL_BROTLI=OFF -DCURL_ZSTD=OFF -DCURL_CA_BUNDLE=none -DCURL_CA_PATH=none
     ;;
+  ncurses)
+    deps::configure --without-shared --without-cxx-binding --without-ada --without-progs --without-tests --without-manpages --without-debug --disable-db-install \
+      --disable-widec --enable-overwrite --with-default-terminfo-dir=/usr/share/terminfo --with-terminfo-dirs=/etc/terminfo:/lib/terminfo:/usr/share/terminfo CFLAGS='-O2 -fPIC'
+    ;;
+  libedit) deps::configure --disable-shared --disable-examples CFLAGS="-O2 -fPIC -I$prefix/include" LDFLAGS="-L$prefix/lib" ;;
   *) common::err "deps.lock names $1 and scripts/deps.sh has no recipe for it" ;;
   esac
 }

@@ -35,7 +35,7 @@ On a cluster, load modules that provide them (compiler, cmake, openmpi, ...) and
 SLUICE_BUILD_PACKAGES=(
   g++ cmake ninja-build pkg-config ccache mold
   libhwy-dev libonig-dev libutf8proc-dev libspdlog-dev libfmt-dev libcpp-httplib-dev
-  nlohmann-json3-dev libcli11-dev libssl-dev zlib1g-dev libcurl4-openssl-dev libopenmpi-dev openmpi-bin prometheus-cpp-dev curl
+  nlohmann-json3-dev libcli11-dev libssl-dev zlib1g-dev libcurl4-openssl-dev libopenmpi-dev openmpi-bin prometheus-cpp-dev libedit-dev curl
 )
 # What the tests need besides.
 # shellcheck disable=SC2034
