@@ -34,6 +34,7 @@ int main(int argc, char** argv) {
   sluice::add_serve(app, exit_code);
   sluice::add_generate(app, exit_code);
   sluice::add_chat(app, exit_code);
+  sluice::add_run(app, exit_code);
   sluice::add_info(app, exit_code);
   sluice::add_bench(app, exit_code);
   sluice::add_convert(app, exit_code);

@@ -17,6 +17,7 @@ inline constexpr int kExitAgain = 75;
 void add_serve(CLI::App& app, int& exit_code);
 void add_generate(CLI::App& app, int& exit_code);
 void add_chat(CLI::App& app, int& exit_code);
+void add_run(CLI::App& app, int& exit_code);
 void add_info(CLI::App& app, int& exit_code);
 void add_bench(CLI::App& app, int& exit_code);
 void add_download(CLI::App& app, int& exit_code);

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// sluice run MODEL PROMPT: one prompt, one answer; without a prompt at a terminal, a conversation.
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <iterator>
+
+#include "app/speaker.h"
+#include "app/verbs.h"
+#include "base/error.h"
+
+namespace sluice {
+namespace {
+
+struct RunOptions : SpeakerOptions {
+  std::vector<std::string> prompt;
+  bool raw = false;
+};
+
+// What a pipe brings stands before the words of the command line.
+std::string read_prompt(const RunOptions& options) {
+  std::string out;
+  if (::isatty(STDIN_FILENO) == 0) {
+    out.assign(std::istreambuf_iterator<char>(std::cin), {});
+    while (!options.raw && !out.empty() && (out.back() == '\n' || out.back() == '\r')) out.pop_back();
+  }
+  const std::string words = fmt::format("{}", fmt::join(options.prompt, " "));
+  if (!out.empty() && !words.empty()) out += options.raw ? "" : "\n";
+  return out + words;
+}
+
+int run(RunOptions& options) {
+  if (options.prompt.empty() && ::isatty(STDIN_FILENO) != 0) {
+    if (options.raw) throw Error("--raw: expected a prompt, as arguments or on standard input");
+    return with_speaker(options, false, run_session);
+  }
+  if (options.raw && !options.system.empty()) throw Error("--raw sends the prompt alone: --system has no place in it");
+  const std::string prompt = read_prompt(options);
+  if (prompt.empty()) throw Error("expected a prompt, as arguments or on standard input; found none");
+  return with_speaker(options, options.raw,
+                      [&](Speaker& speaker, Interrupts& interrupts, const SessionOptions& session) {
+                        try {
+                          return run_once(speaker, interrupts, session, prompt, options.raw);
+                        } catch (const RequestError& error) {
+                          throw Error(error.what());
+                        }
+                      });
+}
+
+}  // namespace
+
+void add_run(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<RunOptions>();
+  CLI::App* verb = app.add_subcommand("run", "Answer one prompt; without one, talk.");
+  add_speaker_options(*verb, *options);
+  verb->add_option("PROMPT", options->prompt, "The prompt; what a pipe brings is put before it.");
+  verb->add_flag("--raw", options->raw, "Send the prompt as it stands, without a chat template.");
+  verb->callback([options, &exit_code] { exit_code = run(*options); });
+}
+
+}  // namespace sluice
