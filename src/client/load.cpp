@@ -16,6 +16,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <random>
 #include <thread>
 
 #include "base/clock.h"
@@ -26,71 +27,19 @@
 namespace sluice {
 namespace {
 
-const char* path_of(LoadApi api) {
-  switch (api) {
-    case LoadApi::kChat:
-      return "/v1/chat/completions";
-    case LoadApi::kCompletions:
-      return "/v1/completions";
-    default:
-      return "/generate_stream";
-  }
-}
-
-std::string escape(std::string_view text) {
-  std::string out;
-  for (char c : text) {
-    if (c == '"' || c == '\\') out += '\\';
-    if (static_cast<unsigned char>(c) < 0x20)
-      out += fmt::format("\\u{:04x}", c);
-    else
-      out += c;
-  }
-  return out;
-}
-
-// The number in front keeps prompts apart, so that no prefix cache answers for the model.
-std::string body_of(const LoadOptions& o, int64_t serial) {
-  static constexpr const char* kWords[] = {"river", "stone", "light", "seven", "paper", "north", "green", "quiet"};
-  std::string prompt = o.prompt.empty() ? fmt::format("{}", serial) : escape(o.prompt);
-  if (o.prompt.empty())
-    for (int64_t i = 0; i < o.prompt_words; ++i) prompt += fmt::format(" {}", kWords[(serial + i * 5 + i / 8) % 8]);
-  constexpr const char* kTail =
-      R"("temperature":0,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true}})";
-  switch (o.api) {
-    case LoadApi::kChat:
-      return fmt::format(R"({{"messages":[{{"role":"user","content":"{}"}}],"max_tokens":{},{})", prompt, o.max_tokens,
-                         kTail);
-    case LoadApi::kCompletions:
-      return fmt::format(R"({{"prompt":"{}","max_tokens":{},{})", prompt, o.max_tokens, kTail);
-    default:
-      return fmt::format(R"({{"inputs":"{}","parameters":{{"max_new_tokens":{}}}}})", prompt, o.max_tokens);
-  }
-}
-
-// What follows "key": in one event; a full parse per token would cost more than the server's own work.
-std::string_view after(std::string_view data, std::string_view key) {
-  size_t at = data.find(key);
-  if (at == std::string_view::npos) return {};
-  data.remove_prefix(at + key.size());
-  while (!data.empty() && (data[0] == ' ' || data[0] == ':')) data.remove_prefix(1);
-  return data;
-}
-
-int64_t count_after(std::string_view data, std::string_view key) {
-  return std::atoll(std::string(after(data, key).substr(0, 12)).c_str());
-}
-
 struct Stream {
   enum class State { kIdle, kConnecting, kSending, kReading };
   int fd = -1;
   State state = State::kIdle;
   HttpReader reader;
   SseReader events;
-  std::string out, failure;
+  LineReader lines;
+  std::string out, whole;
+  LoadReply reply;
   size_t sent = 0;
-  int64_t pieces = 0, counted = 0;
+  int64_t serial = 0, pieces = 0;
   bool answered = false;
+  double arrived = 0;
   double began = 0, written = 0, first = 0, last = 0, heard = 0;  // monotonic seconds
 };
 
@@ -114,6 +63,7 @@ class Loop {
     epoll_ = epoll_create1(EPOLL_CLOEXEC);
     check(epoll_ >= 0, "epoll_create1 failed");
     streams_.resize(static_cast<size_t>(options.streams));
+    for (Stream& s : streams_) idle_.push_back(&s);
   }
   ~Loop() {
     for (Stream& s : streams_) close(s);
@@ -122,16 +72,19 @@ class Loop {
 
   LoadReport run() {
     start_ = ended_ = monotonic_seconds();
-    for (Stream& s : streams_) begin(s);
+    next_arrival_ = options_.rate > 0 ? start_ + gap() : 0;
+    if (options_.rate <= 0)
+      for (Stream& s : streams_) begin(s);
     std::vector<epoll_event> events(256);
     double swept = start_;
-    while (active_ > 0) {
-      int n = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), 100);
+    while (active_ > 0 || (options_.rate > 0 && more())) {
+      int n = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), patience());
       for (int i = 0; i < n; ++i) {
         const epoll_event& event = events[static_cast<size_t>(i)];
         handle(streams_[event.data.u64], event.events);
       }
       const double now = monotonic_seconds();
+      if (options_.rate > 0) arrive(now);
       if (now - swept < 0.5) continue;
       swept = now;
       for (Stream& s : streams_)
@@ -154,19 +107,65 @@ class Loop {
     return options_.seconds <= 0 || monotonic_seconds() - start_ < options_.seconds;
   }
 
+  // Exponential gaps make a Poisson process.
+  double gap() { return std::exponential_distribution<double>(options_.rate)(random_); }
+
+  // Milliseconds until something is due.
+  int patience() const {
+    if (options_.rate <= 0) return 100;
+    return static_cast<int>(std::clamp((next_arrival_ - monotonic_seconds()) * 1e3 + 0.5, 0.0, 100.0));
+  }
+
+  void arrive(double now) {
+    while (next_arrival_ <= now && more()) {
+      if (idle_.empty()) {
+        if (!waiting_) ++report_.late;
+        waiting_ = true;
+        return;
+      }
+      waiting_ = false;
+      Stream& s = *idle_.back();
+      idle_.pop_back();
+      s.arrived = next_arrival_;
+      next_arrival_ += gap();
+      begin(s);
+    }
+  }
+
+  // What follows the end of a request: the next one in a closed loop.
+  void next(Stream& s) {
+    if (options_.rate <= 0) return begin(s);
+    s.state = Stream::State::kIdle;
+    idle_.push_back(&s);
+  }
+
+  std::string body(int64_t serial) const {
+    if (options_.prompts.empty())
+      return load_body(options_.api, options_.model,
+                       {synthetic_prompt(options_.first_serial + serial, options_.prompt_words), ""},
+                       options_.max_tokens);
+    const auto n = static_cast<int64_t>(options_.prompts.size());
+    return load_body(options_.api, options_.model,
+                     options_.prompts[static_cast<size_t>((options_.first_serial + serial) % n)], options_.max_tokens);
+  }
+
   void begin(Stream& s) {
     if (!more()) return close(s);
     const int64_t serial = report_.started++;
+    s.serial = serial;
     std::vector<std::pair<std::string, std::string>> headers = {{"Content-Type", "application/json"}};
     if (!options_.key.empty()) headers.emplace_back("Authorization", "Bearer " + options_.key);
-    s.out = request_text(url_, "POST", path_of(options_.api), headers, body_of(options_, serial));
+    s.out = request_text(url_, "POST", load_path(options_.api, options_.model), headers, body(serial));
     s.sent = 0;
-    s.pieces = s.counted = 0;
+    s.pieces = 0;
     s.first = s.last = 0;
-    s.failure.clear();
+    s.reply = {};
+    s.whole.clear();
     s.reader.reset();
     s.events = {};
+    s.lines = {};
     s.began = s.heard = monotonic_seconds();
+    if (options_.rate <= 0) s.arrived = s.began;
     ++active_;
     if (s.fd >= 0) {
       s.state = Stream::State::kSending;
@@ -198,6 +197,11 @@ class Loop {
     ++report_.failed;
     ++report_.errors[why];
     ended_ = monotonic_seconds();
+    LoadRequest& record = report_.all.emplace_back();
+    record.serial = s.serial;
+    record.start = s.arrived - start_;
+    record.error = why;
+    if (options_.rate > 0) return next(s);
     // A server that is gone, or refuses everything, is not asked for ever at full speed.
     if (!connecting && report_.failed < 2 * options_.streams + 20) begin(s);
   }
@@ -243,7 +247,7 @@ class Loop {
       s.heard = monotonic_seconds();
       try {
         s.reader.feed({buffer, static_cast<size_t>(n)}, [&](std::string_view piece) {
-          if (s.reader.head().status == 200) s.events.feed(piece, [&](std::string_view data) { event(s, data); });
+          if (s.reader.head().status == 200) take(s, piece);
           return true;
         });
       } catch (const Error& error) {
@@ -257,44 +261,61 @@ class Loop {
     }
   }
 
-  void event(Stream& s, std::string_view data) {
-    if (data == "[DONE]") return;
-    if (data.starts_with("{\"error\"")) {
-      s.failure = std::string(data.substr(0, 120));
-      return;
+  void take(Stream& s, std::string_view piece) {
+    const auto event = [&](std::string_view data) {
+      if (data.empty() || !read_load_event(options_.api, data, s.reply)) return;
+      if (s.pieces++ == 0)
+        s.first = s.heard;
+      else
+        itl_.push_back(static_cast<float>(s.heard - s.last));
+      s.last = s.heard;
+    };
+    switch (load_framing(options_.api)) {
+      case LoadFraming::kEvents:
+        return s.events.feed(piece, event);
+      case LoadFraming::kLines:
+        return s.lines.feed(piece, event);
+      default:
+        s.whole += piece;
     }
-    std::string_view text;
-    if (options_.api == LoadApi::kTgi) {
-      s.counted = count_after(data, "\"index\"");
-      text = after(data, "\"text\"");
-    } else {
-      if (int64_t counted = count_after(data, "\"completion_tokens\""); counted > 0) s.counted = counted;
-      text = after(data, options_.api == LoadApi::kChat ? "\"content\"" : "\"text\"");
-    }
-    if (text.empty() || text.starts_with("\"\"")) return;
-    if (s.pieces++ == 0)
-      s.first = s.heard;
-    else
-      itl_.push_back(static_cast<float>(s.heard - s.last));
-    s.last = s.heard;
   }
 
   void end(Stream& s) {
     if (s.reader.head().status != 200) return fail(s, fmt::format("HTTP {}", s.reader.head().status));
-    if (!s.failure.empty()) return fail(s, s.failure);
-    if (s.pieces == 0) return fail(s, "a stream without text");
+    if (!s.reply.failure.empty()) return fail(s, s.reply.failure);
+    if (s.pieces == 0 && load_framing(options_.api) == LoadFraming::kWhole && !s.whole.empty()) {
+      try {
+        if (read_load_event(options_.api, s.whole, s.reply)) s.pieces = 1, s.first = s.last = s.heard;
+      } catch (const RequestError& error) {
+        return fail(s, fmt::format("no JSON: {}", error.what()));
+      }
+    }
+    if (s.pieces == 0) return fail(s, "a reply without text");
     ended_ = monotonic_seconds();
     --active_;
     ++report_.finished;
-    const int64_t tokens = s.counted > 0 ? s.counted : s.pieces;
-    report_.tokens += tokens;
+    LoadRequest record;
+    record.serial = s.serial;
+    record.start = s.arrived - start_;
+    record.tokens = s.reply.tokens > 0 ? s.reply.tokens : s.pieces;
+    record.prompt_tokens = s.reply.prompt_tokens;
+    record.ttft = s.first - s.written;
+    record.e2e = ended_ - s.written;
+    record.generation = s.reply.generation_seconds > 0 ? s.reply.generation_seconds : record.e2e;
+    record.text = std::move(s.reply.text);
+    report_.tokens += record.tokens;
+    report_.prompt_tokens += record.prompt_tokens;
     report_.pieces += s.pieces;
-    ttft_.push_back(static_cast<float>(s.first - s.written));
-    e2e_.push_back(static_cast<float>(ended_ - s.written));
-    if (tokens > 1) tpot_.push_back(static_cast<float>((s.last - s.first) / static_cast<double>(tokens - 1)));
+    ttft_.push_back(static_cast<float>(record.ttft));
+    e2e_.push_back(static_cast<float>(record.e2e));
+    if (record.tokens > 1 && s.pieces > 1) {
+      record.tpot = (s.last - s.first) / static_cast<double>(record.tokens - 1);
+      tpot_.push_back(static_cast<float>(record.tpot));
+    }
+    report_.all.push_back(std::move(record));
     if (!s.reader.keep_alive()) close(s);
     s.state = Stream::State::kIdle;
-    begin(s);
+    next(s);
   }
 
   const LoadOptions& options_;
@@ -303,6 +324,10 @@ class Loop {
   socklen_t address_size_ = 0;
   int epoll_ = -1;
   std::vector<Stream> streams_;
+  std::vector<Stream*> idle_;  // with a rate
+  std::mt19937_64 random_{options_.seed};
+  double next_arrival_ = 0;
+  bool waiting_ = false;
   int64_t active_ = 0, answered_ = 0;
   double start_ = 0, ended_ = 0;
   LoadReport report_;
@@ -310,13 +335,6 @@ class Loop {
 };
 
 }  // namespace
-
-LoadApi parse_load_api(const std::string& name) {
-  if (name == "chat") return LoadApi::kChat;
-  if (name == "completions") return LoadApi::kCompletions;
-  if (name == "tgi") return LoadApi::kTgi;
-  throw Error(fmt::format("api: expected chat, completions or tgi, found \"{}\"", name));
-}
 
 Percentiles percentiles(std::vector<float>& samples) {
   Percentiles p;
@@ -335,6 +353,11 @@ Percentiles percentiles(std::vector<float>& samples) {
   p.p99 = at(0.99);
   p.max = samples.back();
   return p;
+}
+
+bool LoadTargets::met(const LoadRequest& r) const {
+  return r.error.empty() && (ttft <= 0 || r.ttft <= ttft) && (tpot <= 0 || r.tpot <= tpot) &&
+         (e2e <= 0 || r.e2e <= e2e);
 }
 
 LoadReport run_load(const LoadOptions& options) {

@@ -240,3 +240,58 @@ TEST_CASE("load counts what ended well, what failed and why") {
   CHECK(report.ttft.count == 4);
   CHECK(report.answered_seconds > 0);
 }
+
+TEST_CASE("arrivals come at their rate whatever the server does") {
+  const std::string line =
+      "{\"response\":\"a\",\"done\":false}\n{\"response\":\"\",\"done\":true,\"eval_count\":5,"
+      "\"prompt_eval_count\":3,\"eval_duration\":2000000000,\"prompt_eval_duration\":500000000}\n";
+  Script server([&](int, const std::string&) -> std::string {
+    return "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: " + std::to_string(line.size()) + "\r\n\r\n" + line;
+  });
+  LoadOptions options;
+  options.url = "127.0.0.1:" + std::to_string(server.port);
+  options.api = LoadApi::kOllama;
+  options.model = "m";
+  options.streams = 64;
+  options.rate = 200;
+  options.requests = 60;
+  options.seconds = 0;
+  options.probe_health = false;
+  const LoadReport report = run_load(options);
+  CHECK(report.finished == 60);
+  CHECK(report.tokens == 300);
+  CHECK(report.prompt_tokens == 180);
+  REQUIRE(report.all.size() == 60);
+  CHECK(report.all[0].generation == doctest::Approx(2.5));
+  double last = 0;
+  for (const LoadRequest& r : report.all) last = std::max(last, r.start);
+  CHECK(last > 0.15);  // 0.3 s in the mean
+  CHECK(last < 0.6);
+  LoadTargets targets;
+  CHECK(targets.met(report.all[0]));
+  targets.e2e = 1e-9;
+  CHECK_FALSE(targets.met(report.all[0]));
+}
+
+TEST_CASE("replies of every dialect are read") {
+  const auto read = [](LoadApi api, std::string_view data) {
+    LoadReply reply;
+    const bool text = read_load_event(api, data, reply);
+    return std::tuple(text, reply.tokens, reply.prompt_tokens, reply.generation_seconds, reply.failure);
+  };
+  CHECK(read(LoadApi::kChat, R"({"choices":[{"delta":{"content":"x"}}]})") == std::tuple(true, 0, 0, 0.0, ""));
+  CHECK(read(LoadApi::kChat, R"({"choices":[{"delta":{"content":null}}]})") == std::tuple(false, 0, 0, 0.0, ""));
+  CHECK(read(LoadApi::kCompletions, R"({"choices":[],"usage":{"prompt_tokens":4,"completion_tokens":7}})") ==
+        std::tuple(false, 7, 4, 0.0, ""));
+  CHECK(read(LoadApi::kTgi, R"({"index":3,"token":{"id":1,"text":" a"}})") == std::tuple(true, 3, 0, 0.0, ""));
+  CHECK(read(LoadApi::kTriton, R"({"model_name":"e","text_output":"b"})") == std::tuple(true, 1, 0, 0.0, ""));
+  CHECK(read(LoadApi::kMaritalk, R"({"output":"oi","queue_time":0,"generation_time":1.5})") ==
+        std::tuple(true, 0, 0, 1.5, ""));
+  CHECK(read(LoadApi::kEnergon, R"({"text":"oi"})") == std::tuple(true, 0, 0, 0.0, ""));
+  CHECK(std::get<4>(read(LoadApi::kTgi, R"({"error":"x"})")) == R"({"error":"x"})");
+  CHECK(parse_load_api("triton") == LoadApi::kTriton);
+  CHECK_THROWS_AS(parse_load_api("grpc"), Error);
+  CHECK(load_path(LoadApi::kTriton, "") == "/v2/models/ensemble/generate_stream");
+  CHECK(load_body(LoadApi::kChat, "m", {"a\"b\n", ""}, 5).find(R"("content":"a\"b\n")") != std::string::npos);
+  CHECK(synthetic_prompt(3, 2).starts_with("3 "));
+}
