@@ -229,6 +229,10 @@ class Page(unittest.TestCase):
         self.browser.set_window_size(480, 800)
         try:
             self.wait(lambda: not self.find("#panel").is_displayed() and not self.find("#sidebar").is_displayed())
+            self.assertEqual(self.find("#input").get_attribute("placeholder"), "Message")
+            self.say("What is the capital of France?")
+            self.answered()
+            self.assertLessEqual(self.browser.execute_script("return document.documentElement.scrollWidth - innerWidth"), 0)
             self.picture("narrow")
             self.find("#menu").click()
             self.assertTrue(self.find("#sidebar").is_displayed())

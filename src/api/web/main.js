@@ -59,6 +59,12 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !$("key-dialog").open) { chat.stop(); compare.abort?.abort(); }
   if (event.altKey && event.key.toLowerCase() === "n") { event.preventDefault(); chooseTab("chat"); chat.fresh(); }
 });
+// A phone has no room for the keys, and no keys.
+const phone = matchMedia("(max-width: 46em)");
+const keys = $("input").placeholder;
+const hint = () => { $("input").placeholder = phone.matches ? "Message" : keys; };
+phone.addEventListener("change", hint);
+hint();
 fold("menu", "sidebar", "46em");
 fold("aside", "panel", "60em");
 chat.begin();
