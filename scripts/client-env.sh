@@ -15,7 +15,14 @@ fi
 command -v python3 >/dev/null || common::err "python3 is missing; the client tests need it (apt-get install python3-venv)"
 rm -rf "$folder"
 python3 -m venv "$folder"
-if "$folder/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"; then
+# MariTalk's benchmark script is in its source distribution alone.
+client::maritalk() {
+  local version
+  version=$(sed -n 's/^maritalk==//p' "$wanted")
+  "$folder/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary maritalk -d "$folder" "maritalk==$version" &&
+    mkdir "$folder/maritalk" && tar -xf "$folder/maritalk-$version.tar.gz" -C "$folder/maritalk" --strip-components=1
+}
+if "$folder/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" && client::maritalk; then
   cp "$wanted" "$folder/requirements.txt"
   common::log "client packages installed ($folder)"
 else

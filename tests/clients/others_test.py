@@ -25,6 +25,7 @@ from maritalk import MariTalkLocal
 from pytriton.client import ModelClient
 from tritonclient.utils import InferenceServerException
 
+import maritalk_benchmark
 import maritalk_server
 from checks import check, finish, refused
 
@@ -204,6 +205,7 @@ check("maritalk: times are seconds", isinstance(raw["generation_time"], float) a
 check("maritalk: defaults fit any context", "output" in m.generate(question))
 check("maritalk: a mistake comes back as JSON", "detail" in m.generate_raw(prompt, temperature=-1), m.generate_raw(prompt, temperature=-1))
 maritalk_server.run(os.environ["SLUICE_BINARY"], os.environ["SLUICE_TEST_MODEL"])
+maritalk_benchmark.run(os.environ["SLUICE_BINARY"], os.environ["SLUICE_TEST_MODEL"])
 
 # --- adapters
 litellm.telemetry = False
