@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -17,22 +19,22 @@ namespace {
 // What the threads of one group share. A collective is: publish, meet, read the others' data, meet.
 class Meeting {
  public:
-  explicit Meeting(int size) : size_(size), parts_(static_cast<size_t>(size)), lengths_(parts_.size()) {
+  explicit Meeting(int size)
+      : size_(size), parts_(static_cast<size_t>(size)), lengths_(parts_.size()), slices_(parts_.size()) {
     channels_ = std::vector<Channel>(parts_.size() * parts_.size());
   }
   int size() const { return size_; }
 
   // Returns when all ranks of the group have called it; what they wrote before is then visible.
   void meet() {
-    std::unique_lock lock(mutex_);
-    const uint64_t round = round_;
-    if (++arrived_ == size_) {
-      arrived_ = 0;
-      ++round_;
-      all_here_.notify_all();
-    } else {
-      all_here_.wait(lock, [&] { return round_ != round; });
+    const uint32_t round = round_.load(std::memory_order_acquire);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_) {
+      round_.wait(round, std::memory_order_acquire);
+      return;
     }
+    arrived_.store(0, std::memory_order_relaxed);
+    round_.store(round + 1, std::memory_order_release);
+    round_.notify_all();
   }
 
   void publish(int rank, const void* data, size_t bytes) {
@@ -43,8 +45,8 @@ class Meeting {
   }
   const void* part(int rank) const { return parts_[static_cast<size_t>(rank)]; }
 
-  // Slices of the sum, written by one rank each. Sized by rank 0 between two meetings.
-  std::vector<float>& sum() { return sum_; }
+  // A rank's slice of the sum: its own to write after the others have published, theirs to read after the next meeting.
+  std::vector<float>& slice(int rank) { return slices_[static_cast<size_t>(rank)]; }
 
   void put(int from, int to, const void* data, size_t bytes) {
     Channel& channel = channel_of(from, to);
@@ -80,13 +82,11 @@ class Meeting {
   }
 
   const int size_;
-  std::mutex mutex_;
-  std::condition_variable all_here_;
-  int arrived_ = 0;
-  uint64_t round_ = 0;
+  std::atomic<int> arrived_ = 0;
+  std::atomic<uint32_t> round_ = 0;
   std::vector<const void*> parts_;
   std::vector<size_t> lengths_;
-  std::vector<float> sum_;
+  std::vector<std::vector<float>> slices_;
   std::vector<Channel> channels_;
 };
 
@@ -98,17 +98,16 @@ class ThreadCommunicator final : public Communicator {
 
   void all_reduce(const Tensor& inout) override {
     check(inout.dtype == DType::kF32 && inout.contiguous(), "all_reduce takes a contiguous float32 tensor");
-    const auto n = static_cast<size_t>(inout.elements());
-    if (rank_ == 0) meeting_->sum().resize(n);
+    const auto n = static_cast<size_t>(inout.elements()), ranks = static_cast<size_t>(size());
+    const auto start = [&](int rank) { return n * static_cast<size_t>(rank) / ranks; };
     meeting_->publish(rank_, inout.data, inout.bytes());
-    const auto ranks = static_cast<size_t>(size());
-    const size_t begin = n * static_cast<size_t>(rank_) / ranks, end = n * static_cast<size_t>(rank_ + 1) / ranks;
     std::vector<const float*> parts;
-    for (int r = 0; r < size(); ++r) parts.push_back(static_cast<const float*>(meeting_->part(r)) + begin);
-    sum_in_rank_order(meeting_->sum().data() + begin, parts, end - begin);
+    for (int r = 0; r < size(); ++r) parts.push_back(static_cast<const float*>(meeting_->part(r)) + start(rank_));
+    std::vector<float>& mine = meeting_->slice(rank_);
+    mine.resize(start(rank_ + 1) - start(rank_));
+    sum_in_rank_order(mine.data(), parts, mine.size());
     meeting_->meet();
-    if (n > 0) std::memcpy(inout.data, meeting_->sum().data(), inout.bytes());
-    meeting_->meet();
+    for (int r = 0; r < size(); ++r) std::ranges::copy(meeting_->slice(r), static_cast<float*>(inout.data) + start(r));
   }
 
   void all_gather(const Tensor& out, const Tensor& in) override {
