@@ -3,12 +3,14 @@
 // healthy answer right after. SLUICE_MALFORMED sets how many (3000 unless given), SLUICE_MALFORMED_SEED where to begin.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <thread>
@@ -161,46 +163,56 @@ TEST_CASE("malformed requests get the right status and leave a healthy server") 
   Service service = engine.service(server.metrics());
   server.ready(service);
   const auto all = samples();
-  Draw draw{std::mt19937_64(seed != nullptr ? std::strtoull(seed, nullptr, 10) : 1)};
+  const uint64_t first = seed != nullptr ? std::strtoull(seed, nullptr, 10) : 1;
 
-  std::deque<Wire> slow;  // clients that send a byte now and then, and mostly nothing
-  long before = 0, answered = 0, closed = 0;
+  std::atomic<long> answered = 0, closed = 0;
+  std::mutex guard;
   std::map<int, long> statuses;
-  for (long i = 0; i < count; ++i) {
-    if (i % 50 == 0) {
-      if (slow.size() >= 8) slow.pop_front();
-      slow.emplace_back(server.port());
-      slow.back().send("POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n");
-      if (i % 100 == 0) slow.back().send("content-type: application/json\r\n\r\n{\"inputs\":");
+  // Sends `n` requests; clients side by side, as most of the time goes into waiting for the server's deadlines.
+  const auto client = [&](uint64_t number, long n) {
+    Draw draw{std::mt19937_64(number)};
+    std::deque<Wire> slow;  // clients that send a byte now and then, and mostly nothing
+    for (long i = 0; i < n; ++i) {
+      if (i % 50 == 0) {
+        if (slow.size() >= 2) slow.pop_front();
+        slow.emplace_back(server.port());
+        slow.back().send("POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n");
+        if (i % 100 == 0) slow.back().send("content-type: application/json\r\n\r\n{\"inputs\":");
+      }
+      const std::string text = spoilt_request(all, draw);
+      INFO("seed " << number << ", request " << i << ": " << text.substr(0, 600));
+      Wire wire(server.port());
+      wire.send(text);
+      if (draw.below(20) == 0) ::shutdown(wire.descriptor(), SHUT_WR);  // a client that gives up
+      const WireReply reply = wire.reply();
+      ++(reply.head.empty() ? closed : answered);
+      const bool right = reply.head.empty() || (reply.status >= 200 && reply.status < 500) || reply.status == 501;
+      CHECK_MESSAGE(right, reply.status << " " << reply.body.substr(0, 300));
+      if (!right) return;
+      if (i % 20 == 0) {
+        const WireReply healthy =
+            ask(server.port(), post("/generate", R"({"inputs":"abc","parameters":{"max_new_tokens":2}})"));
+        CHECK(healthy.status == 200);
+        CHECK(healthy.body == R"({"generated_text":"Hi"})");
+        if (healthy.status != 200) return;
+      }
+      std::lock_guard lock(guard);
+      ++statuses[reply.status];
     }
-    const std::string text = spoilt_request(all, draw);
-    INFO("request " << i << ": " << text.substr(0, 600));
-    Wire wire(server.port());
-    wire.send(text);
-    if (draw.below(20) == 0) ::shutdown(wire.descriptor(), SHUT_WR);  // a client that gives up
-    const WireReply reply = wire.reply();
-    ++statuses[reply.status];
-    if (reply.head.empty()) {
-      ++closed;
-    } else {
-      ++answered;
-      const bool right = (reply.status >= 200 && reply.status < 500) || reply.status == 501;
-      REQUIRE_MESSAGE(right, reply.status << " " << reply.body.substr(0, 300));
-    }
-    if (i % 20 == 0) {
-      const WireReply healthy =
-          ask(server.port(), post("/generate", R"({"inputs":"abc","parameters":{"max_new_tokens":2}})"));
-      REQUIRE(healthy.status == 200);
-      REQUIRE(healthy.body == R"({"generated_text":"Hi"})");
-    }
-    if (i == count / 4) before = resident_pages();
-  }
-  slow.clear();
+  };
+  constexpr uint64_t kClients = 4;
+  const auto clients = [&](uint64_t round, long n) {
+    std::vector<std::jthread> threads;
+    for (uint64_t c = 0; c < kClients; ++c) threads.emplace_back(client, first + 1000 * (round * kClients + c), n);
+  };
+  clients(0, count / 4 / static_cast<long>(kClients));
+  const long before = resident_pages();
+  clients(1, count * 3 / 4 / static_cast<long>(kClients));
   const long grown = (resident_pages() - before) * 4;
   std::string counts;
   for (const auto& [status, n] : statuses) counts += " " + std::to_string(status) + ":" + std::to_string(n);
-  MESSAGE(count << " malformed requests, " << answered << " answered, " << closed << " closed, by status" << counts
-                << "; resident memory grew by " << grown << " KiB in the last three quarters");
+  MESSAGE(count << " malformed requests, " << answered.load() << " answered, " << closed.load() << " closed, by status"
+                << counts << "; resident memory grew by " << grown << " KiB in the last three quarters");
   CHECK(answered > count * 9 / 10);
   CHECK(grown < 64 * 1024);
   for (int tries = 0; tries < 200 && server.connections() > 0; ++tries)
