@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Answers every prompt of a file: sbatch --export=ALL,MODEL_ID=...,PROMPTS=in.jsonl,OUTPUT=out.jsonl slurm/generate.sh
-# Run again after any interruption it completes what is missing. Settings are environment variables; `sluice info` lists them all.
+# Run again after any interruption it completes what is missing. As a job array (--array=0-7) its tasks share the file. Settings are environment variables; `sluice info` lists them all.
 #SBATCH --job-name=sluice-generate
 #SBATCH --open-mode=append
 #SBATCH --requeue
@@ -23,7 +23,7 @@ source "$root/slurm/common.sh" || {
 job::start generate "$@"
 code=$?
 # 75: stopped early with prompts left, everything so far is on disk. The job then goes back into the queue.
-if ((code == 75)) || { ((code != 0 && code != 2)) && job::preempted; }; then
+if ((code == 75)) || { ((code != 0 && code != 2 && code != 4)) && job::preempted; }; then
   job::requeue "prompts are left" || job::log "prompts are left; submit the same line again to complete $OUTPUT"
 fi
 exit "$code"

@@ -194,6 +194,11 @@ void World::all_loaded() {
   control_->barrier("loading the model", kLongestLoad);
 }
 
+bool World::leader_says(const char* what, bool mine) {
+  constexpr double kSeconds = 60;
+  return control_->all_gather(what, mine ? "1" : "0", kSeconds)[0] == "1";
+}
+
 void World::leave() { control_->leave(); }
 void World::abort(const std::string& reason) noexcept { control_->abort(reason); }
 

@@ -46,6 +46,8 @@ class World {
   std::function<void(std::span<const std::byte>)> broadcast();
   // Ranks other than 0: replays steps until the leader leaves. Returns the exit code.
   int work();
+  // What rank 0 says, on every rank; called by all. `what` names it in errors.
+  bool leader_says(const char* what, bool mine);
   // Waits until every rank has loaded. Throws Error naming the others.
   void all_loaded();
   // A clean end: the other ranks see a goodbye and not a loss.

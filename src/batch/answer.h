@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "batch/prompt_file.h"
@@ -14,11 +15,16 @@ namespace sluice {
 //  "prompt_tokens":5,"generated_tokens":9,"seed":1}. Key order is fixed; "id" and "stop" only where they exist.
 std::string format_answer(const Prompt& prompt, const std::string& text, FinishReason finish, const std::string& stop,
                           const Usage& usage);
-// The same head, then "error" in place of the answer.
+// The same head, then "error" in place of the answer. In OpenAI's format:
+// {"id":"batch_req_0","custom_id":..,"response":null,"error":{"code":"invalid_request","message":".."}}
 std::string format_error(const Prompt& prompt, const std::string& error);
+// OpenAI's format: {"id":"batch_req_0","custom_id":..,"response":{"status_code":200,"request_id":"..","body":{..}},
+// "error":null}. `body` is JSON.
+std::string format_response(const Prompt& prompt, int status, const std::string& body);
+std::string request_id(const Prompt& prompt);  // "batch_req_0"
 
-// True when `output` exists and holds exactly the answers to `prompts`, in order. Throws Error when it exists but
-// belongs to something else: it is never overwritten.
-bool is_complete(const std::filesystem::path& output, const PromptFile& prompts);
+// Nothing when there is no `output`; how many of its lines carry an error when it holds exactly the answers to
+// `prompts`, in order. Throws Error when it exists but belongs to something else: it is never overwritten.
+std::optional<int64_t> complete_output(const std::filesystem::path& output, const PromptFile& prompts);
 
 }  // namespace sluice

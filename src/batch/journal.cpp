@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -47,70 +48,66 @@ uint64_t content_hash(std::string_view bytes) {
   return hash;
 }
 
-Journal::Journal(const std::filesystem::path& path, std::string_view fingerprint, const PromptFile& prompts)
-    : path_(path), entries_(static_cast<size_t>(prompts.size())) {
-  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (fd_ < 0) throw Error(fmt::format("cannot open {}: {}", path.string(), std::strerror(errno)));
-  struct flock lock {};
-  lock.l_type = F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  if (::fcntl(fd_, F_SETLK, &lock) != 0) {
-    const int reason = errno;
-    ::close(fd_);
-    if (reason == EACCES || reason == EAGAIN)
-      throw Error(fmt::format("{} is in use by another process; wait for it or choose another output", path.string()));
-    throw Error(fmt::format("cannot lock {}: {}", path.string(), std::strerror(reason)));
+JournalScan scan_journal(const std::filesystem::path& path, std::string_view fingerprint, const PromptFile& prompts,
+                         const std::function<void(const JournalEntry&)>& take) {
+  const std::string content = read_file(path);
+  const std::string header = fmt::format("sluice journal 1 {}\n", fingerprint);
+  JournalScan scan;
+  scan.size = content.size();
+  std::string_view rest = content;
+  const size_t first_end = rest.find('\n');
+  if (first_end == std::string_view::npos) return scan;  // new, or killed while the first line was written
+  if (rest.substr(0, first_end + 1) != header) {
+    throw Error(
+        fmt::format("{} was written with other settings:\n  found    {}\n  expected {}Use the same model and "
+                    "settings to go on, or remove it to start over",
+                    path.string(), rest.substr(0, first_end), header));
   }
+  rest.remove_prefix(first_end + 1);
+  scan.end = first_end + 1;
+  while (!rest.empty()) {
+    const size_t line_end = rest.find('\n');
+    if (line_end == std::string_view::npos) break;
+    std::string_view line = rest.substr(0, line_end);
+    uint64_t index = 0, prompt = 0, checksum = 0;
+    if (!take_number(line, index, 10) || !take_number(line, prompt, 16) || !take_number(line, checksum, 16) ||
+        content_hash(line) != checksum || line.empty())
+      break;
+    if (index < static_cast<uint64_t>(prompts.size()) &&
+        content_hash(prompts.raw(static_cast<int64_t>(index))) == prompt) {
+      take({static_cast<int64_t>(index), static_cast<uint64_t>(line.data() - content.data()),
+            static_cast<uint32_t>(line.size())});
+    } else {
+      ++scan.changed;
+    }
+    rest.remove_prefix(line_end + 1);
+    scan.end = static_cast<uint64_t>(rest.data() - content.data());
+  }
+  return scan;
+}
+
+Journal::Journal(const std::filesystem::path& path, std::string_view fingerprint, const PromptFile& prompts,
+                 const std::function<void(const JournalEntry&)>& take)
+    : path_(path) {
+  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd_ < 0) throw Error(fmt::format("cannot open {}: {}", path.string(), std::strerror(errno)));
   try {
-    const std::string content = read_file(path);
-    const std::string header = fmt::format("sluice journal 1 {}\n", fingerprint);
-    std::string_view rest = content;
-    const size_t first_end = rest.find('\n');
-    if (first_end == std::string_view::npos) {  // new, or killed while the first line was written
-      if (::ftruncate(fd_, 0) != 0)
-        throw Error(fmt::format("cannot truncate {}: {}", path.string(), std::strerror(errno)));
-      write_all(fd_, header, path);
-      end_ = header.size();
-      return;
-    }
-    if (rest.substr(0, first_end + 1) != header) {
-      throw Error(
-          fmt::format("{} was written with other settings:\n  found    {}\n  expected {}Use the same model and "
-                      "settings to go on, or remove it to start over",
-                      path.string(), rest.substr(0, first_end), header));
-    }
-    rest.remove_prefix(first_end + 1);
-    end_ = first_end + 1;
-    int64_t changed = 0;
-    while (!rest.empty()) {
-      const size_t line_end = rest.find('\n');
-      if (line_end == std::string_view::npos) break;
-      std::string_view line = rest.substr(0, line_end);
-      uint64_t index = 0, prompt = 0, checksum = 0;
-      if (!take_number(line, index, 10) || !take_number(line, prompt, 16) || !take_number(line, checksum, 16) ||
-          content_hash(line) != checksum || line.empty())
-        break;
-      if (index < entries_.size() && content_hash(prompts.raw(static_cast<int64_t>(index))) == prompt) {
-        Entry& entry = entries_[index];
-        if (entry.bytes == 0) ++done_;
-        entry = {static_cast<uint64_t>(line.data() - content.data()), static_cast<uint32_t>(line.size())};
-      } else {
-        ++changed;
-      }
-      rest.remove_prefix(line_end + 1);
-      end_ = static_cast<uint64_t>(rest.data() - content.data());
-    }
-    if (changed > 0)
+    lock();
+    const JournalScan scan = scan_journal(path, fingerprint, prompts, take);
+    end_ = scan.end;
+    if (scan.changed > 0)
       log_warning(fmt::format("{}: {} answers belong to prompts that have changed since; those prompts run again",
-                              path.string(), changed));
-    if (end_ < content.size()) {
-      log_warning(
-          fmt::format("{}: cutting off {} bytes of an unfinished answer", path.string(), content.size() - end_));
-      if (::ftruncate(fd_, static_cast<off_t>(end_)) != 0)
-        throw Error(fmt::format("cannot truncate {}: {}", path.string(), std::strerror(errno)));
-    }
+                              path.string(), scan.changed));
+    if (scan.end > 0 && scan.end < scan.size)
+      log_warning(fmt::format("{}: cutting off {} bytes of an unfinished answer", path.string(), scan.size - scan.end));
+    if (scan.end < scan.size && ::ftruncate(fd_, static_cast<off_t>(scan.end)) != 0)
+      throw Error(fmt::format("cannot truncate {}: {}", path.string(), std::strerror(errno)));
     if (::lseek(fd_, 0, SEEK_END) < 0)
       throw Error(fmt::format("cannot seek in {}: {}", path.string(), std::strerror(errno)));
+    if (scan.end > 0) return;
+    const std::string header = fmt::format("sluice journal 1 {}\n", fingerprint);
+    write_all(fd_, header, path);
+    end_ = header.size();
   } catch (...) {
     ::close(fd_);
     throw;
@@ -121,18 +118,30 @@ Journal::~Journal() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-void Journal::append(int64_t index, uint64_t prompt_hash, std::string_view answer) {
+void Journal::lock() {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  if (::fcntl(fd_, F_SETLK, &lock) == 0) return;
+  if (errno == EACCES || errno == EAGAIN)
+    throw Error(
+        fmt::format("{} is in use by another process; wait for it, choose another output, or start both with "
+                    "--shared to let them divide the work",
+                    path_.string()));
+  throw Error(fmt::format("cannot lock {}: {}", path_.string(), std::strerror(errno)));
+}
+
+JournalEntry Journal::append(int64_t index, uint64_t prompt_hash, std::string_view answer) {
   buffer_.clear();
   fmt::format_to(std::back_inserter(buffer_), "{} {:016x} {:016x} ", index, prompt_hash, content_hash(answer));
   const uint64_t head = buffer_.size();
   buffer_.append(answer);
   buffer_.push_back('\n');
   write_all(fd_, buffer_, path_);
-  Entry& entry = entries_[static_cast<size_t>(index)];
-  if (entry.bytes == 0) ++done_;
-  entry = {end_ + head, static_cast<uint32_t>(answer.size())};
+  const JournalEntry entry{index, end_ + head, static_cast<uint32_t>(answer.size())};
   end_ += buffer_.size();
   dirty_ = true;
+  return entry;
 }
 
 void Journal::sync() {
@@ -141,19 +150,36 @@ void Journal::sync() {
   dirty_ = false;
 }
 
-void Journal::finish(const std::filesystem::path& output) {
-  sync();
-  const std::filesystem::path temporary = output.string() + ".tmp";
+uint32_t Answers::journal(const std::filesystem::path& path) {
+  const auto found = std::ranges::find(journals_, path);
+  if (found != journals_.end()) return static_cast<uint32_t>(found - journals_.begin());
+  journals_.push_back(path);
+  return static_cast<uint32_t>(journals_.size() - 1);
+}
+
+void Answers::add(uint32_t journal, const JournalEntry& entry) {
+  Place& place = places_[static_cast<size_t>(entry.index)];
+  if (place.bytes == 0) ++done_;
+  place = {entry.offset, entry.bytes, journal};
+}
+
+void Answers::forget() {
+  std::ranges::fill(places_, Place{});
+  done_ = 0;
+}
+
+void Answers::write(const std::filesystem::path& output, const std::filesystem::path& temporary) const {
   const int out = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (out < 0) throw Error(fmt::format("cannot create {}: {}", temporary.string(), std::strerror(errno)));
+  if (out < 0) throw Error(fmt::format("cannot open {}: {}", temporary.string(), std::strerror(errno)));
   try {
-    const File in = File::open_read(path_);
+    std::vector<File> files;
+    for (const auto& path : journals_) files.push_back(File::open_read(path));
     std::string block;
-    for (const Entry& entry : entries_) {
-      check(entry.bytes != 0, "an answer is missing at the end of the run");
+    for (const Place& place : places_) {
+      check(place.bytes != 0, "an answer is missing at the end of the run");
       const size_t at = block.size();
-      block.resize(at + entry.bytes);
-      in.read_at(entry.offset, block.data() + at, entry.bytes);
+      block.resize(at + place.bytes);
+      files[place.journal].read_at(place.offset, block.data() + at, place.bytes);
       block.push_back('\n');
       if (block.size() > (1u << 20)) {
         write_all(out, block, temporary);
@@ -170,7 +196,6 @@ void Journal::finish(const std::filesystem::path& output) {
   ::close(out);
   if (::rename(temporary.c_str(), output.c_str()) != 0)
     throw Error(fmt::format("cannot replace {}: {}", output.string(), std::strerror(errno)));
-  ::unlink(path_.c_str());
 }
 
 }  // namespace sluice

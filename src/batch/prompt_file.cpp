@@ -15,6 +15,7 @@ namespace sluice {
 namespace {
 
 constexpr size_t kMaxLine = 64u << 20;
+constexpr int64_t kFormatLines = 16;  // looked at for the format: the first may be damaged
 
 [[noreturn]] void bad(std::string_view key, std::string_view expected, const Value& found) {
   throw RequestError(RequestError::Kind::kValidation,
@@ -123,9 +124,12 @@ void read_object(const Value& object, Prompt& prompt) {
       if (!value.is_dict()) bad(key, "an object", value);
       for (const auto& [name, inner] : value.as_dict().entries()) {
         if (!apply(name, inner, prompt.request, said_sample)) unknown("parameters." + name);
+        prompt.parameters.set(name, inner);
       }
     } else if (!apply(key, value, prompt.request, said_sample)) {
       unknown(key);
+    } else {
+      prompt.parameters.set(key, value);
     }
   }
   if (has_prompt == prompt.messages.is_list()) {
@@ -139,6 +143,43 @@ void read_object(const Value& object, Prompt& prompt) {
                        s.epsilon_cutoff > 0.0f || s.eta_cutoff > 0.0f))
     prompt.request.sampling.greedy = false;
   if (!said_sample && prompt.request.beams.width > 1) prompt.request.sampling.greedy = true;
+}
+
+void read_openai(const Value& object, Prompt& prompt) {
+  const auto text = [&](const char* key) -> const std::string& {
+    const Value* value = object.find(key);
+    if (value == nullptr || !value->is_string() || value->as_string().empty())
+      throw RequestError(
+          RequestError::Kind::kValidation,
+          fmt::format("'{}': expected a string, found {}", key, value == nullptr ? "nothing" : value->dump_compact()));
+    return value->as_string();
+  };
+  if (!object.is_dict()) throw RequestError(RequestError::Kind::kMalformed, "expected a JSON object");
+  if (const Value* id = object.find("custom_id"); id != nullptr) prompt.id = *id;
+  text("custom_id");
+  if (text("method") != "POST")
+    throw RequestError(RequestError::Kind::kValidation,
+                       fmt::format("'method': expected POST, found {}", text("method")));
+  const Value* body = object.find("body");
+  if (body == nullptr || !body->is_dict())
+    throw RequestError(RequestError::Kind::kValidation, "'body': expected an object");
+  if (const Value* stream = body->find("stream"); stream != nullptr && stream->is_bool() && stream->as_bool())
+    throw RequestError(RequestError::Kind::kValidation, "'body.stream': a batch is answered whole, found true");
+  prompt.url = text("url");
+  if (prompt.url != "/v1/chat/completions" && prompt.url != "/v1/completions") {
+    throw RequestError(RequestError::Kind::kValidation,
+                       fmt::format("'url': expected /v1/chat/completions or /v1/completions, found {}", prompt.url));
+  }
+  prompt.body = body->dump_compact();
+}
+
+bool is_openai(std::string_view line) {
+  try {
+    const Value value = Value::parse_json(line);
+    return value.is_dict() && value.find("body") != nullptr && value.find("url") != nullptr;
+  } catch (const RequestError&) {
+    return false;
+  }
 }
 
 }  // namespace
@@ -164,6 +205,7 @@ PromptFile::PromptFile(const std::filesystem::path& path) : file_(File::open_rea
   for (uint64_t at = 0; at < size;) {
     const size_t n = static_cast<size_t>(std::min<uint64_t>(chunk.size(), size - at));
     file_.read_at(at, chunk.data(), n);
+    for (size_t i = 0; i < n; ++i) hash_ = (hash_ ^ static_cast<unsigned char>(chunk[i])) * 0x100000001b3ull;
     for (size_t i = 0; i < n; ++i) {
       const char c = chunk[i];
       if (c == '\n') {
@@ -179,6 +221,8 @@ PromptFile::PromptFile(const std::filesystem::path& path) : file_(File::open_rea
   if (lines_.empty())
     throw Error(fmt::format("{} holds no prompt; expected one per line, as plain text or JSON", path.string()));
   json_ = first == '{' || first == '"';
+  for (int64_t i = 0; first == '{' && !openai_ && i < std::min<int64_t>(this->size(), kFormatLines); ++i)
+    openai_ = is_openai(raw(i));
 }
 
 std::string PromptFile::raw(int64_t index) const {
@@ -194,6 +238,7 @@ Prompt PromptFile::read(int64_t index, const GenerateRequest& defaults) const {
   prompt.index = index;
   prompt.line = lines_.at(static_cast<size_t>(index)).number;
   prompt.request = defaults;
+  prompt.openai = openai_;
   const std::string bytes = raw(index);
   if (!json_) {
     prompt.text = bytes;
@@ -201,7 +246,9 @@ Prompt PromptFile::read(int64_t index, const GenerateRequest& defaults) const {
   }
   try {
     const Value value = Value::parse_json(bytes);
-    if (value.is_string()) {
+    if (openai_) {
+      read_openai(value, prompt);
+    } else if (value.is_string()) {
       if (value.as_string().empty()) throw RequestError(RequestError::Kind::kValidation, "the prompt is empty");
       prompt.text = value.as_string();
     } else if (value.is_dict()) {
@@ -211,6 +258,7 @@ Prompt PromptFile::read(int64_t index, const GenerateRequest& defaults) const {
     }
   } catch (const RequestError& error) {
     prompt.error = fmt::format("line {}: {}", prompt.line, error.what());
+    prompt.url.clear();
   }
   return prompt;
 }

@@ -6,41 +6,36 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
-#include <map>
 #include <memory>
 #include <mutex>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "batch/answer.h"
-#include "batch/journal.h"
 
 namespace sluice {
 namespace {
 
-struct Finished {
-  int64_t index = 0;
-  std::string text, stop, lost;  // lost: why the engine gave the request up
-  FinishReason finish = FinishReason::kNone;
-  Usage usage;
-};
+constexpr double kSyncSeconds = 1;
+constexpr double kIdleSeconds = 2;  // between two looks at what others still do
 
-// Where sinks put what is finished and the writing thread takes it.
+// Where answerers put what is finished and the writing thread takes it.
 class Mailbox {
  public:
-  void put(Finished finished) {
+  void put(Answered answered) {
     {
       const std::lock_guard lock(mutex_);
-      finished_.push_back(std::move(finished));
+      finished_.push_back(std::move(answered));
     }
     arrived_.notify_one();
   }
-  bool take(Finished& finished, double seconds) {
+  bool take(Answered& answered, double seconds) {
     std::unique_lock lock(mutex_);
     if (!arrived_.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return !finished_.empty(); }))
       return false;
-    finished = std::move(finished_.front());
+    answered = std::move(finished_.front());
     finished_.pop_front();
     return true;
   }
@@ -48,52 +43,8 @@ class Mailbox {
  private:
   std::mutex mutex_;
   std::condition_variable arrived_;
-  std::deque<Finished> finished_;
+  std::deque<Answered> finished_;
 };
-
-class BatchSink : public Sink {
- public:
-  BatchSink(int64_t index, std::shared_ptr<Mailbox> mailbox) : mailbox_(std::move(mailbox)) { finished_.index = index; }
-  void on_delta(const Delta& delta) override {
-    finished_.text += delta.text;
-    if (delta.finish == FinishReason::kNone) return;
-    finished_.finish = delta.finish;
-    finished_.stop = delta.stop_text;
-  }
-  void on_done(const Usage& usage) override {
-    finished_.usage = usage;
-    mailbox_->put(std::move(finished_));
-  }
-  void on_error(std::string_view message) override {
-    finished_.lost = message;
-    mailbox_->put(std::move(finished_));
-  }
-
- private:
-  std::shared_ptr<Mailbox> mailbox_;
-  Finished finished_;
-};
-
-// SplitMix64 over (job seed, index): the seed of a prompt is the same in every attempt.
-uint64_t prompt_seed(uint64_t seed, int64_t index) {
-  uint64_t z = seed + 0x9e3779b97f4a7c15ull * (static_cast<uint64_t>(index) + 1);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-  return (z ^ (z >> 31)) >> 1;  // fits JSON's signed integers
-}
-
-void encode_prompt(Prompt& prompt, const Tokenizer& tokenizer, const ChatTemplate* chat) {
-  if (!prompt.messages.is_list()) {
-    prompt.request.prompt = tokenizer.encode(prompt.text, true);
-    return;
-  }
-  if (chat == nullptr)
-    throw RequestError(RequestError::Kind::kTemplate,
-                       "the model has no chat template; use 'prompt', or give --chat-template");
-  ChatInput input;
-  input.messages = prompt.messages;
-  prompt.request.prompt = tokenizer.encode(chat->render(input), false);
-}
 
 std::string clock_text(double seconds) {
   const int64_t s = static_cast<int64_t>(seconds);
@@ -101,108 +52,152 @@ std::string clock_text(double seconds) {
                    : fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
+class Run {
+ public:
+  Run(const BatchOptions& options, Answerer& answerer, const std::atomic<bool>& stop)
+      : options_(options), answerer_(answerer), stop_(stop), prompts_(options.prompts) {
+    report_.prompts = prompts_.size();
+  }
+
+  BatchReport all() {
+    if (const auto errors = complete_output(options_.output, prompts_)) {
+      report_.done = report_.resumed = report_.prompts;
+      report_.errors = *errors;
+      report_.complete = true;
+      return report_;
+    }
+    work_ = options_.shared ? shared_work(prompts_, options_.output, options_.fingerprint, *options_.shared)
+                            : own_work(prompts_, options_.output, options_.fingerprint);
+    report_.resumed = work_->done();
+    if (report_.resumed > 0)
+      log_info(fmt::format("resuming: {} of {} prompts are answered already", report_.resumed, report_.prompts));
+    while (!stop_ && lost_.empty()) {
+      answer_what_there_is();
+      if (stop_ || !lost_.empty() || !work_->complete()) continue;
+      if (work_->finish()) {
+        report_.complete = true;
+        break;
+      }
+    }
+    end();
+    return report_;
+  }
+
+ private:
+  // Until no prompt is left for this process.
+  void answer_what_there_is() {
+    while (!stop_ && lost_.empty()) {
+      bool none = false;
+      while (under_way_ < options_.window && !stop_ && !none) none = !start_next();
+      Answered answered;
+      if (under_way_ > 0) {
+        if (mailbox_->take(answered, 0.2)) settle(answered);
+      } else if (none) {
+        work_->sync();
+        if (work_->complete()) return;
+        wait_for_others();
+      }
+      keep_up();
+    }
+  }
+
+  bool start_next() {
+    const int64_t index = work_->next();
+    if (index < 0) return false;
+    Prompt prompt = prompts_.read(index, options_.defaults);
+    ++under_way_;
+    if (!prompt.error.empty()) {
+      settle({index, format_error(prompt, prompt.error), prompt.error, {}, 0});
+      return true;
+    }
+    answerer_.submit(std::move(prompt), [mailbox = mailbox_](Answered answered) { mailbox->put(std::move(answered)); });
+    return true;
+  }
+
+  void settle(const Answered& answered) {
+    --under_way_;
+    if (!answered.lost.empty()) {
+      lost_ = answered.lost;
+      return;
+    }
+    work_->record(answered.index, answered.line);
+    report_.generated_tokens += answered.generated_tokens;
+    if (answered.error.empty()) return;
+    ++report_.errors;
+    log_warning(fmt::format("prompt {}: {}", answered.index, answered.error));
+  }
+
+  void wait_for_others() {
+    const double now = monotonic_seconds();
+    if (now - last_waiting_ > options_.progress_seconds) {
+      log_info(fmt::format("nothing left to begin; the rest is under way at {}", work_->waiting_for()));
+      last_waiting_ = now;
+    }
+    for (int i = 0; i < 10 && !stop_; ++i)
+      std::this_thread::sleep_for(std::chrono::duration<double>(kIdleSeconds / 10));
+  }
+
+  void keep_up() {
+    const double now = monotonic_seconds();
+    if (now - last_sync_ > kSyncSeconds) {
+      work_->sync();
+      last_sync_ = now;
+    }
+    if (now - last_progress_ < options_.progress_seconds) return;
+    last_progress_ = now;
+    const BatchProgress progress = tell();
+    log_info(fmt::format("{} of {} prompts, {:.1f} generated tokens/s, about {} left", progress.done, progress.prompts,
+                         progress.tokens_per_second, progress.seconds_left ? clock_text(*progress.seconds_left) : "?"));
+  }
+
+  BatchProgress tell() {
+    const double seconds = monotonic_seconds() - started_;
+    BatchProgress progress;
+    progress.prompts = report_.prompts;
+    progress.done = report_.complete ? report_.prompts : work_->done();
+    progress.errors = report_.errors;
+    progress.generated_tokens = report_.generated_tokens;
+    progress.tokens_per_second = static_cast<double>(report_.generated_tokens) / std::max(seconds, 1e-9);
+    const int64_t now_done = progress.done - report_.resumed;
+    if (now_done > 0)
+      progress.seconds_left =
+          seconds / static_cast<double>(now_done) * static_cast<double>(progress.prompts - progress.done);
+    if (options_.on_progress) options_.on_progress(progress);
+    return progress;
+  }
+
+  void end() {
+    if (!report_.complete) work_->sync();
+    report_.done = report_.complete ? report_.prompts : work_->done();
+    report_.seconds = monotonic_seconds() - started_;
+    tell();
+    if (!lost_.empty())
+      throw Error(fmt::format("{}; {} of {} prompts are answered, run the same command again to go on", lost_,
+                              report_.done, report_.prompts));
+    if (report_.complete) report_.errors = complete_output(options_.output, prompts_).value_or(report_.errors);
+  }
+
+  const BatchOptions& options_;
+  Answerer& answerer_;
+  const std::atomic<bool>& stop_;
+  const PromptFile prompts_;
+  const double started_ = monotonic_seconds();
+  double last_sync_ = started_, last_progress_ = started_, last_waiting_ = -1e9;
+  std::unique_ptr<Work> work_;
+  const std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
+  int64_t under_way_ = 0;
+  std::string lost_;
+  BatchReport report_;
+};
+
 }  // namespace
 
-bool batch_is_complete(const BatchOptions& options) { return is_complete(options.output, PromptFile(options.prompts)); }
+std::optional<int64_t> batch_is_complete(const BatchOptions& options) {
+  return complete_output(options.output, PromptFile(options.prompts));
+}
 
-BatchReport run_batch(const BatchOptions& options, Engine& engine, const ChatTemplate* chat,
-                      const std::atomic<bool>& stop) {
-  const double started = monotonic_seconds();
-  const PromptFile prompts(options.prompts);
-  BatchReport report;
-  report.prompts = prompts.size();
-  if (is_complete(options.output, prompts)) {
-    report.done = report.resumed = report.prompts;
-    report.complete = true;
-    return report;
-  }
-  Journal journal(options.output.string() + ".journal", options.fingerprint, prompts);
-  report.resumed = journal.done();
-  if (report.resumed > 0)
-    log_info(fmt::format("resuming: {} of {} prompts are answered already", report.resumed, report.prompts));
-
-  struct UnderWay {
-    uint64_t id;
-    Prompt prompt;
-  };
-  std::map<int64_t, UnderWay> under_way;
-  const auto mailbox = std::make_shared<Mailbox>();
-  std::string lost;
-  const auto record = [&](const Prompt& prompt, const std::string& answer) {
-    journal.append(prompt.index, content_hash(prompts.raw(prompt.index)), answer);
-  };
-  const auto record_error = [&](const Prompt& prompt, const std::string& error) {
-    log_warning(fmt::format("prompt {} (line {}): {}", prompt.index, prompt.line, error));
-    record(prompt, format_error(prompt, error));
-    ++report.errors;
-  };
-
-  int64_t next = 0;
-  double last_sync = started, last_progress = started;
-  while ((next < prompts.size() || !under_way.empty()) && !stop && lost.empty()) {
-    while (next < prompts.size() && static_cast<int64_t>(under_way.size()) < options.window && !stop) {
-      const int64_t index = next++;
-      if (journal.has(index)) continue;
-      Prompt prompt = prompts.read(index, options.defaults);
-      if (!prompt.error.empty()) {
-        record_error(prompt, prompt.error);
-        continue;
-      }
-      try {
-        encode_prompt(prompt, engine.tokenizer(), chat);
-        if (!prompt.request.has_seed) {
-          prompt.request.has_seed = true;
-          prompt.request.sampling.seed = prompt_seed(options.seed, index);
-        }
-        const uint64_t id = engine.submit(prompt.request, std::make_shared<BatchSink>(index, mailbox));
-        under_way.emplace(index, UnderWay{id, std::move(prompt)});
-      } catch (const RequestError& error) {
-        if (error.kind() == RequestError::Kind::kUnavailable || error.kind() == RequestError::Kind::kOverloaded)
-          throw Error(error.what());
-        record_error(prompt, error.what());
-      }
-    }
-    Finished finished;
-    if (!under_way.empty() && mailbox->take(finished, 0.2)) {
-      const auto found = under_way.find(finished.index);
-      if (!finished.lost.empty()) {
-        lost = finished.lost;
-      } else {
-        record(found->second.prompt,
-               format_answer(found->second.prompt, finished.text, finished.finish, finished.stop, finished.usage));
-        report.generated_tokens += finished.usage.generated_tokens;
-      }
-      under_way.erase(found);
-    }
-    const double now = monotonic_seconds();
-    if (now - last_sync > 1.0) {
-      journal.sync();
-      last_sync = now;
-    }
-    if (now - last_progress > options.progress_seconds) {
-      const int64_t mine = journal.done() - report.resumed;
-      const double left =
-          mine > 0 ? (now - started) / static_cast<double>(mine) * static_cast<double>(report.prompts - journal.done())
-                   : 0;
-      log_info(fmt::format("{} of {} prompts, {:.1f} generated tokens/s, about {} left", journal.done(), report.prompts,
-                           static_cast<double>(report.generated_tokens) / (now - started),
-                           mine > 0 ? clock_text(left) : "?"));
-      last_progress = now;
-    }
-  }
-  for (const auto& [index, request] : under_way) engine.cancel(request.id);
-  journal.sync();
-  report.done = journal.done();
-  report.seconds = monotonic_seconds() - started;
-  if (!lost.empty())
-    throw Error(
-        fmt::format("the engine stopped: {}; {} of {} prompts are answered, run the same command again to go on", lost,
-                    report.done, report.prompts));
-  if (report.done == report.prompts) {
-    journal.finish(options.output);
-    report.complete = true;
-  }
-  return report;
+BatchReport run_batch(const BatchOptions& options, Answerer& answerer, const std::atomic<bool>& stop) {
+  return Run(options, answerer, stop).all();
 }
 
 }  // namespace sluice

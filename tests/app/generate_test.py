@@ -86,6 +86,70 @@ class Generate(harness.Case):
         self.assertEqual(refused.returncode, 2)
         self.assertIn("does not hold the answers to these prompts", refused.stderr)
 
+    def test_openai_batches_come_out_as_the_server_answers_them_with_bad_lines_named(self):
+        chat = {"model": DEMO, "messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 12, "temperature": 0}
+        prompts = self.write_lines("in.jsonl", [
+            {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions", "body": chat},
+            {"custom_id": "two", "method": "POST", "url": "/v1/completions", "body": {"model": DEMO, "prompt": "Once upon a time", "max_tokens": 5, "n": 2, "temperature": 1}},
+            {"custom_id": "three", "method": "POST", "url": "/v1/chat/completions", "body": {**chat, "top_p": 7}},
+            {"custom_id": "four", "method": "PUT", "url": "/v1/completions", "body": {}},
+            {"custom_id": "five", "method": "POST", "url": "/v1/chat/completions", "body": {**chat, "model": "gpt-4o"}}])
+        done = self.generate(prompts, "a.jsonl")
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertIn("line 4: 'method': expected POST", done.stderr)
+        answers = self.read_lines("a.jsonl")
+        self.assertEqual([a["custom_id"] for a in answers], ["one", "two", "three", "four", "five"])
+        self.assertEqual([list(a) for a in answers], [["id", "custom_id", "response", "error"]] * 5)
+        self.assertEqual([a["response"] and a["response"]["status_code"] for a in answers], [200, 200, 400, None, 404])
+        self.assertIn("Paris", answers[0]["response"]["body"]["choices"][0]["message"]["content"])
+        self.assertEqual(len(answers[1]["response"]["body"]["choices"]), 2)
+        self.assertIn("line 4", answers[3]["error"]["message"])
+        self.assertEqual(self.generate(prompts, "b.jsonl", "--max-batch-size", 2).returncode, 4)
+        self.assertEqual((self.folder / "b.jsonl").read_bytes(), (self.folder / "a.jsonl").read_bytes())
+        named = self.generate(prompts, "c.jsonl", "--served-model-name", "gpt-4o,other")
+        self.assertEqual([a["response"] and a["response"]["status_code"] for a in self.read_lines("c.jsonl")], [200, 200, 400, None, 200], named.stderr)
+        again = self.generate(prompts, "a.jsonl")
+        self.assertEqual(again.returncode, 4)
+        self.assertIn("3 of its answers carry an error", again.stderr)
+
+    def test_a_running_server_answers_a_file_as_the_engine_itself_does(self):
+        lines = [{"prompt": f"What is {i} plus 3?", "max_new_tokens": 10, "temperature": 0.7 * (i % 2), "id": i} for i in range(20)]
+        lines += [{"messages": [{"role": "user", "content": "What is the capital of France?"}]}, {"prompt": "x", "top_p": 7}]
+        prompts = self.write_lines("in.jsonl", lines)
+        self.assertEqual(self.generate(prompts, "own.jsonl", "--max-new-tokens", 16).returncode, 4)
+        server = self.serve()
+        key = self.folder / "key"
+        key.write_text(server.key + "\n")
+        url = f"http://127.0.0.1:{server.port}"
+        refused = self.run_sluice("generate", "--url", url, "--prompts", prompts, "--output", self.folder / "o")
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("refuses the key", refused.stderr)
+        done = self.run_sluice("generate", "--url", url, "--key-file", key, "--connections", 4, "--max-new-tokens", 16, "--prompts", prompts,
+                               "--output", self.folder / "asked.jsonl")
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertEqual(self.read_lines("asked.jsonl"), self.read_lines("own.jsonl"))
+        job = server.start.get("id") or next((self.folder / "home/jobs").glob("*.json")).stem
+        done = self.run_sluice("generate", "--url", job, "--prompts", prompts, "--max-new-tokens", 16, "--output", self.folder / "job.jsonl")
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertEqual((self.folder / "job.jsonl").read_bytes(), (self.folder / "asked.jsonl").read_bytes())
+
+    def test_a_server_that_comes_back_is_waited_for_and_nothing_is_lost(self):
+        prompts = self.write_lines("in.jsonl", [{"prompt": f"Once upon a time there was a fox number {i}", "max_tokens": 40, "temperature": 0.8} for i in range(300)])
+        self.assertEqual(self.generate(prompts, "own.jsonl").returncode, 0)
+        server = self.serve("--auth", "none")
+        asking = subprocess.Popen([BINARY, "generate", "--url", f"http://127.0.0.1:{server.port}", "--connections", "8", "--prompts", prompts, "--output",
+                                   self.folder / "asked.jsonl"], env=self.environment, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(asking.kill)
+        journal = self.folder / "asked.jsonl.journal"
+        while not journal.exists() or journal.stat().st_size < 3000:
+            self.assertIsNone(asking.poll())
+            time.sleep(0.02)
+        server.kill()
+        self.serve("--auth", "none", "--port", server.port)
+        self.assertEqual(asking.wait(90), 0, asking.stderr.read())
+        asking.stderr.close()
+        self.assertEqual((self.folder / "asked.jsonl").read_bytes(), (self.folder / "own.jsonl").read_bytes())
+
     def test_random_weights_answer_through_byte_tokens(self):
         prompts = self.write_lines("in.jsonl", [{"prompt": "hello", "max_tokens": 3}])
         done = self.run_sluice("generate", "--random-init", "llama-tiny", "--prompts", prompts, "--output", self.folder / "o")
