@@ -8,6 +8,7 @@
 #include <csignal>
 
 #include "api/metrics.h"
+#include "app/address.h"
 #include "app/model_facts.h"
 #include "app/options.h"
 #include "app/route_answerer.h"
@@ -163,15 +164,10 @@ int lead(const GenerateOptions& options, const BatchOptions& batch, const Served
 // Against a server that runs already: an address, or one of the user's jobs, wherever it is by then.
 int ask(const GenerateOptions& options, BatchOptions batch, const Launch& launch) {
   UrlAnswererOptions url;
-  if (options.url.find("://") != std::string::npos || options.url.find(':') != std::string::npos) {
+  if (options.url.find(':') != std::string::npos) {
     std::string key;
-    if (!options.key_file.empty()) {
-      key = read_file(options.key_file);
-      while (!key.empty() && std::isspace(static_cast<unsigned char>(key.back()))) key.pop_back();
-    } else if (const char* from = process_environment()("OPENAI_API_KEY")) {
-      key = from;
-    }
-    url.where = [where = UrlEndpoint{options.url, key}] { return where; };
+    const Url at = ServerFinder(options.url, options.key_file, "").find(key);
+    url.where = [where = UrlEndpoint{at.text(), key}] { return where; };
   } else {
     url.where = [job = options.url] {
       const auto home = sluice_home(process_environment());

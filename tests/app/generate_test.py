@@ -121,7 +121,7 @@ class Generate(harness.Case):
         key = self.folder / "key"
         key.write_text(server.key + "\n")
         url = f"http://127.0.0.1:{server.port}"
-        refused = self.run_sluice("generate", "--url", url, "--prompts", prompts, "--output", self.folder / "o")
+        refused = self.run_sluice("generate", "--url", url, "--prompts", prompts, "--output", self.folder / "o", environment={"SLUICE_HOME": str(self.folder / "other")})
         self.assertEqual(refused.returncode, 2)
         self.assertIn("refuses the key", refused.stderr)
         done = self.run_sluice("generate", "--url", url, "--key-file", key, "--connections", 4, "--max-new-tokens", 16, "--prompts", prompts,

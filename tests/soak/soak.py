@@ -26,14 +26,14 @@ DISTURBANCES = 5
 
 
 class Scenario(harness.Case):
-    def __init__(self, seed):
+    def __init__(self, seed, array=False):
         super().__init__("run_seed")
         self.chance = random.Random(seed)
-        self.name = self.chance.choice(("kill", "kill", "kill", "disk", "drop", "term", "silence"))
+        self.name = "array" if array else self.chance.choice(("kill", "kill", "kill", "disk", "drop", "term", "silence"))
         layouts = [(tp, pp) for tp, pp in LAYOUTS if shutil.which("mpirun") or tp * pp == 1]
         if self.name == "silence" and len(layouts) > 2:
             layouts = layouts[2:]
-        self.tp, self.pp = self.chance.choice(layouts)
+        self.tp, self.pp = (1, 1) if array else self.chance.choice(layouts)
         self.model = self.chance.choice((DEMO, DEMO, "null"))
         self.note = ""
 
@@ -95,6 +95,7 @@ class Scenario(harness.Case):
             lines.append({"prompt": 5} if self.chance.random() < 0.01 else line)
         self.prompts = self.write_lines("in.jsonl", lines)
         self.count = count
+        self.good = 4 if {"prompt": 5} in lines else 0  # the exit code when all is answered
 
     def command(self, output, tp, pp, batch):
         return [*(mpirun(tp * pp) if tp * pp > 1 else []), BINARY, "generate", "--model", self.model, "--prompts", str(self.prompts), "--output", str(output),
@@ -122,18 +123,19 @@ class Scenario(harness.Case):
         whole = self.folder / "whole.jsonl"
         started = time.monotonic()
         done = subprocess.run(self.command(whole, self.tp, 1, 32), env=self.environment, capture_output=True, text=True, timeout=ATTEMPT_SECONDS)
-        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.returncode, self.good, done.stderr)
         self.seconds = time.monotonic() - started
         return whole.read_bytes()
 
     def complete(self, output, expected):
         """Runs once more, undisturbed, and compares."""
         if not output.exists():
-            self.assertEqual(self.start(output).wait(ATTEMPT_SECONDS), 0, self.log_text())
+            self.assertEqual(self.start(output).wait(ATTEMPT_SECONDS), self.good, self.log_text())
         indices = [json.loads(line)["index"] for line in output.read_text().splitlines()]
         self.assertEqual(indices, list(range(self.count)), "prompts were lost, doubled or reordered")
         self.assertEqual(output.read_bytes(), expected, "the answers differ from an undisturbed run")
-        self.assertFalse(pathlib.Path(f"{output}.journal").exists())
+        for rest in (".journal", ".shared", ".tmp"):
+            self.assertFalse(pathlib.Path(f"{output}{rest}").exists(), f"{rest} was left behind")
 
     def kill(self):
         self.write_prompts(self.chance.randrange(100, 400) if self.model == DEMO else self.chance.randrange(3000, 12000))
@@ -145,7 +147,7 @@ class Scenario(harness.Case):
             number, everyone = self.chance.choice((signal.SIGKILL, signal.SIGTERM)), self.chance.random() < 0.3
             victim, moment = self.chance.randrange(self.tp * self.pp), self.seconds * self.chance.uniform(0.1, 1.1)
             try:
-                self.assertEqual(process.wait(moment), 0, self.log_text())
+                self.assertEqual(process.wait(moment), self.good, self.log_text())
             except subprocess.TimeoutExpired:
                 ranks = self.ranks()
                 for rank, pid in ranks.items():
@@ -157,7 +159,7 @@ class Scenario(harness.Case):
                 except subprocess.TimeoutExpired:
                     # TERM is for rank 0, which tells the others; another rank may go on with its work.
                     self.assertTrue(number == signal.SIGTERM and not everyone and victim != 0, f"the ranks did not end after {hits[-1:]}\n{self.log_text()}")
-                    self.assertEqual(process.wait(ATTEMPT_SECONDS), 0, self.log_text())
+                    self.assertEqual(process.wait(ATTEMPT_SECONDS), self.good, self.log_text())
                 self.until_gone(ranks.values(), f"after {hits[-1:]}")
         self.note = f", hit: {', '.join(hits) or 'nothing'}"
         self.complete(output, expected)
@@ -184,6 +186,59 @@ class Scenario(harness.Case):
             self.assertIn("free some space and run the same command again", self.log_text())
             subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
         self.assertGreater((small / "out.jsonl.journal").stat().st_size, 0)
+        self.complete(output, expected)
+
+    # A job array whose tasks are killed, stopped, requeued, cancelled and added to, under a squeue that tells the truth.
+
+    def start_task(self, output, task, restart):
+        job = 1000 + task
+        environment = {**self.environment, "PATH": f"{self.folder}:{self.environment['PATH']}", "SLURM_JOB_ID": str(job), "SLURM_CLUSTER_NAME": "soak",
+                       "SLURM_ARRAY_JOB_ID": "1000", "SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "0",
+                       "SLURM_ARRAY_TASK_MAX": "3", "SLURM_RESTART_COUNT": str(restart)}
+        with open(self.folder / f"task-{task}.log", "ab") as log:
+            process = subprocess.Popen([*self.command(output, 1, 1, self.chance.choice((1, 5, 32))), "--chunk", str(self.chunk)], env=environment, stdout=log,
+                                       stderr=log, start_new_session=True)
+        self.tasks[task] = (process, restart)
+        self.addCleanup(lambda: process.poll() is None and (process.kill(), process.wait(10)))
+
+    def tell_squeue(self):
+        running = [f"{1000 + task}|RUNNING" for task, (process, _) in self.tasks.items() if process.poll() is None]
+        (self.folder / "queue.new").write_text("\n".join(running) + "\n")
+        (self.folder / "queue.new").rename(self.folder / "queue")
+
+    def array(self):
+        self.write_prompts(self.chance.randrange(150, 500) if self.model == DEMO else self.chance.randrange(3000, 12000))
+        expected, output, hits = self.undisturbed(), self.folder / "out.jsonl", []
+        (self.folder / "squeue").write_text(f'#!/bin/sh\ncat "{self.folder}/queue"\n')
+        (self.folder / "squeue").chmod(0o755)
+        self.tasks, self.chunk, self.log = {}, self.chance.choice((1, 7, 16, 64)), self.folder / "task-0.log"
+        for task in range(4):
+            self.start_task(output, task, 0)
+        for _ in range(self.chance.randrange(1, 9)):
+            self.tell_squeue()
+            time.sleep(self.seconds * self.chance.uniform(0.02, 0.25))
+            if output.exists():
+                break
+            task = self.chance.randrange(len(self.tasks))
+            process, restart = self.tasks[task]
+            what = self.chance.choice(("KILL", "TERM", "requeue", "requeue", "add"))
+            hits.append(f"{what} {task}")
+            if what == "add":
+                self.start_task(output, len(self.tasks), 0)
+                continue
+            if process.poll() is None:
+                self.signal(process.pid, signal.SIGTERM if what == "TERM" else signal.SIGKILL)
+                self.assertIn(process.wait(LEAVE_SECONDS), (-signal.SIGKILL, 75, self.good), self.log_text())
+            if what == "requeue":
+                self.start_task(output, task, restart + 1)
+        self.note = f", chunks of {self.chunk}, {', '.join(hits) or 'nothing'}"
+        if not output.exists() and all(process.poll() is not None for process, _ in self.tasks.values()):
+            self.start_task(output, 0, self.tasks[0][1] + 1)
+        self.tell_squeue()
+        for task, (process, _) in self.tasks.items():
+            text = (self.folder / f"task-{task}.log").read_text(errors="replace")[-2000:]
+            self.assertIn(process.wait(ATTEMPT_SECONDS), (-signal.SIGKILL, 75, self.good), f"task {task}: {text}")
+        self.assertTrue(output.exists(), "the tasks have ended without an output")
         self.complete(output, expected)
 
     def silence(self):
@@ -279,14 +334,14 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that every cleanup runs
     passed = failed = 0
     for seed in range(first, first + count):
-        scenario, started = Scenario(seed), time.monotonic()
+        scenario, started = Scenario(seed, array="--array" in sys.argv), time.monotonic()
         result = scenario.run()
         wrong = result.failures + result.errors
         print(f"{'FAILED' if wrong else 'ok    '} seed {seed}: {scenario.describe()} ({time.monotonic() - started:.1f} s)", flush=True)
         for _, why in wrong:
             print("    " + why.strip().replace("\n", "\n    "), flush=True)
         if wrong:
-            print(f"    again: scripts/soak.sh {seed} 1", flush=True)
+            print(f"    again: scripts/soak.sh {seed} 1{' --array' if '--array' in sys.argv else ''}", flush=True)
         passed, failed = passed + (not wrong), failed + bool(wrong)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
