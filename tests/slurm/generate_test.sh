@@ -64,3 +64,27 @@ preempted() {
   complete
 }
 it "a preempted job comes back and completes" preempted
+
+shared_has() { (($(cat "$OUTPUT".shared/journals/* 2>/dev/null | wc -l) > $1)); }
+arrayed() {
+  local job pid victim=""
+  OUTPUT=$work/array.jsonl
+  export OUTPUT
+  job=$(submit "$log" --array=0-3 -n1 "$repository/slurm/generate.sh")
+  wait_for 90 shared_has 200 || fail "nothing was written" "$log"
+  for pid in $(ip netns pids sluice-n1); do
+    [[ $(readlink "/proc/$pid/exe") != */sluice ]] || victim=$pid
+  done
+  [[ -n $victim ]] || fail "no task on n1" "$log"
+  kill -KILL "$victim"
+  slurm scontrol requeue "${job}_1" || fail "a running task could not be requeued" "$log"
+  [[ ! -f $OUTPUT ]] || fail "it was complete before it was disturbed: the test proves nothing"
+  wait_for 240 test -f "$OUTPUT" || fail "the array did not finish" "$log"
+  complete
+  cmp "$OUTPUT" "$work/reference.jsonl" || fail "the answers differ from an uninterrupted run"
+  wait_for 60 queue_empty || fail "a task did not end" "$log"
+  [[ ! -d $OUTPUT.shared ]] || fail "the shared folder was left behind"
+  has "$log" 'taking over from'
+  grep -q '"state":"complete"' "$SLUICE_HOME"/jobs/*.progress || fail "no progress was recorded"
+}
+it "tasks of an array share a file, and one that is killed or requeued loses nothing" arrayed
