@@ -155,19 +155,31 @@ job::requeue() {
 # job::start VERB ARGUMENT...: a job script but for its ending. From a batch job or an allocation's shell it starts the ranks as a step;
 # as a task of srun, or without Slurm, it becomes the rank.
 job::start() {
-  local binary inside=${SLURM_STEP_ID:-} options=()
+  local binary program inside=${SLURM_STEP_ID:-} options=()
   ((${inside:--1} >= 0 && ${inside:--1} < 4294967280)) || inside="" # the interactive step of salloc: its resources are free for others
   job::repair
   job::site
-  job::binary
-  if [[ -z ${SLURM_JOB_ID:-} ]]; then exec "$binary" "$@"; fi
+  if [[ -n ${CONTAINER_IMAGE:-} ]]; then
+    # shellcheck source=slurm/container.sh
+    source "$root/slurm/container.sh"
+    container::program
+    # PMIx keeps its sockets outside the image; ranks need no MPI.
+    [[ $SITE_MPI != auto ]] || SITE_MPI=none
+  else
+    job::binary
+    program=("$binary")
+  fi
+  if [[ -z ${SLURM_JOB_ID:-} ]]; then
+    ((${#options[@]} == 0)) || job::err "pyxis is part of srun: outside a Slurm job set CONTAINER_RUNTIME=apptainer"
+    exec "${program[@]}" "$@"
+  fi
   # A batch script may have inherited a step's variables; its name in the spool folder tells.
   if [[ -n $inside && ${0##*/} != slurm_script ]]; then
-    [[ ${SLURM_TASK_PID:-} != "$$" ]] || exec "$binary" "$@"
+    [[ ${SLURM_TASK_PID:-} != "$$" ]] || exec "${program[@]}" "$@"
     options+=(--overlap) # a shell in a step: without it a step inside would wait for that one to end
   fi
   command -v srun >/dev/null || job::err "this is Slurm job $SLURM_JOB_ID but srun is not on PATH; name its module in $root/env/${SLUICE_SITE:-generic}.sh"
   job::geometry
-  job::log "job $SLURM_JOB_ID on ${SLURM_JOB_NODELIST:-unknown nodes}: srun ${options[*]} $binary $*"
-  job::step "$binary" "$@"
+  job::log "job $SLURM_JOB_ID on ${SLURM_JOB_NODELIST:-unknown nodes}: srun ${options[*]} ${program[*]} $*"
+  job::step "${program[@]}" "$@"
 }
