@@ -80,6 +80,27 @@ TEST_CASE("in a step of some nodes the step's counts pair with the step's node l
   CHECK(launch.local_size == 1);
 }
 
+// Task 2 of `srun --het-group=0,1` over two components of two and one tasks, on the second one's node.
+TEST_CASE("a joint step of a heterogeneous job has one world") {
+  const Launch launch = launch_of({{"SLURM_JOB_ID", "123"},
+                                   {"SLURM_HET_SIZE", "2"},
+                                   {"SLURM_JOB_NODELIST", "n1"},
+                                   {"SLURM_JOB_NODELIST_HET_GROUP_1", "n2"},
+                                   {"SLURM_NPROCS", "1"},
+                                   {"SLURM_NTASKS", "1"},
+                                   {"SLURM_STEP_ID", "0"},
+                                   {"SLURM_STEP_NUM_TASKS", "3"},
+                                   {"SLURM_STEP_NODELIST", "n[1-2]"},
+                                   {"SLURM_STEP_TASKS_PER_NODE", "2,1"},
+                                   {"SLURM_PROCID", "2"},
+                                   {"SLURM_LOCALID", "0"},
+                                   {"SLURMD_NODENAME", "n2"}});
+  CHECK(launch.world == 3);
+  CHECK(launch.rank == 2);
+  CHECK(launch.hosts == std::vector<std::string>{"n1", "n2"});
+  CHECK(launch.local_size == 1);
+}
+
 TEST_CASE("a batch shell has SLURM_PROCID 0 and is no rank of the job's tasks") {
   const Launch launch = launch_of(kBatch);
   CHECK(launch.launcher == Launcher::kSingle);

@@ -8,6 +8,7 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/bin" "$work/release/bin"
 cat >"$work/bin/srun" <<'SRUN'
 #!/bin/bash
+[[ $1 != --help ]] || { echo "${FAKE_HELP:-srun}"; exit 0; }
 [[ $1 != --mpi=list ]] || { echo "MPI plugin types are... ${FAKE_MPI-none pmix}" >&2; exit 0; }
 echo "srun $*"
 env | grep -E '^(SLURM|PMIX|OMPI|PMI|SRUN)_'
@@ -62,8 +63,18 @@ check "a download job runs on its own node" "sluice download" "!srun" "exit=0" -
 check "a download without a model says what to set" "MODEL_ID=ORG/NAME" "exit=2" -- SLURM_JOB_ID=77 slurm/download.sh
 check "a site without internet on its nodes is told" "login or data node" -- SLURM_JOB_ID=77 MODEL_ID=org/model SITE_NODE_INTERNET=no slurm/download.sh
 
+sentence="every job script appends to its log, may be requeued and hears of its end"
+for script in slurm/{serve,generate,download}.sh; do
+  for option in --open-mode=append --requeue --signal=B:TERM@; do
+    grep -q "^#SBATCH $option" "$script" || {
+      echo "FAILED $sentence: $script lacks $option"
+      failed=1
+    }
+  done
+done
+
 job=(SLURM_JOB_ID=77 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=n1)
-check "a job without a task count starts one task" "--nodes=1 --ntasks=1 --mpi=none" "!--cpus-per-task" "bin/sluice serve" "exit=0" -- "${job[@]}"
+check "a job without a task count starts one task" "--kill-on-bad-exit=1 --wait=60" "--nodes=1 --ntasks=1 --mpi=none" "!--cpus-per-task" "bin/sluice serve" "exit=0" -- "${job[@]}"
 check "two nodes without a task count start one task each" "--nodes=2 --ntasks=2 --mpi=pmix" -- "${job[@]}" SLURM_JOB_NUM_NODES=2
 check "-c reaches the step" "--ntasks=2 --cpus-per-task=6" -- "${job[@]}" SLURM_NTASKS=2 SLURM_CPUS_PER_TASK=6
 check "one task with two GPUs becomes two tasks with half the CPUs" "--ntasks-per-node=2 --ntasks=2 --cpus-per-task=12 --gpus-per-node=2" -- \
@@ -104,6 +115,27 @@ grep -qx 'scontrol requeue 70_3' "$work/calls" || {
   echo "FAILED the array's name"
   failed=1
 }
+
+# Containers: what is rendered, on a machine without them.
+mkdir -p "$work/models/m" "$work/home" "$work/cache/models--o--n/snapshots/abc" "$work/cache/models--o--n/blobs" "$work/in" "$work/answers" "$work/apptainer"
+printf '#!/bin/bash\necho "apptainer $*"\n' >"$work/apptainer/apptainer"
+chmod +x "$work/apptainer/apptainer"
+image=(CONTAINER_IMAGE=/images/sluice.sif "SLUICE_HOME=$work/home" "HF_HOME=$work/none" "HOME=$work")
+check "pyxis gets the image, the model and the home as mounts of the same name, and no MPI" "srun --container-image=/images/sluice.sif" \
+  "--container-mounts=$work/models/m:$work/models/m,$work/home:$work/home" "--container-workdir=/" "--mpi=none" " sluice serve" "!release/bin" "exit=0" -- \
+  "${job[@]}" "${image[@]}" SLURM_NTASKS=2 "MODEL_ID=$work/models/m" "FAKE_HELP= --container-image=[USER@]IMAGE"
+check "a snapshot of the hub's cache brings its blobs" "$work/cache/models--o--n/snapshots/abc:" ",$work/cache/models--o--n:" -- \
+  "${job[@]}" "${image[@]}" "MODEL_ID=$work/cache/models--o--n/snapshots/abc" CONTAINER_RUNTIME=pyxis
+check "Apptainer wraps the program, with GPUs where the job has some" " apptainer exec --bind $work/models/m,$work/home,$work/in,$work/answers,/data:/data:ro --nv /images/sluice.sif sluice generate" \
+  "!--container-image" "exit=0" -- "${job[@]}" "${image[@]}" "MODEL_ID=$work/models/m" "PROMPTS=$work/in/p" "OUTPUT=$work/answers/o" CONTAINER_MOUNTS=/data:/data:ro \
+  CONTAINER_RUNTIME=apptainer SLURM_GPUS_ON_NODE=1 SLURM_NTASKS=1 slurm/generate.sh
+check "without GPUs Apptainer gets no --nv, and another program's name is used" "apptainer exec --bind $work/home /images/sluice.sif /opt/sluice/bin/sluice serve" "!--nv" -- \
+  "${job[@]}" "${image[@]}" CONTAINER_RUNTIME=apptainer CONTAINER_BINARY=/opt/sluice/bin/sluice
+check "without Slurm Apptainer runs the program here" "apptainer exec --bind $work/home /images/sluice.sif sluice serve" "!srun" "exit=0" -- \
+  "${image[@]}" "PATH=$work/apptainer:$work/bin:/usr/bin:/bin" SLURM_SUBMIT_DIR=/nowhere
+check "an image without anything that runs it is refused with what to do" "neither apptainer nor singularity" "exit=2" -- "${job[@]}" "${image[@]}"
+check "an unknown runtime is refused by name" "CONTAINER_RUNTIME=docker" "exit=2" -- "${job[@]}" "${image[@]}" CONTAINER_RUNTIME=docker
+
 chmod -x "$work/release/bin/sluice"
 check "a program that lost its exec bit is named with the cure" "chmod +x $work/release/bin/sluice" "exit=2" -- "${job[@]}"
 
