@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import os
 import pathlib
 import sys
 import urllib.error
@@ -13,6 +14,8 @@ import openai
 import text_generation
 from text_generation.errors import ValidationError
 
+import constrained
+import keyless
 from checks import check, finish, refused
 
 record = json.loads(pathlib.Path(sys.argv[1]).read_text())
@@ -131,6 +134,11 @@ async def generate_async():
 
 
 check("text_generation: async", asyncio.run(generate_async()).generated_text == tgi)
+
+if has_chat:
+    constrained.run_openai(oa, served.id)
+    constrained.run_tgi(hub, tg)
+    keyless.run(record, served.id)
 
 # --- plain HTTP, as curl and the scripts of other projects do it
 request = urllib.request.Request(f"{url}/generate", json.dumps({"inputs": "Hello", "parameters": {"max_new_tokens": 3}}).encode(),

@@ -25,6 +25,7 @@ from maritalk import MariTalkLocal
 from pytriton.client import ModelClient
 from tritonclient.utils import InferenceServerException
 
+import constrained
 import maritalk_benchmark
 import maritalk_server
 from checks import check, finish, refused
@@ -150,6 +151,8 @@ error = refused("ollama: unknown model is 404", ollama.ResponseError, lambda: o.
 check("ollama: the refusal names the model", error is not None and error.status_code == 404 and "mistral" in error.error, error)
 refused("ollama: embed is refused", ollama.ResponseError, lambda: o.embed(model=name, input="a"))
 
+constrained.run_ollama(o, name)
+
 
 # The command line is not to be had from a package index: what its versions 0.2.5 and later send is sent here.
 def cli(method, path, body=None, agent="ollama/0.2.5 (amd64 linux) Go/go1.22.5"):
@@ -227,6 +230,8 @@ check("langchain: ChatOpenAI.invoke", bool(said), said)
 check("langchain: ChatOpenAI.stream equals invoke", "".join(c.content for c in lc.stream(question)) == said)
 check("langchain: ChatOpenAI.batch", [r.content for r in lc.batch([question, question])] == [said, said])
 check("langchain: OpenAI.invoke", bool(LangChainText(base_url=f"{url}/v1", api_key="none", model="llama70b", max_tokens=4).invoke(prompt)))
+
+constrained.run_langchain(ChatOpenAI(base_url=f"{url}/v1", api_key="none", model="llama70b", max_tokens=200))
 
 # --- the lines that the founding documents show; only host and port are put in
 LINES = {

@@ -23,9 +23,10 @@ stop() {
 }
 trap stop EXIT
 
+export SLUICE_HOME="$work/home"
 # shellcheck disable=SC2046  # one -u per variable
 env $(compgen -e | sed -n 's/^\(SLURM_[A-Z0-9_]*\|PMI[A-Z0-9_]*\|OMPI_[A-Z0-9_]*\)$/-u \1/p') \
-  SLUICE_HOME="$work/home" "$build/sluice" serve --model "$model" --host 127.0.0.1 >"$work/log" 2>&1 &
+  "$build/sluice" serve --model "$model" --host 127.0.0.1 >"$work/log" 2>&1 &
 server=$!
 record=""
 for _ in $(seq 300); do
