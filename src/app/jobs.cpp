@@ -13,8 +13,10 @@
 
 #include "app/progress.h"
 #include "app/verbs.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "batch/progress.h"
 #include "client/http_client.h"
 #include "cluster/endpoint.h"
 #include "launch/jobs.h"
@@ -67,7 +69,46 @@ int list(const JobOptions& options) {
 
 std::string key_of(const JobView& job) { return job.key_file.empty() ? std::string() : read_key(job.key_file); }
 
+// A prompt file that is being answered, or was: `sluice generate` writes how far it is.
+int batch_status(const ProgressRecord& batch, bool json) {
+  const BatchProgress& p = batch.progress;
+  const double silent = wall_seconds() - batch.updated;
+  const bool runs = batch.state == "running";
+  std::string detail;
+  if (runs && silent > 60)
+    detail = fmt::format("nothing heard of it for {}; squeue and its log say more", format_seconds(silent));
+  if (batch.state == "stopped" || batch.state == "failed") detail = "run the same command again to go on";
+  if (json) {
+    nlohmann::json out = {{"id", batch.id},
+                          {"state", batch.state},
+                          {"detail", detail},
+                          {"host", batch.host},
+                          {"prompts", batch.prompts},
+                          {"output", batch.output},
+                          {"total", p.prompts},
+                          {"done", p.done},
+                          {"errors", p.errors},
+                          {"generated_tokens", p.generated_tokens},
+                          {"tokens_per_second", p.tokens_per_second},
+                          {"seconds_left", nullptr},
+                          {"updated", batch.updated}};
+    if (p.seconds_left) out["seconds_left"] = *p.seconds_left;
+    fmt::print("{}\n", out.dump(1));
+    return runs ? 0 : 1;
+  }
+  fmt::print("{:<12} {}\n{:<12} {}\n", "job", batch.id, "state", batch.state);
+  if (!detail.empty()) fmt::print("{:<12} {}\n", "", detail);
+  fmt::print("{:<12} {} of {}{}\n", "prompts", p.done, p.prompts,
+             p.errors > 0 ? fmt::format(", {} with an error", p.errors) : "");
+  fmt::print("{:<12} {:.1f} tokens/s\n", "speed", p.tokens_per_second);
+  if (runs && p.seconds_left) fmt::print("{:<12} about {}\n", "left", format_seconds(*p.seconds_left));
+  fmt::print("{:<12} {}\n{:<12} {}\n", "from", batch.prompts, "to", batch.output);
+  return runs ? 0 : 1;
+}
+
 int status(const JobOptions& options) {
+  if (const auto batch = read_progress(sluice_home(process_environment()), options.job))
+    return batch_status(*batch, options.json);
   const JobView job = find_job(read_jobs(), options.job);
   nlohmann::json out = job_json(job);
   std::string health = "not asked";

@@ -36,6 +36,7 @@ void write_progress(const std::filesystem::path& home, const ProgressRecord& rec
 
 std::optional<ProgressRecord> read_progress(const std::filesystem::path& home, std::string_view id) {
   Value value;
+  if (id.find('/') != std::string_view::npos) return std::nullopt;
   try {
     value = Value::parse_json(read_file(progress_path(home, id)));
   } catch (const std::exception&) {

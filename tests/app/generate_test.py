@@ -111,6 +111,12 @@ class Generate(harness.Case):
         again = self.generate(prompts, "a.jsonl")
         self.assertEqual(again.returncode, 4)
         self.assertIn("3 of its answers carry an error", again.stderr)
+        record = sorted((self.folder / "home/jobs").glob("*.progress"))[0]
+        self.assertEqual(record.stat().st_mode & 0o777, 0o600)
+        status = self.run_sluice("status", record.stem)
+        self.assertEqual(status.returncode, 1, status.stderr)  # it has ended
+        self.assertRegex(status.stdout, r"state +complete\nprompts +5 of 5, 3 with an error\n")
+        self.assertEqual(json.loads(self.run_sluice("status", record.stem, "--json").stdout)["done"], 5)
 
     def test_a_running_server_answers_a_file_as_the_engine_itself_does(self):
         lines = [{"prompt": f"What is {i} plus 3?", "max_new_tokens": 10, "temperature": 0.7 * (i % 2), "id": i} for i in range(20)]
