@@ -31,7 +31,34 @@ def read_shape(sluice, name):
     return dict(zip(keys, map(int, found.groups())))
 
 
-def write_gguf(path, shape, fmt):
+def byte_vocabulary(size):
+    """One token per byte of a prompt; the others are words that no prompt holds."""
+    return ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)] + [f"~{i}" for i in range(259, size)]
+
+
+def write_byte_tokenizer(folder, size):
+    """The same as a tokenizer.json."""
+    special = [{"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+               for i, text in enumerate(byte_vocabulary(size)[:3])]
+    model = {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "merges": [],
+             "vocab": {text: i for i, text in enumerate(byte_vocabulary(size))}}
+    decoder = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
+    folder.mkdir(exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "truncation": None, "padding": None, "added_tokens": special, "normalizer": None,
+                                                       "pre_tokenizer": None, "post_processor": None, "decoder": decoder, "model": model}))
+
+
+def add_byte_vocabulary(writer, size):
+    tokens = [text.encode() for text in byte_vocabulary(size)]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([-1000.0] * size)
+    writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * (size - 259))
+    writer.add_add_bos_token(False)
+    writer.add_add_space_prefix(False)
+
+
+def write_gguf(path, shape, fmt, vocabulary=False):
     """Weights repeat one random tile: what counts is their number and type."""
     import gguf
     import numpy
@@ -58,7 +85,10 @@ def write_gguf(path, shape, fmt):
     writer.add_rope_dimension_count(shape["head"])
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(shape["vocab"])
-    writer.add_tokenizer_model("no_vocab")
+    if vocabulary:
+        add_byte_vocabulary(writer, shape["vocab"])
+    else:
+        writer.add_tokenizer_model("no_vocab")
     h, q, k = shape["width"], shape["heads"] * shape["head"], shape["kv_heads"] * shape["head"]
     ones = numpy.ones(h, numpy.float32)
 
