@@ -91,7 +91,12 @@ class LocalSpeaker : public Speaker {
       if (fresh.empty()) continue;
       if (pieces++ == 0) said.first_seconds = monotonic_seconds() - began;
       said.text += fresh;
-      on_text(fresh);
+      try {
+        on_text(fresh);
+      } catch (...) {
+        engine_.cancel(id);
+        throw;
+      }
     }
     said.stopped = stop;
     if (said.stopped) engine_.cancel(id);

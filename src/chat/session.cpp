@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 
@@ -16,9 +18,10 @@
 namespace sluice {
 namespace {
 
+// Throws Error where nobody takes the answer: a full disk, a reader of the pipe that has gone.
 void write_out(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+    throw Error(fmt::format("the answer cannot be written: {}", std::strerror(errno)));
 }
 
 std::string figures(const Said& said) {
@@ -159,6 +162,8 @@ class Session {
       if (verbose_) note(figures(said));
     } catch (...) {
       conversation_.drop_last();
+      done_ = std::ferror(stdout) != 0;
+      if (terminal_ && conversation_.said() > 0) hint("/reset begins anew, /undo takes the last message back");
       throw;
     }
     interrupts_.clear();

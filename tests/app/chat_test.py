@@ -208,6 +208,11 @@ class Chat(harness.Case):
             done = run(*arguments, input="")
             self.assertEqual((done.returncode, done.stdout), (2, ""), done.stderr)
             self.assertIn(says, done.stderr)
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([BINARY, "run", DEMO, "What is 3 plus 4?"], env=self.environment, stdin=subprocess.DEVNULL, stdout=full,
+                                  stderr=subprocess.PIPE, text=True, timeout=60)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("cannot be written: No space", done.stderr)
         done = self.run_sluice("run", "http://127.0.0.1:9", "x", input="")
         self.assertEqual(done.returncode, 2)
         self.assertIn("cannot reach http://127.0.0.1:9", done.stderr)
