@@ -46,6 +46,7 @@ Tunnel::Tunnel(const std::string& hop, const std::string& target_host, int targe
     sigset_t none;
     sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    ::signal(SIGINT, SIG_IGN);  // Ctrl-C stops an answer, not the tunnel; ssh leaves it ignored
     ::execlp("ssh", "ssh", "-N", "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15", "-L",
              forward.c_str(), hop.c_str(), static_cast<char*>(nullptr));
     ::_exit(127);
