@@ -33,6 +33,8 @@ double step_of(double top) {
 }
 
 std::string number(double value) {
+  if (value >= 1e6) return fmt::format("{:.4g}M", value / 1e6);
+  if (value >= 1e4) return fmt::format("{:.4g}k", value / 1e3);
   return std::abs(value) >= 1000 ? fmt::format("{:.0f}", value) : fmt::format("{:.4g}", value);
 }
 
