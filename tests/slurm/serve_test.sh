@@ -45,8 +45,17 @@ start_line() {
   answers >"$work/reference"
   has "$work/reference" generated_text 6
   [[ $(status /v1/chat/completions '{"model":"demo","messages":[{"role":"user","content":"What is the capital of France?"}]}') == 200 ]] || fail "chat failed"
+  [[ $(slurm "$build/sluice" run "$job" --temperature 0 "What is the capital of France?" </dev/null 2>"$work/other") == "The capital of France is Paris." ]] ||
+    fail "the job does not answer by its id" "$work/other"
 }
 it "one rank serves with its port, record and key" start_line
+
+terminal() {
+  printf 'What is the capital of France?\n/bye\n' |
+    timeout 60 script -qec "$repository/scripts/test-cluster.sh run srun -n1 --pty $build/sluice chat $MODEL_ID" /dev/null >"$log" 2>&1 || fail "the conversation failed" "$log"
+  has "$log" "The capital of France is Paris."
+}
+it "srun --pty talks at a terminal" terminal
 
 # same_answers WORLD TP PP SBATCH-ARGUMENT...
 same_answers() {
