@@ -162,7 +162,7 @@ class Download(unittest.TestCase):
                                            stderr=subprocess.DEVNULL)
                 time.sleep(rng.uniform(0.1, 4.0 / kills + 0.3))
                 process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
-                process.wait(20)
+                process.wait(20 + size / 20_000_000)  # a disk under load takes its time for what was written last
             hub.rate = None
             folder = self.download(hub)
             self.assertEqual(hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(), repo.digest("model.safetensors"))
