@@ -10,19 +10,27 @@ std::vector<Dialect>& registry() {
   return all;
 }
 
-// Whether `path` fits `pattern`, where {} stands for one byte or more; collects what each {} covers, the first as
-// little as possible.
+// Whether `path` fits `pattern`, where {} stands for one byte or more; collects what each {} covers, all but the last
+// as little as possible. In one pass: anybody may send a long path.
 bool fits(std::string_view pattern, std::string_view path, std::vector<std::string>& arguments) {
-  const size_t hole = pattern.find("{}");
+  size_t hole = pattern.find("{}");
   if (hole == std::string_view::npos) return pattern == path;
-  if (path.substr(0, hole) != pattern.substr(0, hole)) return false;
-  const std::string_view rest = pattern.substr(hole + 2);
-  for (size_t length = 1; hole + length <= path.size(); ++length) {
-    arguments.emplace_back(path.substr(hole, length));
-    if (fits(rest, path.substr(hole + length), arguments)) return true;
-    arguments.pop_back();
+  if (!path.starts_with(pattern.substr(0, hole))) return false;
+  path.remove_prefix(hole);
+  for (bool last = false; !last;) {
+    pattern.remove_prefix(hole + 2);
+    hole = pattern.find("{}");
+    last = hole == std::string_view::npos;
+    const std::string_view literal = pattern.substr(0, hole);
+    const size_t end = !last ? path.find(literal, 1) : path.ends_with(literal) ? path.size() - literal.size() : 0;
+    if (end == 0 || end == std::string_view::npos) {
+      arguments.clear();
+      return false;
+    }
+    arguments.emplace_back(path.substr(0, end));
+    path.remove_prefix(end + literal.size());
   }
-  return false;
+  return true;
 }
 
 size_t literal_size(const std::string& pattern) {

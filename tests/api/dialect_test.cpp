@@ -71,6 +71,13 @@ TEST_CASE("a hole in a path stands for any text, and more literal text wins") {
   CHECK(router.find("GET", "/v2/models/m/versions/7/generate").arguments == std::vector<std::string>{"m", "7"});
   CHECK(router.find("POST", "/v2/models/m/generate").wrong_method);
   CHECK(router.find("GET", "/v2/models/").route == nullptr);
+  const auto twice = router.find("GET", "/v2/models/m/versions/1/versions/2/generate");
+  CHECK(twice.arguments == std::vector<std::string>{"m", "1/versions/2"});
+  CHECK(router.find("GET", "/v2/models/m/generate/x").arguments == std::vector<std::string>{"m/generate/x"});
+  std::string endless = "/v2/models/m";
+  while (endless.size() < 60000) endless += "/versions/1";
+  CHECK(router.find("GET", endless + "/generate").arguments.size() == 2);
+  CHECK(router.find("GET", endless + "/other").arguments.size() == 1);
 }
 
 TEST_CASE("a generation that is dropped cancels what it started") {
