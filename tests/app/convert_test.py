@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """sluice convert, --quantize, and what rounding costs."""
+import io
 import json
+import tarfile
 import unittest
 
 import harness
@@ -43,6 +45,26 @@ class Convert(harness.Case):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(json.loads((out / "config.json").read_text())["ffn_hidden_size"], 64)
         self.assertTrue((out / "merges.txt").exists() and (out / "vocab.json").exists())
+        # As the archive itself, whose tokenizer is inside. Its vocabulary pads: a smaller tokenizer rules.
+        archive = self.folder / "letters.nemo"
+        rows = json.loads((out / "config.json").read_text())["padded_vocab_size"]
+        letters = {chr(97 + i): i for i in range(rows - 3)}
+        with tarfile.open(CHECKPOINTS / "nemo/tp2_pp2.nemo") as old, tarfile.open(archive, "w") as new:
+            for member in old.getmembers():
+                content = old.extractfile(member).read()
+                if member.name.endswith("vocab.json"):
+                    content = json.dumps(letters).encode()
+                    member.size = len(content)
+                new.addfile(member, io.BytesIO(content))
+        self.assertEqual(self.run_sluice("convert", archive, self.folder / "letters").returncode, 0)
+        prompts = self.write_lines("nemo.jsonl", [{"prompt": "abca", "max_tokens": 12}, {"prompt": "dab", "max_tokens": 12, "num_beams": 2}])
+        texts = []
+        for model in (archive, self.folder / "letters"):
+            done = self.run_sluice("generate", "--model", model, "--prompts", prompts, "--output", self.folder / f"nemo{len(texts)}")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            texts.append([a["text"] for a in self.read_lines(f"nemo{len(texts)}")])
+        self.assertEqual(texts[0], texts[1])
+        self.assertEqual([len(t) for t in texts[0]], [12, 12])
         out = self.folder / "ft"
         self.assertEqual(self.run_sluice("convert", CHECKPOINTS / "faster_transformer", out).returncode, 0)
         self.assertEqual(json.loads((out / "config.json").read_text())["architectures"], ["GPT2LMHeadModel"])
