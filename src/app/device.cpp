@@ -112,15 +112,20 @@ void require_gpu_memory(const Settings& settings, const ModelSource& source, con
   const size_t element =
       source.dtype == "auto" ? (info.dtype == "float32" ? 4u : 2u) : dtype_bytes(parse_dtype(source.dtype));
   const auto ranks = static_cast<size_t>(layout.tp * layout.pp);
-  const size_t weights = static_cast<size_t>(info.parameters) * element / ranks, room = backend.free_bytes();
+  // Of quantised products, beside an embedding that is none.
+  const auto table = static_cast<double>(info.vocab * info.d_model), wide = static_cast<double>(element);
+  const double each = info.quantised.starts_with("int8") ? 1.0 : info.quantised.starts_with("int4") ? 0.57 : wide;
+  const auto all = static_cast<size_t>((static_cast<double>(info.parameters) - table) * each + table * wide);
+  const size_t weights = all / ranks, room = backend.free_bytes();
   if (weights <= room) return;
-  const size_t needed = (static_cast<size_t>(info.parameters) * element + room - 1) / std::max<size_t>(room, 1);
-  throw Error(fmt::format(
-      "{} does not fit: its weights are {:.1f} GB in {}-bit numbers, {:.1f} GB on each of {} GPU{}, and {:.1f} GB are "
-      "free under --gpu-memory-utilization {}; {} GPUs like this one would hold the weights{}",
-      info.name, gb(weights * ranks), 8 * element, gb(weights), ranks, ranks == 1 ? "" : "s", gb(room),
-      settings.text("gpu-memory-utilization"), needed + needed / 8 + 1,
-      element == 4 ? ", or half as many with --dtype bfloat16" : ""));
+  const size_t needed = (all + room - 1) / std::max<size_t>(room, 1);
+  throw Error(
+      fmt::format("{} does not fit: its weights are {:.1f} GB{}, {:.1f} GB on each of {} GPU{}, and {:.1f} GB are "
+                  "free under --gpu-memory-utilization {}; {} GPUs like this one would hold the weights{}",
+                  info.name, gb(weights * ranks),
+                  info.quantised.empty() ? fmt::format(" in {}-bit numbers", 8 * element) : " as " + info.quantised,
+                  gb(weights), ranks, ranks == 1 ? "" : "s", gb(room), settings.text("gpu-memory-utilization"),
+                  needed + needed / 8 + 1, element == 4 ? ", or half as many with --dtype bfloat16" : ""));
 }
 
 size_t gpu_step_bytes(const ModelInfo& info, int tp, int64_t max_rows, int64_t max_seqs, int64_t max_context) {

@@ -43,6 +43,11 @@ class Emulated(harness.Case):
         self.assertRegex(log, r"loaded in [0-9.]+ s, warm in [0-9.]+ s")
         self.assertEqual(self.generate("fixed.jsonl", "--device", "cuda", "--deterministic", "true")[0], expected)
 
+    def test_weights_of_8_and_4_bits_answer_as_whole_ones_do(self):
+        expected, _ = self.generate("cpu.jsonl", "--device", "cpu")
+        texts, _ = self.generate("int4.jsonl", "--device", "cuda", "--quantize", "int4")  # the head has 8 bits
+        self.assertEqual(texts[:2], expected[:2])  # the third is drawn
+
     @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
     def test_two_and_four_ranks_answer_as_the_cpu_does(self):
         expected, _ = self.generate("cpu.jsonl", "--device", "cpu")

@@ -90,6 +90,7 @@ class CudaBackend final : public Backend {
   cudaStream_t stream() const { return stream_; }
 
  private:
+  std::unique_ptr<Weight> pack_narrow(const HostMatrix& source, Scheme scheme);
   // `rows` rows of `width` from host memory, converted on the way, to `device` (to, `stride` elements apart).
   void upload(void* device, DType to, int64_t stride, const void* host, DType from, int64_t host_stride, int64_t rows,
               int64_t width);

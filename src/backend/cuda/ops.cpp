@@ -83,7 +83,7 @@ void CudaBackend::layer_norm(const Tensor& out, const Tensor& x, const Tensor& r
 
 void CudaBackend::linear(const Tensor& out, const Tensor& x, const Weight& weight, const Epilogue& epilogue) {
   const auto& w = static_cast<const CudaWeight&>(weight);
-  check(is_matrix(x, out.dim(0), w.cols()) && is_matrix(out, out.dim(0), w.rows()) && x.dtype == w.dtype &&
+  check(is_matrix(x, out.dim(0), w.cols()) && is_matrix(out, out.dim(0), w.rows()) && w.takes(x.dtype) &&
             (out.dtype == x.dtype || out.dtype == DType::kF32) &&
             (!epilogue.bias || is_vector(epilogue.bias, DType::kF32, w.rows())) &&
             (!epilogue.residual ||
@@ -96,7 +96,7 @@ void CudaBackend::fused_linear(const Tensor& out, const Tensor& x, const Tensor&
                                const Epilogue& epilogue, const Activation* gate, const Tensor& h,
                                const Tensor& product) {
   const auto& w = static_cast<const CudaWeight&>(weight);
-  check(is_matrix(x, out.dim(0), w.cols()) && x.dtype == w.dtype && out.dtype == x.dtype &&
+  check(is_matrix(x, out.dim(0), w.cols()) && w.takes(x.dtype) && out.dtype == x.dtype &&
             out.dim(1) * (gate != nullptr ? 2 : 1) == w.rows() && (!norm || is_vector(norm, DType::kF32, w.cols())),
         "fused_linear: shapes do not fit");
   if (out.dim(0) == 0 || products_.run_fused(out, x, norm, eps, w, epilogue, gate)) return;

@@ -83,9 +83,21 @@ DType stored(Scheme scheme) {
       return DType::kF16;
     default:
       throw Error(
-          "the CUDA backend stores weights as float32, bfloat16 or float16; other schemes run on the CPU "
-          "(--device cpu)");
+          "the CUDA backend computes in float32, bfloat16 or float16; other schemes are those of single weights");
   }
+}
+
+kernels::NarrowMatrix CudaWeight::matrix() const {
+  kernels::NarrowMatrix m{};
+  m.numbers = data.data();
+  m.scales = static_cast<const float*>(scales.data());  // one of the two is looked at
+  m.groups = scales.data();
+  m.n = rows();
+  m.k = cols();
+  m.stride = stride;
+  m.group = group;
+  m.bits = bits;
+  return m;
 }
 
 Products::Products(cudaStream_t stream, bool deterministic) : stream_(stream), deterministic_(deterministic) {
@@ -139,16 +151,48 @@ const Products::Plan& Products::plan(const Shape& s) {
 }
 
 void Products::run(const Tensor& out, const Tensor& x, const CudaWeight& weight, const Epilogue& epilogue) {
+  if (weight.narrow()) return run_narrow(out, x, weight, epilogue);
   if (x.dim(0) <= kFewRows || deterministic_) {
     SLUICE_CUDA(kernels::gemv(gemv_params(out, x, weight, epilogue), stream_));
     return;
   }
+  run_many(out, x, weight.data.data(), weight.stride, epilogue);
+}
+
+void Products::run_narrow(const Tensor& out, const Tensor& x, const CudaWeight& weight, const Epilogue& epilogue) {
+  if (x.dim(0) > kFewRows && !deterministic_) {
+    const int64_t stride = (weight.cols() + 7) / 8 * 8;
+    kernels::WidenParams w{};
+    w.w = weight.matrix();
+    w.out = widened_.reserve(static_cast<size_t>(weight.rows() * stride) * dtype_bytes(x.dtype), stream_);
+    w.out_stride = stride;
+    w.type = type_of(x.dtype);
+    SLUICE_CUDA(kernels::widen(w, stream_));
+    return run_many(out, x, w.out, stride, epilogue);
+  }
+  kernels::NarrowParams p{};
+  p.w = weight.matrix();
+  p.out = out.data;
+  p.x = x.data;
+  p.bias = epilogue.bias.as<float>();
+  p.residual = epilogue.residual.data;
+  p.rows = x.dim(0);
+  p.out_stride = out.row_stride;
+  p.x_stride = x.row_stride;
+  p.residual_stride = epilogue.residual ? epilogue.residual.row_stride : 0;
+  p.type = type_of(x.dtype);
+  p.out_type = type_of(out.dtype);
+  SLUICE_CUDA(kernels::narrow_gemv(p, stream_));
+}
+
+void Products::run_many(const Tensor& out, const Tensor& x, const void* weight, int64_t weight_stride,
+                        const Epilogue& epilogue) {
   // The residual comes along as C, which `out` may be, and before the bias.
   const bool with_residual = epilogue.residual && epilogue.residual.dtype == out.dtype;
-  const Plan& p = plan({x.dim(0), out.dim(1), x.dim(1), out.row_stride, x.row_stride, weight.stride,
+  const Plan& p = plan({x.dim(0), out.dim(1), x.dim(1), out.row_stride, x.row_stride, weight_stride,
                         with_residual ? epilogue.residual.row_stride : 0, x.dtype, out.dtype});
   const float one = 1.0f, beta = with_residual ? 1.0f : 0.0f;
-  SLUICE_CUDA(cublasLtMatmul(handle_, p.product, &one, weight.data.data(), p.weight, x.data, p.x, &beta,
+  SLUICE_CUDA(cublasLtMatmul(handle_, p.product, &one, weight, p.weight, x.data, p.x, &beta,
                              with_residual ? epilogue.residual.data : out.data, with_residual ? p.residual : p.out,
                              out.data, p.out, &p.algorithm, workspace_.data(), kWorkspace, stream_));
   check(with_residual || !epilogue.residual, "a residual of another type than the product's result");
@@ -165,7 +209,7 @@ void Products::run(const Tensor& out, const Tensor& x, const CudaWeight& weight,
 
 bool Products::run_fused(const Tensor& out, const Tensor& x, const Tensor& norm, float eps, const CudaWeight& weight,
                          const Epilogue& epilogue, const Activation* gate) {
-  if (x.dim(0) > kFewRows && !(deterministic_ && !norm)) return false;
+  if (weight.narrow() || (x.dim(0) > kFewRows && !(deterministic_ && !norm))) return false;
   kernels::GemvParams p = gemv_params(out, x, weight, epilogue);
   if (gate != nullptr) {
     p.gated = true;

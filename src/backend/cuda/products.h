@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "backend/cuda/memory.h"
 #include "kernels/gemv.h"
+#include "kernels/narrow.h"
 
 namespace sluice::cuda {
 
@@ -16,13 +17,28 @@ kernels::Type type_of(DType dtype);
 kernels::Function function_of(Activation activation);
 DType stored(Scheme scheme);
 
-// Row-major [rows, cols] in the scheme's dtype, rows 16-byte aligned.
+// Row-major [rows, cols] in the scheme's dtype, or as numbers of few bits (kernels/narrow.h); rows 16-byte aligned.
 struct CudaWeight final : Weight {
   CudaWeight(int64_t rows, int64_t cols, int64_t stride, DType dtype, Buffer data)
       : Weight(rows, cols, data.bytes()), stride(stride), dtype(dtype), data(std::move(data)) {}
-  int64_t stride;  // elements
+  CudaWeight(int64_t rows, int64_t cols, int64_t stride, int64_t group, kernels::Bits bits, Buffer data, Buffer scales)
+      : Weight(rows, cols, data.bytes() + scales.bytes()),
+        stride(stride),
+        dtype(DType::kU8),
+        data(std::move(data)),
+        scales(std::move(scales)),
+        group(group),
+        bits(bits) {}
+  bool narrow() const { return dtype == DType::kU8; }
+  bool takes(DType x) const { return narrow() || x == dtype; }
+  kernels::NarrowMatrix matrix() const;  // of a narrow one
+
+  int64_t stride;  // elements, or bytes
   DType dtype;
   Buffer data;
+  Buffer scales;  // of a narrow one
+  int64_t group = 0;
+  kernels::Bits bits = kernels::Bits::kEight;
 };
 
 class Products {
@@ -56,11 +72,15 @@ class Products {
     cublasLtMatmulAlgo_t algorithm{};
   };
   const Plan& plan(const Shape& shape);
+  void run_narrow(const Tensor& out, const Tensor& x, const CudaWeight& weight, const Epilogue& epilogue);
+  void run_many(const Tensor& out, const Tensor& x, const void* weight, int64_t weight_stride,
+                const Epilogue& epilogue);
 
   cudaStream_t stream_;
   bool deterministic_;
   cublasLtHandle_t handle_ = nullptr;
   Buffer workspace_;
+  Workspace widened_;  // a narrow matrix on its way through cuBLASLt
   std::unordered_map<Shape, Plan, HashShape> plans_;
 };
 

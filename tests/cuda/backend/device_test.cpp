@@ -2,6 +2,7 @@
 // Memory, copies, recorded steps and sampling of the CUDA backend.
 #include <cstring>
 
+#include "backend/quantise.h"
 #include "base/error.h"
 #include "cuda/backend/twin.h"
 #include "sample/params.h"
@@ -84,6 +85,82 @@ TEST_CASE("weights are packed and converted on the device, from page-locked memo
       CHECK(same);
     }
   }
+}
+
+TEST_CASE("weights of 8 and 4 bits multiply as the floats that they mean, for few rows and many") {
+  std::mt19937 random(17);
+  const int64_t n = 40, k = 100;
+  for (const Scheme scheme : {Scheme::kInt8, Scheme::kInt4})
+    for (const bool given : {false, true})  // numbers of a checkpoint, or floats to be rounded
+      for (const bool deterministic : {false, true})
+        for (const DType dtype : {DType::kF32, DType::kBF16}) {
+          CAPTURE(given);
+          CAPTURE(deterministic);
+          Side gpu(test::make_cuda(deterministic), dtype);
+          const bool wide = scheme == Scheme::kInt8;
+          const int64_t group = wide ? k : given ? 32 : kInt4Group, groups = (k + group - 1) / group;
+          const auto values = test::normal(random, n * k, dtype);
+          std::vector<uint8_t> numbers;
+          std::vector<float> scales, zeros, meant;
+          for (int64_t r = 0; r < n; ++r) {
+            QuantisedRow row{std::vector<uint8_t>(static_cast<size_t>(k)),
+                             std::vector<float>(static_cast<size_t>(groups)),
+                             std::vector<uint8_t>(static_cast<size_t>(groups), wide ? 128 : 0)};
+            if (given) {
+              for (auto& q : row.numbers) q = static_cast<uint8_t>(wide ? 1 + random() % 255 : random() % 16);
+              for (auto& s : row.scales) s = 0.03125f;
+              if (!wide)
+                for (auto& z : row.zeros) z = static_cast<uint8_t>(random() % 16);
+            } else {
+              wide ? round_row_int8(row, values.data() + r * k, k) : round_row_int4(row, values.data() + r * k, k);
+            }
+            for (int64_t c = 0; c < k; ++c) {
+              const auto g = static_cast<size_t>(c / group);
+              const int zero = wide ? 128 : row.zeros[g];
+              meant.push_back(static_cast<float>(row.numbers[static_cast<size_t>(c)] - zero) * row.scales[g]);
+            }
+            numbers.insert(numbers.end(), row.numbers.begin(), row.numbers.end());
+            scales.insert(scales.end(), row.scales.begin(), row.scales.end());
+            zeros.insert(zeros.end(), row.zeros.begin(), row.zeros.end());
+          }
+          const HostGroups host{group, scales.data(), zeros.data(), nullptr};
+          const HostMatrix source = given ? HostMatrix{numbers.data(), DType::kU8, n, k, k, &host}
+                                          : HostMatrix{values.data(), DType::kF32, n, k, k, nullptr};
+          const auto weight = gpu->pack(source, scheme);
+          CHECK(weight->bytes() < static_cast<size_t>(n * k) * 2);
+          for (const int64_t rows : {int64_t{1}, int64_t{7}, int64_t{40}}) {
+            const auto x = test::normal(random, rows * k, dtype);
+            const Tensor out = gpu.empty(rows, n);
+            gpu->linear(out, gpu.matrix(x, rows, k), *weight, {});
+            const auto got = gpu.read(out);
+            bool close = true;
+            for (int64_t t = 0; t < rows; ++t)
+              for (int64_t r = 0; r < n; ++r) {
+                double sum = 0, size = 0;
+                for (int64_t c = 0; c < k; ++c) {
+                  const double term = static_cast<double>(x[static_cast<size_t>(t * k + c)]) *
+                                      static_cast<double>(meant[static_cast<size_t>(r * k + c)]);
+                  sum += term;
+                  size += std::abs(term);
+                }
+                // Many rows meet weights rounded to the type.
+                const double slack = (dtype == DType::kF32          ? 1e-6
+                                      : rows > 16 && !deterministic ? 0x1p-8
+                                                                    : 1e-6) *
+                                         size +
+                                     test::half_ulp(dtype) * std::abs(sum);
+                close = close && std::abs(static_cast<double>(got[static_cast<size_t>(t * n + r)]) - sum) <= slack;
+              }
+            CHECK(close);
+          }
+        }
+  std::vector<int32_t> order(64);
+  const std::vector<float> one(64, 1.0f);
+  const std::vector<uint8_t> q(64);
+  const HostGroups ordered{64, one.data(), one.data(), order.data()};
+  Side gpu(test::make_cuda(), DType::kF32);
+  CHECK_THROWS_WITH_AS(gpu->pack({q.data(), DType::kU8, 1, 64, 64, &ordered}, Scheme::kInt4),
+                       doctest::Contains("desc_act"), Error);
 }
 
 TEST_CASE("a step is run once, recorded once, and replayed from then on") {

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow.h"
+
+#include "device.h"
+#include "launch.h"
+
+namespace sluice::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarpSize;
+constexpr int kMostRows = 8;  // of x for one pass over the weights
+
+template <Bits kBits>
+constexpr int kNumbers = kBits == Bits::kEight ? 16 : 32;  // of 16 bytes
+
+// Number e of 16 bytes.
+template <Bits kBits>
+__device__ __forceinline__ float number(const uint4& bytes, int e) {
+  const uint32_t words[4] = {bytes.x, bytes.y, bytes.z, bytes.w};
+  if (kBits == Bits::kEight) return static_cast<float>(static_cast<int8_t>(words[e / 4] >> (8 * (e % 4)) & 0xffu));
+  return static_cast<float>(words[e / 8] >> (4 * (e % 8)) & 15u);
+}
+
+// Scale and zero of the group of 4-bit numbers that column k is in.
+struct Group {
+  float scale, zero;
+};
+__device__ __forceinline__ Group group_of(const NarrowMatrix& w, int64_t row, int64_t k) {
+  const int64_t groups = (w.k + w.group - 1) / w.group;
+  const f16* at = static_cast<const f16*>(w.groups) + (row * groups + k / w.group) * 2;
+  return {to_float(at[0]), to_float(at[1])};
+}
+
+// Grid: (n / 8, rows / kRows), a warp per row of weights. Job: dot products of one row of weights with kRows rows of x;
+// 16 bytes of weights per lane at a time, so that a lane's numbers belong to one group. The order of a row's sum
+// depends on k alone. Precondition: group is a multiple of 32; rows of numbers are 16-byte aligned and padded. Bytes
+// moved: n * k (half of it for 4 bits) and the scales per kRows rows, once; x comes from L2.
+template <class T, Bits kBits, int kRows, bool kPacked>
+__global__ void __launch_bounds__(kThreads) narrow_kernel(const NarrowParams p) {
+  constexpr int N = kNumbers<kBits>;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int64_t n = int64_t{blockIdx.x} * kWarps + warp, first_t = int64_t{blockIdx.y} * kRows;
+  if (n >= p.w.n) return;
+  const auto* numbers = static_cast<const unsigned char*>(p.w.numbers) + n * p.w.stride;
+  float sums[kRows] = {};
+  for (int64_t k = int64_t{lane} * N; k < p.w.k; k += kWarpSize * N) {
+    const uint4 bytes = *reinterpret_cast<const uint4*>(numbers + k * 16 / N);
+    const int count = p.w.k - k < N ? static_cast<int>(p.w.k - k) : N;
+    Group group{1.0f, 0.0f};
+    if (kBits == Bits::kFour) group = group_of(p.w, n, k);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (first_t + r >= p.rows) break;
+      const T* x = static_cast<const T*>(p.x) + (first_t + r) * p.x_stride + k;
+      float part = 0;
+      if (kPacked) {
+        constexpr int P = kPack<T>;
+#pragma unroll
+        for (int i = 0; i < N / P; ++i) {
+          const Pack<T, P> v = reinterpret_cast<const Pack<T, P>*>(x)[i];
+#pragma unroll
+          for (int e = 0; e < P; ++e) part += to_float(v.at[e]) * (number<kBits>(bytes, i * P + e) - group.zero);
+        }
+      } else {
+#pragma unroll
+        for (int e = 0; e < N; ++e) {
+          if (e < count) part += to_float(x[e]) * (number<kBits>(bytes, e) - group.zero);
+        }
+      }
+      sums[r] += part * group.scale;
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const int64_t t = first_t + r;
+    float sum = warp_sum(sums[r]);
+    if (lane != 0 || t >= p.rows) continue;
+    if (kBits == Bits::kEight) sum *= p.w.scales[n];
+    if (p.bias != nullptr) sum += p.bias[n];
+    if (p.residual != nullptr) sum += to_float(static_cast<const T*>(p.residual)[t * p.residual_stride + n]);
+    if (p.out_type == Type::kF32) {
+      static_cast<float*>(p.out)[t * p.out_stride + n] = sum;
+    } else {
+      static_cast<T*>(p.out)[t * p.out_stride + n] = from_float<T>(sum);
+    }
+  }
+}
+
+// Grid: (n / 8), a warp per row. Job: rows of numbers as elements. Precondition: as above. Bytes moved: those of the
+// numbers and scales, and n * k * sizeof(T) written.
+template <class T, Bits kBits>
+__global__ void __launch_bounds__(kThreads) widen_kernel(const WidenParams p) {
+  constexpr int N = kNumbers<kBits>;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int64_t n = int64_t{blockIdx.x} * kWarps + warp;
+  if (n >= p.w.n) return;
+  const auto* numbers = static_cast<const unsigned char*>(p.w.numbers) + n * p.w.stride;
+  T* out = static_cast<T*>(p.out) + n * p.out_stride;
+  for (int64_t k = int64_t{lane} * N; k < p.w.k; k += kWarpSize * N) {
+    const uint4 bytes = *reinterpret_cast<const uint4*>(numbers + k * 16 / N);
+    const Group group = kBits == Bits::kFour ? group_of(p.w, n, k) : Group{p.w.scales[n], 0.0f};
+#pragma unroll
+    for (int e = 0; e < N; ++e) {
+      if (k + e < p.w.k) out[k + e] = from_float<T>((number<kBits>(bytes, e) - group.zero) * group.scale);
+    }
+  }
+}
+
+bool sound(const NarrowMatrix& w) {
+  return aligned16(w.numbers, w.stride, 1) && (w.bits == Bits::kEight || (w.group > 0 && w.group % 32 == 0));
+}
+
+template <class T, Bits kBits, bool kPacked>
+cudaError_t start(const NarrowParams& p, cudaStream_t stream) {
+  const unsigned columns = blocks_for(p.w.n, kWarps);
+  if (p.rows == 1)
+    return launch("narrow_gemv", narrow_kernel<T, kBits, 1, kPacked>, dim3(columns), kThreads, 0, stream, p);
+  return launch("narrow_gemv", narrow_kernel<T, kBits, kMostRows, kPacked>,
+                dim3(columns, blocks_for(p.rows, kMostRows)), kThreads, 0, stream, p);
+}
+
+template <class T, Bits kBits>
+cudaError_t choose(const NarrowParams& p, cudaStream_t stream) {
+  const bool packed = p.w.k % kNumbers<kBits> == 0 && aligned16(p.x, p.x_stride, sizeof(T));
+  return packed ? start<T, kBits, true>(p, stream) : start<T, kBits, false>(p, stream);
+}
+
+}  // namespace
+
+cudaError_t narrow_gemv(const NarrowParams& p, cudaStream_t stream) {
+  if (!sound(p.w) || (p.out_type != p.type && p.out_type != Type::kF32)) return cudaErrorInvalidValue;
+  return with_type(p.type, [&](auto element) {
+    using T = decltype(element);
+    return p.w.bits == Bits::kEight ? choose<T, Bits::kEight>(p, stream) : choose<T, Bits::kFour>(p, stream);
+  });
+}
+
+cudaError_t widen(const WidenParams& p, cudaStream_t stream) {
+  if (!sound(p.w)) return cudaErrorInvalidValue;
+  return with_type(p.type, [&](auto element) {
+    using T = decltype(element);
+    const dim3 grid(blocks_for(p.w.n, kWarps));
+    return p.w.bits == Bits::kEight ? launch("widen", widen_kernel<T, Bits::kEight>, grid, kThreads, 0, stream, p)
+                                    : launch("widen", widen_kernel<T, Bits::kFour>, grid, kThreads, 0, stream, p);
+  });
+}
+
+}  // namespace sluice::kernels

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products with weights of 8 or 4 bits. Few rows are multiplied as the weights are read; for many, the matrix is
+// widened first and goes the way of all others.
+#pragma once
+
+#include "types.h"
+
+namespace sluice::kernels {
+
+enum class Bits : int32_t { kEight, kFour };
+
+// A matrix [n, k] of whole numbers.
+//   kEight: i8, w = number * scale[row].
+//   kFour: two numbers to a byte, the even column low; w = (number - zero) * scale, of each `group` columns of a row.
+struct NarrowMatrix {
+  const void* numbers;  // rows `stride` bytes apart, 16-byte aligned; k is padded to whole 16 bytes with any numbers
+  const float* scales;  // kEight: [n]
+  const void* groups;   // kFour: f16 [n, groups, 2] of scale and zero, groups = (k + group - 1) / group
+  int64_t n, k, stride, group;
+  Bits bits;
+};
+
+// out[t][n] = sum_k x[t][k] * w[n][k], plus bias, then residual. A row's result is the same bits whatever rows go with
+// it.
+struct NarrowParams {
+  NarrowMatrix w;
+  void* out;             // out_type [rows, n]
+  const void* x;         // type [rows, k]
+  const float* bias;     // f32 [n] or null
+  const void* residual;  // type [rows, n] or null; may be `out` itself when out_type == type
+  int64_t rows, out_stride, x_stride, residual_stride;
+  Type type, out_type;  // out_type: type or kF32
+};
+cudaError_t narrow_gemv(const NarrowParams& p, cudaStream_t stream);
+
+// out[n][k] = w[n][k], rounded to type.
+struct WidenParams {
+  NarrowMatrix w;
+  void* out;  // type [n, k], rows `out_stride` elements apart
+  int64_t out_stride;
+  Type type;
+};
+cudaError_t widen(const WidenParams& p, cudaStream_t stream);
+
+}  // namespace sluice::kernels

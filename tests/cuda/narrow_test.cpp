@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "narrow.h"
+
+#include <memory>
+
+#include "cuda/device_arrays.h"
+
+namespace sluice {
+namespace {
+using namespace test;
+using kernels::Bits;
+
+// Random numbers with their scales and zeros, on the device, and the floats that they mean.
+struct Narrow {
+  Bits bits;
+  int64_t n, k, stride, group, groups;
+  std::vector<uint8_t> numbers;
+  std::vector<float> scales, meant;
+  std::vector<uint16_t> pairs;  // f16 scale and zero of each group
+  std::unique_ptr<DeviceVector<uint8_t>> d_numbers;
+  std::unique_ptr<DeviceVector<float>> d_scales;
+  std::unique_ptr<DeviceVector<uint16_t>> d_pairs;
+
+  Narrow(std::mt19937& random, Bits bits, int64_t n, int64_t k, int64_t group = 64)
+      : bits(bits),
+        n(n),
+        k(k),
+        stride(((bits == Bits::kEight ? k : (k + 1) / 2) + 15) / 16 * 16),
+        group(group),
+        groups((k + group - 1) / group),
+        numbers(static_cast<size_t>(n * stride)),
+        scales(static_cast<size_t>(n)),
+        meant(static_cast<size_t>(n * k)),
+        pairs(static_cast<size_t>(2 * n * groups)) {
+    std::uniform_real_distribution<float> scale(0.001f, 0.01f);
+    for (auto& byte : numbers) byte = static_cast<uint8_t>(random());  // the padding too
+    for (auto& s : scales) s = scale(random);
+    for (size_t i = 0; i < pairs.size(); i += 2) {
+      pairs[i] = f32_to_f16(scale(random) * 8);
+      pairs[i + 1] = f32_to_f16(static_cast<float>(random() % 16));
+    }
+    for (int64_t r = 0; r < n; ++r)
+      for (int64_t c = 0; c < k; ++c) {
+        const auto* row = numbers.data() + r * stride;
+        float& w = meant[static_cast<size_t>(r * k + c)];
+        if (bits == Bits::kEight) {
+          w = static_cast<float>(static_cast<int8_t>(row[c])) * scales[static_cast<size_t>(r)];
+        } else {
+          const auto at = static_cast<size_t>(2 * (r * groups + c / group));
+          w = (static_cast<float>(row[c / 2] >> (4 * (c % 2)) & 15) - f16_to_f32(pairs[at + 1])) *
+              f16_to_f32(pairs[at]);
+        }
+      }
+    d_numbers = std::make_unique<DeviceVector<uint8_t>>(numbers);
+    d_scales = std::make_unique<DeviceVector<float>>(scales);
+    d_pairs = std::make_unique<DeviceVector<uint16_t>>(pairs);
+  }
+  kernels::NarrowMatrix matrix() const {
+    return {d_numbers->data(), d_scales->data(), d_pairs->data(), n, k, stride, group, bits};
+  }
+};
+
+constexpr Bits kBoth[] = {Bits::kEight, Bits::kFour};
+
+}  // namespace
+
+TEST_CASE("products with numbers of 8 and 4 bits equal the CPU backend's with the floats that they mean") {
+  std::mt19937 random(3);
+  struct Shape {
+    int64_t rows, n, k, group;
+  };
+  for (const Bits bits : kBoth)
+    for (const Type type : kTypes)
+      for (const Shape& s :
+           {Shape{1, 5, 64, 64}, {1, 17, 320, 32}, {3, 9, 100, 64}, {8, 20, 1024, 128}, {11, 8, 72, 64}}) {
+        CAPTURE(s.rows);
+        CAPTURE(s.k);
+        const Narrow w(random, bits, s.n, s.k, s.group);
+        std::vector<float> x = normal(random, s.rows * s.k, type), bias = normal(random, s.n),
+                           residual = normal(random, s.rows * s.n, type);
+        DeviceMatrix d_x(type, s.rows, s.k, s.k % 8 == 0 ? 8 : 1), d_residual(type, s.rows, s.n, 3);
+        d_x.fill(x);
+        d_residual.fill(residual);
+        const DeviceVector<float> d_bias(bias);
+        std::vector<float> expected(static_cast<size_t>(s.rows * s.n));
+        std::vector<float> weight = w.meant;
+        const auto packed = cpu().pack({weight.data(), DType::kF32, s.n, s.k, s.k}, Scheme::kF32);
+        Epilogue epilogue;
+        epilogue.bias = Tensor(bias.data(), DType::kF32, {s.n});
+        epilogue.residual = host_tensor(residual, s.rows, s.n);
+        cpu().linear(host_tensor(expected, s.rows, s.n), host_tensor(x, s.rows, s.k), *packed, epilogue);
+        for (const Type out_type : {type, Type::kF32}) {
+          DeviceMatrix out(out_type, s.rows, s.n, 2);
+          out.fill(std::vector<float>(expected.size()));
+          kernels::NarrowParams p{};
+          p.w = w.matrix();
+          p.out = out.data();
+          p.x = d_x.data();
+          p.bias = d_bias.data();
+          p.residual = d_residual.data();
+          p.rows = s.rows;
+          p.out_stride = out.stride();
+          p.x_stride = d_x.stride();
+          p.residual_stride = d_residual.stride();
+          p.type = type;
+          p.out_type = out_type;
+          CUDA_OK(kernels::narrow_gemv(p, nullptr));
+          CHECK(worst(out.read(), expected, half_ulp(out_type) + 3e-6f, 3e-5f) < 1);
+        }
+      }
+}
+
+TEST_CASE("a row's product with narrow weights has the same bits whatever rows go with it") {
+  std::mt19937 random(4);
+  for (const Bits bits : kBoth) {
+    const Narrow w(random, bits, 12, 320);
+    const std::vector<float> x = normal(random, 20 * 320, Type::kBF16);
+    DeviceMatrix d_x(Type::kBF16, 20, 320, 8);
+    d_x.fill(x);
+    const auto product = [&](int64_t first, int64_t rows) {
+      DeviceMatrix out(Type::kF32, rows, 12, 0);
+      kernels::NarrowParams p{};
+      p.w = w.matrix();
+      p.out = out.data();
+      p.x = static_cast<const char*>(d_x.data()) + first * d_x.stride() * 2;
+      p.rows = rows;
+      p.out_stride = out.stride();
+      p.x_stride = d_x.stride();
+      p.type = Type::kBF16;
+      p.out_type = Type::kF32;
+      CUDA_OK(kernels::narrow_gemv(p, nullptr));
+      return out.read();
+    };
+    const std::vector<float> all = product(0, 20);
+    for (int64_t t = 0; t < 20; ++t) {
+      const std::vector<float> one = product(t, 1);
+      CHECK(std::equal(one.begin(), one.end(), all.begin() + t * 12));
+    }
+  }
+}
+
+TEST_CASE("narrow weights are widened to the floats that they mean") {
+  std::mt19937 random(5);
+  for (const Bits bits : kBoth)
+    for (const Type type : kTypes) {
+      const Narrow w(random, bits, 9, 200, 32);
+      DeviceMatrix out(type, 9, 200, 8);
+      out.fill(std::vector<float>(9 * 200));
+      CUDA_OK(kernels::widen({w.matrix(), out.data(), out.stride(), type}, nullptr));
+      CHECK(worst(out.read(), w.meant, half_ulp(type) + 1e-6f, 1e-7f) < 1);
+    }
+}
+
+}  // namespace sluice
