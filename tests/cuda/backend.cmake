@@ -9,6 +9,9 @@ target_link_libraries(sluice_cuda_emulated PRIVATE sluice_cuda_standins)
 
 sluice_cuda_test(backend SOURCES backend/ops_test.cpp backend/device_test.cpp DEPS cuda_emulated_objects cuda_standins)
 
+# Every family's small checkpoint.
+sluice_cuda_test(families SOURCES backend/families_test.cpp DEPS cuda_emulated_objects cuda_standins model_families model comm)
+
 find_package(Python3 COMPONENTS Interpreter)
 if(Python3_FOUND)
   add_test(NAME cuda_generate COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/generate_test.py)
