@@ -77,6 +77,8 @@ CASES = {
     "phi3/long": (Phi3Config, dict(ODD, head_dim=6, original_max_position_embeddings=32, rope_scaling=longrope(3)), dict(prompt=48, **BF16)),
     "phi3/window": (Phi3Config, dict(sliding_window=16), dict(prompt=40, **BF16)),
     "phi/phi2": (PhiConfig, dict(num_key_value_heads=4, hidden_size=40, partial_rotary_factor=0.4, hidden_act="gelu_new", intermediate_size=60), BF16),
+    # Norms of single heads before they are rotated.
+    "phi/head_norms": (PhiConfig, dict(ODD, hidden_size=48, partial_rotary_factor=0.5, hidden_act="gelu_new", qk_layernorm=True), BF16),
     "phi/odd": (PhiConfig, dict(ODD, hidden_size=48, partial_rotary_factor=0.5, hidden_act="gelu_new"), BF16),
 }
 

@@ -15,7 +15,7 @@ GatedConfig read_phi(const Config& config) {
   c.eps = static_cast<float>(config.number("layer_norm_eps", 1e-5));
   c.activation = read_activation(config, "hidden_act", "gelu_new");
   c.ff_products = 1;
-  if (config.flag("qk_layernorm", false)) config.refuse("qk_layernorm", "false, q and k without norms");
+  c.head_norms = config.flag("qk_layernorm", false);
   RopeDefaults rope{10000.0, c.max_positions};
   const int64_t rotary = read_rotary(config, c.head_dim, 0.5, &rope.share);
   c.rope = read_rope(config, rotary, rope);
@@ -38,6 +38,8 @@ std::vector<TensorSpec> phi_tensors(const GatedConfig& c, bool tied) {
     t.linear("self_attn.q_proj", q, h, true);
     t.linear("self_attn.k_proj", kv, h, true);
     t.linear("self_attn.v_proj", kv, h, true);
+    if (c.head_norms) t.norm("self_attn.q_layernorm", c.head_dim, true);
+    if (c.head_norms) t.norm("self_attn.k_layernorm", c.head_dim, true);
     t.linear("self_attn.dense", h, q, true);
     t.linear("mlp.fc1", f, h, true);
     t.linear("mlp.fc2", h, f, true);
@@ -56,12 +58,13 @@ class Phi final : public DecoderModel {
 
  private:
   struct Layer {
-    Norm norm;
-    ColumnLinear qkv;  // rows: q heads, k heads, v heads of this rank
+    Norm norm, q_norm, k_norm;  // the last two of single heads, where the model has them
+    ColumnLinear qkv;           // rows: q heads, k heads, v heads of this rank
     RowLinear o;
     ColumnLinear up;
     RowLinear down;
   };
+  void norm_heads(const Layer& layer, const Tensor& qkv) const;
   void take_more(Arena& arena, int64_t rows, int64_t) override {
     mlp_out_ = arena.take(activation_, {rows, sizes_.d_model});
     rope_.take(arena, rows);
@@ -70,6 +73,7 @@ class Phi final : public DecoderModel {
   void allocate_tables(int64_t positions) override { rope_.allocate(backend_, positions, limits_.max_rows); }
 
   Activation act_;
+  bool head_norms_;
   RopeTable rope_;
   std::vector<Layer> layers_;  // of this stage
   Norm final_norm_;
@@ -77,7 +81,10 @@ class Phi final : public DecoderModel {
 };
 
 Phi::Phi(LoadContext& context, const GatedConfig& c)
-    : DecoderModel(context, c), act_(c.activation), layers_(static_cast<size_t>(range_.count)) {
+    : DecoderModel(context, c),
+      act_(c.activation),
+      head_norms_(c.head_norms),
+      layers_(static_cast<size_t>(range_.count)) {
   rope_.config = c.rope;
   const TiedNames names = tie_head(context, kEmbed, kHead);
   ModuleLoader load(context, prepare(context, phi_tensors(c, names.tied), kEmbed, names, {".rotary_emb.inv_freq"}),
@@ -90,6 +97,8 @@ Phi::Phi(LoadContext& context, const GatedConfig& c)
     load.within(layer_prefix(global_layer(i)));
     load.norm("input_layernorm", layer.norm, NormKind::kLayer, c.eps);
     load.column({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, layer.qkv);
+    if (c.head_norms) load.norm("self_attn.q_layernorm", layer.q_norm, NormKind::kLayer, c.eps);
+    if (c.head_norms) load.norm("self_attn.k_layernorm", layer.k_norm, NormKind::kLayer, c.eps);
     load.row("self_attn.dense", layer.o);
     load.column({"mlp.fc1"}, layer.up);
     load.row("mlp.fc2", layer.down);
@@ -97,6 +106,14 @@ Phi::Phi(LoadContext& context, const GatedConfig& c)
   load.within("");
   if (groups_.last_stage()) load.norm("model.final_layernorm", final_norm_, NormKind::kLayer, c.eps);
   load.run(info_);
+}
+
+void Phi::norm_heads(const Layer& layer, const Tensor& qkv) const {
+  const int64_t queries = partition_.heads.padded, keys = partition_.kv_heads.padded;
+  for (int64_t head = 0; head < queries + keys; ++head) {
+    const Tensor one = qkv.columns(head * sizes_.head_dim, sizes_.head_dim);
+    (head < queries ? layer.q_norm : layer.k_norm)(backend_, one, one);
+  }
 }
 
 Tensor Phi::forward(const BatchView& batch) {
@@ -108,6 +125,7 @@ Tensor Phi::forward(const BatchView& batch) {
     const Layer& layer = layers_[i];
     norm(layer.norm, a);
     layer.qkv(backend_, a.qkv, a.h);
+    if (head_norms_) norm_heads(layer, a.qkv);
     attend(a, batch, i, shape, rope);
     layer.o(backend_, groups_, a.out, a.attended);
     layer.up(backend_, a.up, a.h);
