@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include "model/alibi.h"
-#include "model/decoder.h"
+#include "model/plain_layers.h"
 
 namespace sluice {
 namespace {
@@ -54,49 +54,31 @@ std::vector<TensorSpec> bloom_tensors(const BloomConfig& c, bool tied) {
   return t.take();
 }
 
-class Bloom final : public DecoderModel {
+constexpr PlainNames kNames{
+    "input_layernorm",          "self_attention.q",  "self_attention.k",  "self_attention.v", "self_attention.dense",
+    "post_attention_layernorm", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", "transformer.ln_f", layer_prefix};
+
+class Bloom final : public PlainDecoder {
  public:
   Bloom(LoadContext& context, const BloomConfig& config);
   Tensor forward(const BatchView& batch) override;
 
  private:
-  struct Layer {
-    Norm attention_norm, mlp_norm;
-    ColumnLinear qkv;  // rows: q heads, k heads, v heads of this rank
-    RowLinear o;
-    ColumnLinear up;
-    RowLinear down;
-  };
-
   BloomConfig c_;
-  Norm embedding_norm_, final_norm_;
-  Buffer slopes_;              // f32 [local heads]
-  std::vector<Layer> layers_;  // of this stage
+  Norm embedding_norm_;
+  Buffer slopes_;  // f32 [local heads]
 };
 
 Bloom::Bloom(LoadContext& context, const BloomConfig& config)
-    : DecoderModel(context, config),
+    : PlainDecoder(context, config),
       c_(config),
-      slopes_(local_slopes(backend_, alibi_slopes(c_.n_heads), partition_.heads)),
-      layers_(static_cast<size_t>(range_.count)) {
+      slopes_(local_slopes(backend_, alibi_slopes(c_.n_heads), partition_.heads)) {
   const TiedNames names = tie_head(context, kEmbed, kHead);
   ModuleLoader load(context, prepare(context, bloom_tensors(c_, names.tied), kEmbed, names), partition_);
   load_ends(load, names);
   if (groups_.first_stage())
     load.norm("transformer.word_embeddings_layernorm", embedding_norm_, NormKind::kLayer, c_.eps);
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    Layer& layer = layers_[i];
-    load.within(layer_prefix(global_layer(i)));
-    load.norm("input_layernorm", layer.attention_norm, NormKind::kLayer, c_.eps);
-    load.column({"self_attention.q", "self_attention.k", "self_attention.v"}, layer.qkv);
-    load.row("self_attention.dense", layer.o);
-    load.norm("post_attention_layernorm", layer.mlp_norm, NormKind::kLayer, c_.eps);
-    load.column({"mlp.dense_h_to_4h"}, layer.up);
-    load.row("mlp.dense_4h_to_h", layer.down);
-  }
-  load.within("");
-  if (groups_.last_stage()) load.norm("transformer.ln_f", final_norm_, NormKind::kLayer, c_.eps);
-  load.run(info_);
+  load_layers(load, kNames, c_.eps);
 }
 
 Tensor Bloom::forward(const BatchView& batch) {
@@ -108,25 +90,14 @@ Tensor Bloom::forward(const BatchView& batch) {
   AttentionShape shape = attention_shape();
   shape.alibi_slopes = slopes_.view(DType::kF32, {shape.n_heads});
   for (size_t i = 0; i < layers_.size(); ++i) {
-    const Layer& layer = layers_[i];
-    norm(layer.attention_norm, a);
-    layer.qkv(backend_, a.qkv, a.h);
-    attend(a, batch, i, shape);
-    layer.o(backend_, groups_, a.out, a.attended);
-    reduce(a.out);
+    attention(layers_[i], i, a, batch, shape);
+    complete(a);
     if (c_.residual_from_norm) std::swap(a.x, a.h);
-    a.pending = a.out;
-    norm(layer.mlp_norm, a);
-    layer.up(backend_, a.ff, a.h);
-    backend_.activation(a.ff, Activation::kGeluTanh);
-    layer.down(backend_, groups_, a.out, a.ff);
-    reduce(a.out);
+    mlp(layers_[i], a, Activation::kGeluTanh);
+    complete(a);
     if (c_.residual_from_norm) std::swap(a.x, a.h);
-    a.pending = a.out;
   }
-  if (!finish(a, batch)) return no_logits();
-  final_norm_(backend_, a.last_norm, a.last);
-  return logits(a.last_norm);
+  return end(a, batch);
 }
 
 const RegisterFamily kRegistered({"bloom",

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "model/decoder.h"
+#include "model/plain_layers.h"
 
 namespace sluice {
 namespace {
@@ -61,28 +61,20 @@ std::vector<TensorSpec> gpt2_tensors(const Gpt2Config& c, bool tied) {
   return t.take();
 }
 
-class Gpt2 final : public DecoderModel {
+constexpr PlainNames kNames{"ln_1", "attn.q",   "attn.k",     "attn.v",           "attn.c_proj",
+                            "ln_2", "mlp.c_fc", "mlp.c_proj", "transformer.ln_f", layer_prefix};
+
+class Gpt2 final : public PlainDecoder {
  public:
   Gpt2(LoadContext& context, const Gpt2Config& config);
   Tensor forward(const BatchView& batch) override;
 
  private:
-  struct Layer {
-    Norm attention_norm, mlp_norm;
-    ColumnLinear qkv;  // rows: q heads, k heads, v heads of this rank
-    RowLinear o;
-    ColumnLinear up;
-    RowLinear down;
-  };
-
   Gpt2Config c_;
-  Buffer positions_;           // [positions, H] in stored_; on the first stage
-  std::vector<Layer> layers_;  // of this stage
-  Norm final_norm_;
+  Buffer positions_;  // [positions, H] in stored_; on the first stage
 };
 
-Gpt2::Gpt2(LoadContext& context, const Gpt2Config& config)
-    : DecoderModel(context, config), c_(config), layers_(static_cast<size_t>(range_.count)) {
+Gpt2::Gpt2(LoadContext& context, const Gpt2Config& config) : PlainDecoder(context, config), c_(config) {
   const TiedNames names = tie_head(context, kTokens, kHead);
   // Causal masks that old files carry stay unread.
   ModuleLoader load(context,
@@ -90,19 +82,7 @@ Gpt2::Gpt2(LoadContext& context, const Gpt2Config& config)
                     partition_);
   load_ends(load, names);
   if (groups_.first_stage()) load.table(kPositions, positions_);
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    Layer& layer = layers_[i];
-    load.within(layer_prefix(global_layer(i)));
-    load.norm("ln_1", layer.attention_norm, NormKind::kLayer, c_.eps);
-    load.column({"attn.q", "attn.k", "attn.v"}, layer.qkv);
-    load.row("attn.c_proj", layer.o);
-    load.norm("ln_2", layer.mlp_norm, NormKind::kLayer, c_.eps);
-    load.column({"mlp.c_fc"}, layer.up);
-    load.row("mlp.c_proj", layer.down);
-  }
-  load.within("");
-  if (groups_.last_stage()) load.norm("transformer.ln_f", final_norm_, NormKind::kLayer, c_.eps);
-  load.run(info_);
+  load_layers(load, kNames, c_.eps);
 }
 
 Tensor Gpt2::forward(const BatchView& batch) {
@@ -114,25 +94,14 @@ Tensor Gpt2::forward(const BatchView& batch) {
   }
   AttentionShape shape = attention_shape();
   for (size_t i = 0; i < layers_.size(); ++i) {
-    const Layer& layer = layers_[i];
     const float depth = c_.scaled_by_layer ? static_cast<float>(global_layer(i) + 1) : 1.0f;
     shape.scale = 1.0f / (depth * (c_.scaled ? std::sqrt(static_cast<float>(c_.head_dim)) : 1.0f));
-    norm(layer.attention_norm, a);
-    layer.qkv(backend_, a.qkv, a.h);
-    attend(a, batch, i, shape);
-    layer.o(backend_, groups_, a.out, a.attended);
-    reduce(a.out);
-    a.pending = a.out;
-    norm(layer.mlp_norm, a);
-    layer.up(backend_, a.ff, a.h);
-    backend_.activation(a.ff, c_.activation);
-    layer.down(backend_, groups_, a.out, a.ff);
-    reduce(a.out);
-    a.pending = a.out;
+    attention(layers_[i], i, a, batch, shape);
+    complete(a);
+    mlp(layers_[i], a, c_.activation);
+    complete(a);
   }
-  if (!finish(a, batch)) return no_logits();
-  final_norm_(backend_, a.last_norm, a.last);
-  return logits(a.last_norm);
+  return end(a, batch);
 }
 
 const RegisterFamily kRegistered({"gpt2",

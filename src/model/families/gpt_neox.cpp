@@ -5,7 +5,7 @@
 // Heads rotate in their first elements alone; q, k and v of each head lie beside each other.
 #include <fmt/format.h>
 
-#include "model/decoder.h"
+#include "model/plain_layers.h"
 
 namespace sluice {
 namespace {
@@ -62,31 +62,22 @@ std::vector<TensorSpec> neox_tensors(const NeoxConfig& c, bool tied) {
   return t.take();
 }
 
-class Neox final : public DecoderModel {
+constexpr PlainNames kNames{"input_layernorm",   "attention.q",       "attention.k",
+                            "attention.v",       "attention.dense",   "post_attention_layernorm",
+                            "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", "gpt_neox.final_layer_norm",
+                            layer_prefix};
+
+class Neox final : public RotaryPlainDecoder {
  public:
   Neox(LoadContext& context, const NeoxConfig& config);
   Tensor forward(const BatchView& batch) override;
 
  private:
-  struct Layer {
-    Norm attention_norm, mlp_norm;
-    ColumnLinear qkv;  // rows: q heads, k heads, v heads of this rank
-    RowLinear o;
-    ColumnLinear up;
-    RowLinear down;
-  };
-  size_t table_bytes(int64_t positions) const override { return rope_.bytes(positions); }
-  void allocate_tables(int64_t positions) override { rope_.allocate(backend_, positions); }
-
   NeoxConfig c_;
-  RopeTable rope_;
-  std::vector<Layer> layers_;  // of this stage
-  Norm final_norm_;
 };
 
 Neox::Neox(LoadContext& context, const NeoxConfig& config)
-    : DecoderModel(context, config), c_(config), layers_(static_cast<size_t>(range_.count)) {
-  rope_.config = c_.rope;
+    : RotaryPlainDecoder(context, config, config.rope), c_(config) {
   const TiedNames names = tie_head(context, kEmbed, kHead);
   // Masks and frequencies that old files carry, and the copy of a tied head, stay unread.
   ModuleLoader load(context,
@@ -94,19 +85,7 @@ Neox::Neox(LoadContext& context, const NeoxConfig& config)
                             {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq", kHead}),
                     partition_);
   load_ends(load, names);
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    Layer& layer = layers_[i];
-    load.within(layer_prefix(global_layer(i)));
-    load.norm("input_layernorm", layer.attention_norm, NormKind::kLayer, c_.eps);
-    load.norm("post_attention_layernorm", layer.mlp_norm, NormKind::kLayer, c_.eps);
-    load.column({"attention.q", "attention.k", "attention.v"}, layer.qkv);
-    load.row("attention.dense", layer.o);
-    load.column({"mlp.dense_h_to_4h"}, layer.up);
-    load.row("mlp.dense_4h_to_h", layer.down);
-  }
-  load.within("");
-  if (groups_.last_stage()) load.norm("gpt_neox.final_layer_norm", final_norm_, NormKind::kLayer, c_.eps);
-  load.run(info_);
+  load_layers(load, kNames, c_.eps);
 }
 
 Tensor Neox::forward(const BatchView& batch) {
@@ -114,25 +93,12 @@ Tensor Neox::forward(const BatchView& batch) {
   if (!receive(a)) embed(a.x, batch);
   const AttentionShape shape = attention_shape();
   for (size_t i = 0; i < layers_.size(); ++i) {
-    const Layer& layer = layers_[i];
-    norm(layer.attention_norm, a);
-    layer.qkv(backend_, a.qkv, a.h);
-    attend(a, batch, i, shape, rope_.view());
-    layer.o(backend_, groups_, a.out, a.attended);
-    if (!c_.parallel) {
-      reduce(a.out);
-      a.pending = a.out;
-    }
-    norm(layer.mlp_norm, a);
-    layer.up(backend_, a.ff, a.h);
-    backend_.activation(a.ff, c_.activation);
-    layer.down(backend_, groups_, a.out, a.ff, c_.parallel ? a.out : Tensor{});
-    reduce(a.out);
-    a.pending = a.out;
+    attention(layers_[i], i, a, batch, shape, rope_.view());
+    if (!c_.parallel) complete(a);
+    mlp(layers_[i], a, c_.activation, c_.parallel ? a.out : Tensor{});
+    complete(a);
   }
-  if (!finish(a, batch)) return no_logits();
-  final_norm_(backend_, a.last_norm, a.last);
-  return logits(a.last_norm);
+  return end(a, batch);
 }
 
 const RegisterFamily kRegistered({"gpt_neox",

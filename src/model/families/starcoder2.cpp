@@ -3,7 +3,7 @@
 // positions, GPT-2's norms and MLP.
 #include <fmt/format.h>
 
-#include "model/decoder.h"
+#include "model/plain_layers.h"
 
 namespace sluice {
 namespace {
@@ -63,47 +63,25 @@ std::vector<TensorSpec> starcoder2_tensors(const StarCoder2Config& c, bool tied)
   return t.take();
 }
 
-class StarCoder2 final : public DecoderModel {
+constexpr PlainNames kNames{
+    "input_layernorm",          "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "post_attention_layernorm", "mlp.c_fc",         "mlp.c_proj",       "model.norm",       layer_prefix};
+
+class StarCoder2 final : public RotaryPlainDecoder {
  public:
   StarCoder2(LoadContext& context, const StarCoder2Config& config);
   Tensor forward(const BatchView& batch) override;
 
  private:
-  struct Layer {
-    Norm attention_norm, mlp_norm;
-    ColumnLinear qkv;  // rows: q heads, k heads, v heads of this rank
-    RowLinear o;
-    ColumnLinear up;
-    RowLinear down;
-  };
-  size_t table_bytes(int64_t positions) const override { return rope_.bytes(positions); }
-  void allocate_tables(int64_t positions) override { rope_.allocate(backend_, positions); }
-
   Activation act_;
-  RopeTable rope_;
-  std::vector<Layer> layers_;  // of this stage
-  Norm final_norm_;
 };
 
 StarCoder2::StarCoder2(LoadContext& context, const StarCoder2Config& c)
-    : DecoderModel(context, c), act_(c.activation), layers_(static_cast<size_t>(range_.count)) {
-  rope_.config = c.rope;
+    : RotaryPlainDecoder(context, c, c.rope), act_(c.activation) {
   const TiedNames names = tie_head(context, kEmbed, kHead);
   ModuleLoader load(context, prepare(context, starcoder2_tensors(c, names.tied), kEmbed, names), partition_);
   load_ends(load, names);
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    Layer& layer = layers_[i];
-    load.within(layer_prefix(global_layer(i)));
-    load.norm("input_layernorm", layer.attention_norm, NormKind::kLayer, c.eps);
-    load.column({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, layer.qkv);
-    load.row("self_attn.o_proj", layer.o);
-    load.norm("post_attention_layernorm", layer.mlp_norm, NormKind::kLayer, c.eps);
-    load.column({"mlp.c_fc"}, layer.up);
-    load.row("mlp.c_proj", layer.down);
-  }
-  load.within("");
-  if (groups_.last_stage()) load.norm("model.norm", final_norm_, NormKind::kLayer, c.eps);
-  load.run(info_);
+  load_layers(load, kNames, c.eps);
 }
 
 Tensor StarCoder2::forward(const BatchView& batch) {
@@ -111,23 +89,12 @@ Tensor StarCoder2::forward(const BatchView& batch) {
   if (!receive(a)) embed(a.x, batch);
   const AttentionShape shape = attention_shape();
   for (size_t i = 0; i < layers_.size(); ++i) {
-    const Layer& layer = layers_[i];
-    norm(layer.attention_norm, a);
-    layer.qkv(backend_, a.qkv, a.h);
-    attend(a, batch, i, shape, rope_.view());
-    layer.o(backend_, groups_, a.out, a.attended);
-    reduce(a.out);
-    a.pending = a.out;
-    norm(layer.mlp_norm, a);
-    layer.up(backend_, a.ff, a.h);
-    backend_.activation(a.ff, act_);
-    layer.down(backend_, groups_, a.out, a.ff);
-    reduce(a.out);
-    a.pending = a.out;
+    attention(layers_[i], i, a, batch, shape, rope_.view());
+    complete(a);
+    mlp(layers_[i], a, act_);
+    complete(a);
   }
-  if (!finish(a, batch)) return no_logits();
-  final_norm_(backend_, a.last_norm, a.last);
-  return logits(a.last_norm);
+  return end(a, batch);
 }
 
 const RegisterFamily kRegistered({"starcoder2",
