@@ -72,6 +72,7 @@ class Session {
         if (!command(line)) ask(line);
       } catch (const RequestError& error) {
         complain(error.what());
+        if (terminal_ && conversation_.said() > 0) hint("/reset begins anew, /undo takes the last question back");
       } catch (const Error& error) {
         complain(error.what());
       }
@@ -149,8 +150,13 @@ class Session {
   void ask(const std::string& question) {
     conversation_.add("user", question);
     interrupts_.clear();
+    bool begun = false;
+    const auto show = [&](std::string_view text) {
+      begun = true;
+      write_out(text);
+    };
     try {
-      Said said = speaker_.chat(conversation_.messages(), parameters_, write_out, interrupts_.stop());
+      Said said = speaker_.chat(conversation_.messages(), parameters_, show, interrupts_.stop());
       write_out(said.stopped ? " [stopped]\n" : "\n");
       if (said.cut && terminal_) hint("[cut at the limit of tokens; /set max_tokens N raises it]");
       conversation_.add("assistant", said.text);
@@ -163,7 +169,7 @@ class Session {
     } catch (...) {
       conversation_.drop_last();
       done_ = std::ferror(stdout) != 0;
-      if (terminal_ && conversation_.said() > 0) hint("/reset begins anew, /undo takes the last message back");
+      if (begun && !done_) write_out("\n");
       throw;
     }
     interrupts_.clear();
