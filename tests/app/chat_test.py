@@ -120,8 +120,9 @@ class Chat(harness.Case):
         t.leave()
 
     def test_ctrl_c_stops_the_answer_alone(self):
-        t = Terminal(self, "chat", "null", "--chat-template", "chatml", "--max-new-tokens", "7000")
-        t.expect(">>> ")
+        # Slow enough to be still under way: a thousand steps and more of a few milliseconds.
+        t = Terminal(self, "chat", "--random-init", "pythia-160m", "--chat-template", "chatml", "--max-new-tokens", "1900")
+        t.expect(">>> ", 120)
         t.type("go\r")
         t.expect("\n")
         time.sleep(0.2)
@@ -129,7 +130,7 @@ class Chat(harness.Case):
         t.expect("[stopped]")
         t.expect(">>> ")
         t.type("/stats\r")
-        self.assertIn("2 messages, 1 answers", t.expect(" s\r"))
+        self.assertIn("2 messages, 1 answers", t.expect(">>> "))
         t.leave()
 
     def test_a_server_answers_by_address_and_by_job(self):
@@ -154,9 +155,24 @@ class Chat(harness.Case):
         self.assertIn("other", done.stderr)
         self.bench(url, key)
         self.assertEqual(server.terminate(), 0)
+        self.a_server_that_dies()
         done = self.run_sluice("run", job, "hi")
         self.assertEqual(done.returncode, 2)
         self.assertIn(f"job {job} is stopped", done.stderr)
+
+    def a_server_that_dies(self):
+        server = self.serve("--auth", "none", "--tokenizer", DEMO, "--chat-template", "chatml", model="null")
+        t = Terminal(self, "chat", f"127.0.0.1:{server.port}", "--max-new-tokens", "8000")
+        t.expect(">>> ")
+        server.process.send_signal(signal.SIGSTOP)  # so that it is under way
+        t.type("go\r")
+        t.expect("\n")
+        server.kill()
+        t.expect("[")
+        t.expect(">>> ")
+        t.type("again\r")
+        t.expect("cannot reach")
+        t.leave()
 
     def bench(self, url, key):
         """bench serve on the same server: every dialect, a sweep, arrivals by chance, MariTalk's table."""
