@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const SampleParams p) 
   if (sequence != nullptr && sequence->ids == nullptr) sequence = nullptr;
   const float* from = logits;
   if (penalty || sequence != nullptr || changes_scores(slot, position)) {
-    process_scores(slot, counts, sequence, logits, scores, row.vocab, position);
+    process_scores(slot, counts, sequence, logits, scores, row.vocab, position, p.last[slot_id]);
     from = scores;
   }
   const auto score = [&](int i) { return from[i]; };

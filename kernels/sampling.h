@@ -50,6 +50,7 @@ struct SlotParams {
   const TokenBias* logit_bias;  // device [n_bias]
   const TokenAt* forced;        // device [n_forced]
   int32_t n_bias, n_forced;
+  float watermark_gamma, watermark_delta;
   const uint32_t* mask;  // device [(vocab + 31) / 32], or null: bit i % 32 of word i / 32 allows token i
 };
 

@@ -74,6 +74,32 @@ struct Noise {
     }
   }
 };
+
+// The permutation of sample/watermark.h. Its key is Noise's of seed 15485863 with the token before as counter.
+struct Watermark {
+  uint32_t key[4], side, vocab;
+  __device__ Watermark(int32_t before, uint32_t vocab) : side(1), vocab(vocab) {
+    Noise(15485863, 0, static_cast<uint32_t>(before)).words(0, key);
+    while (side * side < vocab) ++side;
+  }
+  __device__ uint32_t added(uint32_t value, int round) const {
+    uint32_t x = (value * 0x9E3779B1u) ^ key[round];
+    x = (x ^ x >> 16) * 0x85EBCA6Bu;
+    x = (x ^ x >> 13) * 0xC2B2AE35u;
+    return __umulhi(x ^ x >> 16, side);
+  }
+  __device__ uint32_t rank(uint32_t id) const {
+    do {
+      uint32_t low = id % side, high = id / side;
+      low = (low + added(high, 0)) % side;
+      high = (high + added(low, 1)) % side;
+      low = (low + added(high, 2)) % side;
+      high = (high + added(low, 3)) % side;
+      id = high * side + low;
+    } while (id >= vocab);
+    return id;
+  }
+};
 __device__ __forceinline__ double gumbel(uint32_t word) {
   const double uniform = (static_cast<double>(word) + 0.5) * (1.0 / 4294967296.0);
   return -fixed_log(-fixed_log(uniform));

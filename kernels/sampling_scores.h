@@ -17,9 +17,17 @@ __device__ __forceinline__ void never_any(float* scores, int vocab, const IdList
 
 // Beside penalties and what depends on the sequence.
 __device__ __forceinline__ bool changes_scores(const SlotParams& slot, int64_t position) {
-  return slot.n_bias > 0 || (position < slot.eos_from && slot.eos.n > 0) || slot.n_forced > 0 ||
-         (position > slot.decay_from && slot.decay_factor != 1.0f) || slot.suppress.n > 0 ||
+  return slot.n_bias > 0 || slot.watermark_gamma > 0.0f || (position < slot.eos_from && slot.eos.n > 0) ||
+         slot.n_forced > 0 || (position > slot.decay_from && slot.decay_factor != 1.0f) || slot.suppress.n > 0 ||
          (position == slot.begin_position && slot.begin_suppress.n > 0) || slot.allowed.n > 0 || slot.mask != nullptr;
+}
+
+// `before` is the token that the sequence ends with.
+__device__ void add_watermark(const SlotParams& slot, float* scores, int vocab, int32_t before) {
+  const Watermark mark(before, static_cast<uint32_t>(vocab));
+  const auto green = static_cast<uint32_t>(static_cast<double>(slot.watermark_gamma) * static_cast<double>(vocab));
+  for (int i = static_cast<int>(threadIdx.x); i < vocab; i += kThreads)
+    if (mark.rank(static_cast<uint32_t>(i)) < green) scores[i] += slot.watermark_delta;
 }
 
 __device__ void add_bias(const SlotParams& slot, float* scores, int vocab) {
@@ -95,9 +103,10 @@ __device__ bool holds(const IdList& ascending, int32_t id) {
 
 // From `logits` to `scores`, both [vocab]. counts and sequence: null where the slot has none.
 __device__ void process_scores(const SlotParams& slot, const uint16_t* counts, const TokenSequence* sequence,
-                               const float* logits, float* scores, int vocab, int64_t position) {
+                               const float* logits, float* scores, int vocab, int64_t position, int32_t before) {
   const int tid = static_cast<int>(threadIdx.x);
   for (int i = tid; i < vocab; i += kThreads) scores[i] = logits[i];
+  if (slot.watermark_gamma > 0.0f) add_watermark(slot, scores, vocab, before);  // each thread its own scores
   __syncthreads();
   add_bias(slot, scores, vocab);
   __syncthreads();

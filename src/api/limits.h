@@ -22,6 +22,8 @@ struct Limits {
   int64_t max_choices = 64;               // n of the OpenAI routes, over all prompts of the request
   int64_t max_logprobs = 20;              // top_logprobs of the OpenAI routes
   int64_t default_new_tokens = 100;       // max_new_tokens of TGI routes where the request names none
+  double watermark_gamma = 0.5;           // WATERMARK_GAMMA: share of the vocabulary that is green
+  double watermark_delta = 2.0;           // WATERMARK_DELTA: added to the scores of green tokens
 
   // Tokens that an answer to so many prompt tokens may have.
   int64_t room(int64_t prompt) const { return max_total_tokens - (prompt_apart ? 1 : prompt); }

@@ -77,6 +77,8 @@ Limits request_limits(const Settings& settings, const ExecutorInfo& executor) {
   limits.max_best_of = settings.integer("max-best-of", 1, 1024);
   limits.max_stop_sequences = settings.integer("max-stop-sequences", 0, 1024);
   limits.max_top_n_tokens = settings.integer("max-top-n-tokens", 0, kMaxTopLogprobs);
+  limits.watermark_gamma = settings.number("watermark-gamma", 0.01, 0.99);
+  limits.watermark_delta = settings.number("watermark-delta", -100, 100);
   limits.max_total_tokens = executor.limits.max_context;
   limits.prompt_apart = executor.limits.max_encoder > 0;
   const int64_t longest_prompt = limits.prompt_apart ? executor.limits.max_encoder : limits.max_total_tokens - 1;

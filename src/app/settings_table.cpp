@@ -45,6 +45,8 @@ const std::vector<SettingRow>& settings_table() {
       {Topic::kServer, {"max-best-of", {"SLUICE_MAX_BEST_OF", "MAX_BEST_OF"}, "2", "Largest best_of and n."}},
       {Topic::kServer, {"max-stop-sequences", {"SLUICE_MAX_STOP_SEQUENCES", "MAX_STOP_SEQUENCES"}, "4", "Stop strings of one request."}},
       {Topic::kServer, {"max-top-n-tokens", {"SLUICE_MAX_TOP_N_TOKENS", "MAX_TOP_N_TOKENS"}, "5", "Largest top_n_tokens."}},
+      {Topic::kServer, {"watermark-gamma", {"SLUICE_WATERMARK_GAMMA", "WATERMARK_GAMMA"}, "0.5", "Share of the vocabulary that watermarks favour."}},
+      {Topic::kServer, {"watermark-delta", {"SLUICE_WATERMARK_DELTA", "WATERMARK_DELTA"}, "2", "How much watermarks add to the scores of that share."}},
       {Topic::kServer, {"max-input-tokens", {"SLUICE_MAX_INPUT_TOKENS", "MAX_INPUT_TOKENS", "MAX_INPUT_LENGTH"}, "", "Prompt tokens of one request; default: --max-total-tokens less one."}},
       {Topic::kServer, {"payload-limit", {"SLUICE_PAYLOAD_LIMIT", "PAYLOAD_LIMIT"}, "2000000", "Bytes of one request body."}},
       {Topic::kServer, {"request-log", {"SLUICE_REQUEST_LOG", "REQUEST_LOG"}, "", "File that gets one JSON line per request, or - for standard error; default: none."}},

@@ -81,6 +81,8 @@ void visit_fields(Params& p, Visitor visit) {
   visit(p.forced);
   visit(p.grammar);
   visit(p.end_position);
+  visit(p.watermark_gamma);
+  visit(p.watermark_delta);
 }
 }  // namespace
 

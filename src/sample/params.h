@@ -54,13 +54,17 @@ struct SamplingParams {
   std::vector<int32_t> allowed;         // ascending; where not empty, all other ids never come
   std::vector<char> grammar;            // what the answer must look like, for engine/constraints.h; usually empty
   int64_t end_position = 0;             // of the token after the last one that fits
+  float watermark_gamma = 0.0f;         // share of the vocabulary that is green, in (0, 1), see watermark.h; 0 is off
+  float watermark_delta = 0.0f;         // added to the scores of green tokens
   std::vector<ForcedToken> forced;      // at a position named here only the ids named for it may come
 
   bool has_penalty() const {
     return repetition_penalty != 1.0f || frequency_penalty != 0.0f || presence_penalty != 0.0f;
   }
   // The tokens so far count: a backend keeps them, set_slot() gets them.
-  bool needs_history() const { return has_penalty() || no_repeat_ngram > 0 || !bad_words.empty() || !grammar.empty(); }
+  bool needs_history() const {
+    return has_penalty() || no_repeat_ngram > 0 || !bad_words.empty() || !grammar.empty() || watermark_gamma > 0;
+  }
 
   // Fixed little-endian layout, for ranks that run the same build.
   void write(std::vector<std::byte>& out) const;

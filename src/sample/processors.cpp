@@ -5,9 +5,18 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "sample/watermark.h"
 
 namespace sluice {
 namespace {
+
+void mark(std::span<float> row, const SamplingParams& p, int32_t before) {
+  const auto vocab = static_cast<int64_t>(row.size());
+  const Watermark watermark(before, vocab);
+  const auto green = static_cast<int64_t>(static_cast<double>(p.watermark_gamma) * static_cast<double>(vocab));
+  for (int64_t i = 0; i < vocab; ++i)
+    if (watermark.rank(i) < green) row[static_cast<size_t>(i)] += p.watermark_delta;
+}
 
 void never(std::span<float> row, int32_t id) {
   if (id >= 0 && static_cast<size_t>(id) < row.size()) row[static_cast<size_t>(id)] = kNeverScore;
@@ -103,6 +112,7 @@ bool changes_scores(const SamplingParams& p, int64_t position) {
 }
 
 void apply_processors(std::span<float> row, const SamplingParams& p, const TokenHistory* history, int64_t position) {
+  if (p.watermark_gamma > 0 && history != nullptr && !history->ids().empty()) mark(row, p, history->ids().back());
   for (const LogitBias& bias : p.logit_bias) {
     if (bias.id >= 0 && static_cast<size_t>(bias.id) < row.size()) row[static_cast<size_t>(bias.id)] += bias.bias;
   }

@@ -2,6 +2,7 @@
 // From one row of logits to one token. Pure functions: equal arguments give equal tokens on every rank and host,
 // whatever else is in the batch. Order and formulas follow transformers' logits processors, with OpenAI's penalties in
 // between (s: score; "never": -inf):
+//   watermark             green tokens, see watermark.h: s += delta
 //   logit_bias            s += bias
 //   repetition_penalty r  ids of prompt or output, once: s < 0 ? s * r : s / r
 //   frequency, presence   ids of the output: s -= frequency * count + presence

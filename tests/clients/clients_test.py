@@ -16,6 +16,7 @@ from text_generation.errors import ValidationError
 
 import constrained
 import keyless
+import watermark
 from checks import check, finish, refused
 
 record = json.loads(pathlib.Path(sys.argv[1]).read_text())
@@ -138,6 +139,7 @@ check("text_generation: async", asyncio.run(generate_async()).generated_text == 
 if has_chat:
     constrained.run_openai(oa, served.id)
     constrained.run_tgi(hub, tg)
+    watermark.run(tg, os.environ["SLUICE_TEST_MODEL"])
     keyless.run(record, served.id)
 
 # --- plain HTTP, as curl and the scripts of other projects do it

@@ -48,6 +48,10 @@ class Sampler {
     s.no_repeat_ngram = p.no_repeat_ngram;
     s.decay_factor = p.decay_factor;
     s.eos_from = p.eos_from;
+    s.watermark_gamma = p.watermark_gamma;
+    s.watermark_delta = p.watermark_delta;
+    if (!history.empty())
+      CUDA_OK(cudaMemcpy(last_.data() + slot, &history.back(), sizeof(int32_t), cudaMemcpyHostToDevice));
     s.decay_from = p.decay_from;
     s.begin_position = p.begin_position;
     s.eos = list(p.eos_ids);
@@ -165,6 +169,10 @@ SamplingParams random_params(std::mt19937& random, int64_t vocab) {
   if (chance(0.3)) p.repetition_penalty = between(0.7f, 1.6f);
   if (chance(0.3)) p.frequency_penalty = between(-0.5f, 1.0f);
   if (chance(0.3)) p.presence_penalty = between(-0.5f, 1.0f);
+  if (chance(0.3)) {
+    p.watermark_gamma = between(0.1f, 0.9f);
+    p.watermark_delta = between(-2, 4);
+  }
   p.seed = random() * uint64_t{0x100000001b3} + random();
   p.choice = static_cast<int32_t>(random() % 3);
   if (chance(0.5)) p.n_logprobs = static_cast<int32_t>(random() % 21);

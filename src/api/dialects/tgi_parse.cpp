@@ -74,7 +74,6 @@ void check_ranges(const Parameters& p, const Limits& limits, bool streaming) {
   if (p.inputs.empty()) invalid("`inputs` cannot be empty");
   if (p.truncate && (*p.truncate <= 0 || *p.truncate > limits.max_input_tokens))
     invalid("`truncate` must be strictly positive and less than {}. Given: {}", limits.max_input_tokens, *p.truncate);
-  if (p.watermark) invalid("`watermark` is not supported");
   if (p.adapter_id) invalid("`adapter_id` is not supported");
   for (const std::string& stop : p.stop)
     if (stop.empty()) invalid("`stop` cannot contain an empty string");
@@ -171,6 +170,10 @@ Prepared prepare(const Parameters& p, const Service& service, bool streaming, bo
   out.sampling = p.do_sample || s.temperature != 1.0f || s.top_k != 0 || s.top_p < 1.0f || s.typical_p < 1.0f;
   s.greedy = !out.sampling;
   s.raw_logprobs = false;
+  if (p.watermark) {
+    s.watermark_gamma = static_cast<float>(limits.watermark_gamma);
+    s.watermark_delta = static_cast<float>(limits.watermark_delta);
+  }
   s.seed = p.seed.value_or(0);
   r.has_seed = p.seed.has_value();
   out.top_n = p.top_n_tokens.value_or(0);

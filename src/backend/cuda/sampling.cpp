@@ -95,6 +95,8 @@ void CudaBackend::set_slot(SamplerState& state, int64_t slot, const SamplingPara
   p.no_repeat_ngram = params.no_repeat_ngram;
   p.decay_factor = params.decay_factor;
   p.eos_from = params.eos_from;
+  p.watermark_gamma = params.watermark_gamma;
+  p.watermark_delta = params.watermark_delta;
   p.decay_from = params.decay_from;
   p.begin_position = params.begin_position;
 
@@ -136,6 +138,8 @@ void CudaBackend::set_slot(SamplerState& state, int64_t slot, const SamplingPara
     copy_in(bytes(sampler.sequences, own * sizeof sequence, sizeof sequence), &sequence);
     sampler.has_sequence[own] = follows;
   }
+  if (params.watermark_gamma > 0 && n_history > 0)  // the token before the first draw; a draw leaves the next
+    copy_in(sampler.last.view(DType::kI32, {1}, own * sizeof(int32_t)), history + n_history - 1);
   if (!params.has_penalty()) return;
   const size_t needed = static_cast<size_t>(std::max<int64_t>(1, n_history)) * sizeof(int32_t);
   if (sampler.history.bytes() < needed) sampler.history = allocate(2 * needed);
