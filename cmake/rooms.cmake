@@ -30,6 +30,8 @@ function(sluice_test name label)
   cmake_parse_arguments(R "" "TIMEOUT" "SOURCES;DEPS;PRIVATE" ${ARGN})
   add_executable(${name}_test ${R_SOURCES})
   target_include_directories(${name}_test PRIVATE ${CMAKE_SOURCE_DIR}/tests ${CMAKE_SOURCE_DIR}/src)
+  # Less time in the compiler: what is tested is built as it ships, the test itself need not be.
+  target_compile_options(${name}_test PRIVATE "$<$<CONFIG:RelWithDebInfo>:-O1;-g0>")
   foreach(dep ${R_DEPS})
     target_link_libraries(${name}_test PRIVATE sluice_${dep})
   endforeach()
