@@ -64,6 +64,20 @@ class Record {
   Endpoint endpoint_;
 };
 
+// The file of a Unix socket goes with its server.
+class SocketFile {
+ public:
+  explicit SocketFile(const std::string& host) : path_(host.starts_with("unix:") ? host.substr(5) : "") {}
+  ~SocketFile() {
+    if (listening_) ::unlink(path_.c_str());
+  }
+  void listening() { listening_ = !path_.empty(); }
+
+ private:
+  std::string path_;
+  bool listening_ = false;
+};
+
 Limits request_limits(const Settings& settings, const ExecutorInfo& executor) {
   Limits limits;
   if (settings.has("max-total-tokens") &&
@@ -139,9 +153,19 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   server_options.names = comma_list(settings.text("allowed-hosts"));
   server_options.names.push_back(endpoint.host);
   server_options.transport.max_body = static_cast<size_t>(settings.integer("payload-limit", 1, int64_t{1} << 40));
+  SocketFile socket(server_options.host);
   Server server(server_options);
+  socket.listening();
   endpoint.port = server.port();
-  endpoint.url = fmt::format("http://{}:{}", endpoint.host, endpoint.port);
+  const bool local = server_options.host.starts_with("unix:");
+  endpoint.url = local ? server_options.host : fmt::format("http://{}:{}", endpoint.host, endpoint.port);
+  const bool loopback =
+      server_options.host == "127.0.0.1" || server_options.host == "localhost" || server_options.host == "::1" || local;
+  if (!key && !loopback)
+    log_warning(
+        fmt::format("without a key (auth from {}) everybody who reaches {} can use this server: on a cluster, "
+                    "every user of it; --host 127.0.0.1 or unix:/path/of.sock closes it",
+                    settings.origin("auth"), endpoint.host));
   Walltime walltime(process_environment(), run_command, wall_seconds);
   endpoint.end_time = walltime.end_time().value_or(0);
   Record record(home, endpoint);

@@ -73,15 +73,22 @@ std::string human_block(const ServeReport& report) {
   const std::string header = key ? fmt::format(" -H \"Authorization: Bearer $(cat {})\"", e.key_file) : "";
   const std::string left = report.seconds_left ? fmt::format(", {} left", duration(*report.seconds_left)) : "";
   std::string block = fmt::format("\n{} is ready at {}{}\n", report.model.name, e.url, left);
-  if (report.world.launch().job_id) {
+  // A socket is reached through ssh to its node, or there by curl.
+  const std::string socket = e.url.starts_with("unix:") ? e.url.substr(5) : "";
+  const std::string url = socket.empty() ? e.url : "http://localhost";
+  const std::string by = socket.empty() ? "" : fmt::format("--unix-socket {} ", socket);
+  if (!socket.empty()) {
+    block += fmt::format("\n  From your own machine:\n    ssh -N -L localhost:8000:{} {}@{}\n", socket,
+                         variable("USER", "USER"), e.host);
+  } else if (report.world.launch().job_id) {
     block += fmt::format("\n  From your own machine:\n    ssh -N -L localhost:{0}:{1}:{0} {2}@{3}\n", e.port, e.host,
                          variable("USER", "USER"), variable("SLURM_SUBMIT_HOST", "LOGIN_NODE"));
   }
   block += fmt::format(
-      "\n  A first question{}:\n    curl {}/generate{} -H 'Content-Type: application/json' \\\n      -d "
+      "\n  A first question{}:\n    curl {}{}/generate{} -H 'Content-Type: application/json' \\\n      -d "
       "'{{\"inputs\":\"Once upon a time\",\"parameters\":{{\"max_new_tokens\":20}}}}'\n",
-      key ? " (the key is in the file, never in the log)" : "", e.url, header);
-  block += fmt::format("\n  For OpenAI clients:  base_url={}/v1{}\n", e.url,
+      key ? " (the key is in the file, never in the log)" : "", by, url, header);
+  block += fmt::format("\n  For OpenAI clients:  base_url={}/v1{}\n", socket.empty() ? url : "http://localhost:8000",
                        key ? fmt::format("  api_key=contents of {}", e.key_file) : "");
   return block;
 }

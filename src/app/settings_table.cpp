@@ -35,7 +35,7 @@ const std::vector<SettingRow>& settings_table() {
       {Topic::kRun, {"prefix-cache", {"SLUICE_PREFIX_CACHE"}, "true", "Reuse the cache of prompts that begin alike."}},
       {Topic::kRun, {"seed", {"SLUICE_SEED", "SEED"}, "", "What seeds of requests without one derive from; default: random, and 0 offline."}},
       {Topic::kRun, {"log-level", {"SLUICE_LOG_LEVEL", "LOG_LEVEL"}, "info", "debug, info, warning, error or off."}},
-      {Topic::kServer, {"host", {"SLUICE_HOST"}, "0.0.0.0", "Address to listen on."}},
+      {Topic::kServer, {"host", {"SLUICE_HOST"}, "0.0.0.0", "Address to listen on: 0.0.0.0, 127.0.0.1, or unix:/path/of.sock, a socket that you alone can open."}},
       {Topic::kServer, {"port", {"SLUICE_PORT", "PORT"}, "", "Port; default: 10000 + last four digits of the job id, or 3000, and then the next free one."}},
       {Topic::kServer, {"auth", {"SLUICE_AUTH", "AUTH"}, "key", "key: routes ask for the job's key; none: they do not."}},
       {Topic::kServer, {"served-model-name", {"SLUICE_SERVED_MODEL_NAME", "SERVED_MODEL_NAME"}, "", "Name in answers, and after commas further names that requests may use; default: the model as given."}},

@@ -35,8 +35,10 @@ int free_port() {
 }
 }  // namespace
 
+// Without a port the target is the path of a socket on `hop`.
 Tunnel::Tunnel(const std::string& hop, const std::string& target_host, int target_port) : port_(free_port()) {
-  const std::string forward = fmt::format("127.0.0.1:{}:{}:{}", port_, target_host, target_port);
+  const std::string forward = target_port == 0 ? fmt::format("127.0.0.1:{}:{}", port_, target_host)
+                                               : fmt::format("127.0.0.1:{}:{}:{}", port_, target_host, target_port);
   const pid_t parent = ::getpid();
   pid_ = ::fork();
   if (pid_ < 0) throw Error("cannot start ssh: fork failed");
@@ -80,11 +82,20 @@ Url Tunnel::url() const { return Url::parse(fmt::format("http://127.0.0.1:{}", p
 
 Url Way::to(const JobView& job) {
   const Url url = Url::parse(job.url);
-  if (via_.empty() && reaches(url)) return url;
+  const std::string socket = job.url.starts_with("unix:") ? job.url.substr(5) : "";
+  if (!socket.empty() && !via_.empty())
+    throw Error(
+        fmt::format("the server listens on a socket of {}, which {} cannot reach: leave --via out, and let ssh "
+                    "jump (ProxyJump {} for {} in ~/.ssh/config)",
+                    job.host, via_, via_, job.host));
+  // Another node may hold a socket of the same name.
+  const bool elsewhere = !socket.empty() && job.host != local_facts().host;
+  if (via_.empty() && !elsewhere && reaches(url)) return url;
   forget(job);
   if (!tunnel_) {
     const std::string hop = via_.empty() ? job.host : via_;
-    tunnel_ = std::make_unique<Tunnel>(hop, via_.empty() ? "127.0.0.1" : job.host, job.port);
+    tunnel_ = !socket.empty() ? std::make_unique<Tunnel>(hop, socket, 0)
+                              : std::make_unique<Tunnel>(hop, via_.empty() ? "127.0.0.1" : job.host, job.port);
     tunnel_for_ = job.url;
     log_info(fmt::format("tunnel over {} is open", hop));
   }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/http_client.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -30,11 +32,45 @@ bool wait_for(int fd, short events, double seconds) {
 
 }  // namespace
 
+namespace {
+constexpr std::string_view kUnix = "unix:";
+
+// A socket must be this user's own: another user who made one of that name would be told the key.
+int connect_to_socket(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path)
+    throw Error(fmt::format("the socket's path {} is longer than {} bytes", path, sizeof address.sun_path - 1));
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) throw Error(fmt::format("cannot open a socket: {}", std::strerror(errno)));
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  std::string why;
+  if (::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+    why = std::string(std::strerror(errno)) + "; a socket is of use on the server's own node alone";
+  else if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 || peer.uid != ::geteuid())
+    why = "another user listens there";
+  if (why.empty()) {
+    ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+    return fd;
+  }
+  ::close(fd);
+  throw Error(fmt::format("cannot reach unix:{}: {}", path, why));
+}
+}  // namespace
+
 Url Url::parse(std::string_view text) {
   const std::string whole(text);
   auto fail = [&](std::string_view why) {
     return Error(fmt::format("\"{}\" is no URL of a server ({}); expected http://HOST:PORT", whole, why));
   };
+  if (text.starts_with(kUnix)) {
+    if (!text.substr(kUnix.size()).starts_with('/')) throw fail("a Unix socket is named by its whole path");
+    Url url;
+    url.host = whole;
+    return url;
+  }
   if (text.starts_with("https://")) throw fail("https is not supported; use the plain port, through ssh -L if needed");
   if (text.starts_with("http://")) text.remove_prefix(7);
   if (text.find("://") != std::string_view::npos) throw fail("unknown scheme");
@@ -65,11 +101,13 @@ Url Url::parse(std::string_view text) {
 }
 
 std::string Url::text() const {
+  if (host.starts_with(kUnix)) return host;
   const bool v6 = host.find(':') != std::string::npos;
   return fmt::format("http://{}{}{}:{}{}", v6 ? "[" : "", host, v6 ? "]" : "", port, path);
 }
 
 int connect_to(const Url& url, double seconds) {
+  if (url.host.starts_with(kUnix)) return connect_to_socket(url.host.substr(kUnix.size()));
   addrinfo hints{}, *list = nullptr;
   hints.ai_socktype = SOCK_STREAM;
   int failed = getaddrinfo(url.host.c_str(), std::to_string(url.port).c_str(), &hints, &list);
@@ -101,7 +139,8 @@ int connect_to(const Url& url, double seconds) {
 
 std::string request_text(const Url& url, std::string_view method, std::string_view path,
                          const std::vector<std::pair<std::string, std::string>>& headers, std::string_view body) {
-  std::string out = fmt::format("{} {}{} HTTP/1.1\r\nHost: {}:{}\r\n", method, url.path, path, url.host, url.port);
+  const std::string host = url.host.starts_with(kUnix) ? "localhost" : fmt::format("{}:{}", url.host, url.port);
+  std::string out = fmt::format("{} {}{} HTTP/1.1\r\nHost: {}\r\n", method, url.path, path, host);
   for (const auto& [name, value] : headers) out += fmt::format("{}: {}\r\n", name, value);
   if (!body.empty() || method == "POST") out += fmt::format("Content-Length: {}\r\n", body.size());
   out += "\r\n";

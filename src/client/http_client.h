@@ -17,7 +17,7 @@ struct Url {
   std::string host;
   int port = 80;
   std::string path;  // "" or "/..." without a final slash
-  // "http://host[:port][/path]", the scheme may be left out. Throws Error; https is refused by name.
+  // "http://host[:port][/path]", also without the scheme, or "unix:/path" (kept in host). Throws Error; https too.
   static Url parse(std::string_view text);
   std::string text() const;
 };

@@ -175,8 +175,10 @@ int dial(const RelayTarget& target, double seconds) {
 
 // The request as the backend gets it: its own Host, one request per connection, the key where the client sent none.
 std::string outgoing(const Incoming& in, const RelayTarget& target) {
-  std::string out = fmt::format("{} {}{} HTTP/1.1\r\nHost: {}:{}\r\nConnection: close\r\n", in.request.method,
-                                target.url.path, in.request.path, target.url.host, target.url.port);
+  const std::string host =
+      target.url.host.starts_with("unix:") ? "localhost" : fmt::format("{}:{}", target.url.host, target.url.port);
+  std::string out = fmt::format("{} {}{} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", in.request.method,
+                                target.url.path, in.request.path, host);
   for (const auto& [name, value] : in.headers) {
     if (same_name(name, "host") || same_name(name, "connection") || same_name(name, "keep-alive") ||
         same_name(name, "transfer-encoding") || same_name(name, "content-length") || same_name(name, "expect") ||

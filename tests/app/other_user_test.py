@@ -85,6 +85,31 @@ class OtherUser(harness.Case):
             process.kill()
             process.wait(10)
 
+    def test_a_socket_is_its_own_users_and_works_for_her(self):
+        path = self.folder / "open" / "s.sock"
+        path.parent.mkdir()
+        path.parent.chmod(0o755)
+        server = self.serve("--host", f"unix:{path}", "--auth", "none")
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        ask = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", path, "http://localhost/health")
+        self.assertEqual(subprocess.run([str(a) for a in ask], capture_output=True, text=True, timeout=60).stdout, "200")
+        self.assertEqual(self.as_other(*ask).stdout, "000")
+        job = next((self.folder / "home/jobs").glob("*.json")).stem
+        status = self.run_sluice("status", job)
+        self.assertIn("health       answers", status.stdout, status)
+        prompts = self.write_lines("in.jsonl", [{"prompt": "Once", "max_tokens": 3}])
+        done = self.run_sluice("generate", "--url", job, "--prompts", prompts, "--output", self.folder / "o")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        again = self.run_sluice("serve", "--model", "null", "--host", f"unix:{path}")
+        self.assertEqual(again.returncode, 2)
+        self.assertIn("a server listens there already", again.stderr)
+        self.assertEqual(server.terminate(), 0)
+        self.assertFalse(path.exists())
+        path.parent.chmod(0o777)
+        loose = self.run_sluice("serve", "--model", "null", "--host", f"unix:{path}")
+        self.assertEqual(loose.returncode, 2)
+        self.assertIn("others can put a socket", loose.stderr)
+
     def test_keys_that_others_could_have_read_are_refused(self):
         home = self.folder / "home"
         home.mkdir(mode=0o755)
