@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -166,10 +167,22 @@ QuantFormat read_quantisation_section(const Config& section, const std::string& 
     out.kind = QuantFormat::Kind::kRows8;
     return out;
   }
-  if (out.name == "fp8" || out.name == "fbgemm_fp8")
-    section.refuse("quant_method",
-                   "gptq, awq or bitsandbytes; fp8 weights are not read on CPUs, convert them to bfloat16");
-  section.refuse("quant_method", "gptq, awq or bitsandbytes (int8)");
+  const bool compressed = out.name == "compressed-tensors";
+  if (compressed && section.text("format", "") != "float-quantized")
+    section.refuse("format", "float-quantized, the layout of compressed-tensors that is read");
+  if (out.name == "fp8" || out.name == "fbgemm_fp8" || compressed) {
+    out.kind = QuantFormat::Kind::kFp8;
+    out.bits = 8;
+    if (section.has("weight_block_size")) {
+      const std::vector<double> block = section.numbers("weight_block_size");
+      const auto whole = [](double n) { return n >= 1 && n <= 1 << 20 && n == std::floor(n); };
+      if (block.size() != 2 || !whole(block[0]) || !whole(block[1])) section.refuse("weight_block_size", "two sizes");
+      out.block_rows = static_cast<int64_t>(block[0]);
+      out.block_cols = static_cast<int64_t>(block[1]);
+    }
+    return out;
+  }
+  section.refuse("quant_method", "gptq, awq, bitsandbytes (int8), fp8, fbgemm_fp8 or compressed-tensors");
 }
 
 }  // namespace sluice

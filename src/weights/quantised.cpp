@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Layouts: AutoGPTQ nn_modules/qlinear, AutoAWQ modules/linear/gemm.py, bitsandbytes nn/modules.py.
+// Layouts: AutoGPTQ nn_modules/qlinear, AutoAWQ modules/linear/gemm.py, bitsandbytes nn/modules.py, transformers
+// integrations/finegrained_fp8.py and fbgemm_fp8.py, compressed-tensors' float-quantized.
 #include "weights/quantised.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 #include <unordered_map>
 
@@ -89,6 +92,64 @@ QuantisedTensor join_gptq(const std::string& origin, const std::string& name, Qu
   out.scales = std::move(scales);
   out.order = std::move(order);
   return out;
+}
+
+// Sign, 4 bits of exponent with a bias of 7, 3 of fraction; all ones are NaN, and there is no infinity.
+float fp8_to_f32(uint8_t bits) {
+  const int exponent = bits >> 3 & 15, fraction = bits & 7;
+  if ((bits & 0x7f) == 0x7f) return std::numeric_limits<float>::quiet_NaN();
+  const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -9)
+                                        : std::ldexp(static_cast<float>(8 + fraction), exponent - 10);
+  return (bits & 0x80) != 0 ? -magnitude : magnitude;
+}
+
+// Scales of a matrix [out, in] are one number, [out] or [out, 1], or one for each block.
+QuantisedTensor join_fp8(const std::string& origin, const std::string& name, QuantFormat format,
+                         CheckpointTensor weight, CheckpointTensor scales) {
+  if (weight.shape.size() != 2 || !weight.pieces.empty() || scales.row_stride > 0)
+    refuse(origin, name, "lacks a matrix of float8_e4m3fn and its scales");
+  scales.dtype();
+  QuantisedTensor out;
+  out.rows = weight.shape[0];
+  out.cols = weight.shape[1];
+  int64_t n = 1;
+  for (const int64_t dim : scales.shape) n *= dim;
+  const auto blocks = [](int64_t size, int64_t block) { return block > 0 ? (size + block - 1) / block : 1; };
+  if (n == 1) {
+    format.block_rows = out.rows, format.block_cols = out.cols;
+  } else if (n == out.rows && scales.shape[0] == out.rows) {
+    format.block_rows = 1, format.block_cols = out.cols;
+  } else if (scales.shape !=
+             std::vector<int64_t>{blocks(out.rows, format.block_rows), blocks(out.cols, format.block_cols)}) {
+    refuse(origin, name,
+           fmt::format(
+               "has scales [{}] for weight [{}, {}], which fit neither the whole, its rows, nor blocks of {} by {}",
+               fmt::join(scales.shape, ", "), out.rows, out.cols, format.block_rows, format.block_cols));
+  }
+  out.format = format;
+  out.numbers = std::move(weight);
+  out.scales = std::move(scales);
+  return out;
+}
+
+void read_fp8(const std::vector<File>& files, const QuantisedTensor& t, const Range& rows, const Range& cols, float* to,
+              int64_t stride) {
+  float values[256];
+  for (int i = 0; i < 256; ++i) values[i] = fp8_to_f32(static_cast<uint8_t>(i));
+  const int64_t across = (t.cols + t.format.block_cols - 1) / t.format.block_cols,
+                down = (t.rows + t.format.block_rows - 1) / t.format.block_rows;
+  const DType dtype = t.scales.dtype();
+  std::vector<char> raw(static_cast<size_t>(down * across) * dtype_bytes(dtype));
+  files[static_cast<size_t>(t.scales.file)].read_at(t.scales.offset, raw.data(), raw.size());
+  std::vector<float> scales(static_cast<size_t>(down * across));
+  convert_elements(scales.data(), DType::kF32, raw.data(), dtype, down * across);
+  const std::vector<char> bytes = read_block(files, t.numbers, rows.begin, rows.count, cols.begin, cols.count, 1);
+  for (int64_t r = 0; r < rows.count; ++r) {
+    const float* scale = scales.data() + (rows.begin + r) / t.format.block_rows * across;
+    for (int64_t k = 0; k < cols.count; ++k)
+      to[r * stride + k] = values[static_cast<uint8_t>(bytes[static_cast<size_t>(r * cols.count + k)])] *
+                           scale[(cols.begin + k) / t.format.block_cols];
+  }
 }
 
 // Group of each input feature of the slice.
@@ -233,6 +294,19 @@ std::vector<CheckpointTensor> join_quantised(std::vector<CheckpointTensor> tenso
       add(name, std::move(joined));
     }
   }
+  for (const CheckpointTensor& tensor : tensors) {
+    if (tensor.stored_dtype != "F8_E4M3" || !tensor.name.ends_with(".weight")) continue;
+    const std::string name = tensor.name.substr(0, tensor.name.size() - 7);
+    CheckpointTensor scales = take(name + ".weight_scale_inv");  // it multiplies, whatever its name says
+    if (scales.name.empty()) scales = take(name + ".weight_scale");
+    if (scales.name.empty())
+      refuse(origin, name, "has weights of float8_e4m3fn, but neither weight_scale_inv nor weight_scale");
+    for (const char* unused : {".input_scale", ".activation_scale", ".input_scale_ub", ".weight_scale_ub"})
+      take(name + unused);
+    QuantFormat fp8 = format;
+    fp8.kind = Kind::kFp8;
+    add(name, join_fp8(origin, name, std::move(fp8), take(tensor.name), std::move(scales)));
+  }
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (!used[i]) out.push_back(std::move(tensors[i]));
   }
@@ -242,7 +316,7 @@ std::vector<CheckpointTensor> join_quantised(std::vector<CheckpointTensor> tenso
 QuantisedColumns arrange_columns(const std::vector<File>& files, const QuantisedTensor& tensor, const Range& cols) {
   QuantisedColumns out;
   if (tensor.format.kind == Kind::kRows8) return {cols.count, {}, {0}};
-  if (tensor.format.bits > 4) return out;
+  if (tensor.format.bits > 4 || tensor.format.kind == Kind::kFp8) return out;
   const std::vector<int32_t> index = group_index(files, tensor, cols);
   std::vector<int32_t> order(index.size());
   std::iota(order.begin(), order.end(), 0);
@@ -288,6 +362,7 @@ void read_quantised(const std::vector<File>& files, const QuantisedTensor& tenso
 
 void read_as_floats(const std::vector<File>& files, const QuantisedTensor& tensor, const Range& rows, const Range& cols,
                     float* to, int64_t stride) {
+  if (tensor.format.kind == Kind::kFp8) return read_fp8(files, tensor, rows, cols, to, stride);
   const Groups groups = read_groups(files, tensor, rows);
   const std::vector<int32_t> index = tensor.format.kind == Kind::kRows8
                                          ? std::vector<int32_t>(static_cast<size_t>(cols.count), 0)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Linear layers of checkpoints that are quantised already: GPTQ, AWQ (gemm), and int8 rows as bitsandbytes writes them.
+// Linear layers of checkpoints that are quantised already: GPTQ, AWQ (gemm), int8 rows as bitsandbytes writes them, and
+// fp8 (e4m3) with a scale for all of a matrix, for each row or for each block.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +14,14 @@
 namespace sluice {
 
 struct QuantFormat {
-  enum class Kind : uint8_t { kGptq, kAwq, kRows8 };
+  enum class Kind : uint8_t { kGptq, kAwq, kRows8, kFp8 };
   Kind kind = Kind::kGptq;
-  int bits = 4;                // kGptq: 2, 3, 4 or 8
-  int64_t group = 128;         // input features that share a scale; 0: all of them
-  bool zeros_less_one = true;  // kGptq: the file holds each zero less one
-  bool ordered = false;        // kGptq: g_idx maps input features to groups (desc_act)
-  std::string name;            // "gptq"
+  int bits = 4;                            // kGptq: 2, 3, 4 or 8
+  int64_t group = 128;                     // input features that share a scale; 0: all of them
+  bool zeros_less_one = true;              // kGptq: the file holds each zero less one
+  bool ordered = false;                    // kGptq: g_idx maps input features to groups (desc_act)
+  int64_t block_rows = 0, block_cols = 0;  // kFp8: of a scale, where it is for a block
+  std::string name;                        // "gptq"
 };
 
 // One layer's tensors. A CheckpointTensor that has one of these stands for the float matrix [out, in] that they mean.

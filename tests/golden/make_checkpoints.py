@@ -90,6 +90,34 @@ def rows8_layer(name, out, cols):
             {f"{name}.weight": q.astype(np.float32) * (scb / np.float32(127))[:, None]})
 
 
+def fp8_layer(name, out, cols, block, scale_name="weight_scale_inv"):
+    """`block`: rows and columns of one scale."""
+    rows, across = -(-out // block[0]), -(-cols // block[1])
+    weight = torch.randn(out, cols, generator=FP8) * 30
+    weight[0, :4] = torch.tensor([448.0, -448.0, 2.0 ** -9, -0.0])
+    weight = weight.to(torch.float8_e4m3fn)
+    scale = torch.rand(rows, across, generator=FP8) + 0.01
+    whole = scale.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)[:out, :cols]
+    if block == (out, cols):
+        scale = scale.reshape(())
+    return ({f"{name}.weight": weight, f"{name}.{scale_name}": scale, f"{name}.input_scale": torch.ones(())},
+            {f"{name}.weight": weight.float() * whole})
+
+
+FP8 = torch.Generator().manual_seed(8)
+
+
+def make_fp8():
+    layers = [fp8_layer("blocks", 40, 100, (16, 32)), fp8_layer("whole", 24, 64, (24, 64), "weight_scale"),
+              fp8_layer("rows", 24, 64, (1, 64), "weight_scale")]
+    stored, meant = {}, {}
+    for a, b in layers:
+        stored.update(a)
+        meant.update(b)
+    save_torch(stored, str(folder("quantised/fp8") / "model.safetensors"))
+    save_torch(meant, str(folder("quantised/fp8") / "expected.safetensors"))
+
+
 def make_quantised():
     cases = {
         "gptq": [gptq_layer("a", 32, 128, 32, 4, False), gptq_layer("b", 64, 128, 32, 4, False)],
@@ -295,6 +323,7 @@ if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     shutil.rmtree(OUT, ignore_errors=True)
     make_quantised()
+    make_fp8()
     make_bin()
     make_nemo()
     make_faster_transformer()

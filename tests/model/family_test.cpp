@@ -124,8 +124,12 @@ TEST_CASE("An unknown architecture is refused with the list of known ones") {
 }
 
 TEST_CASE("What would change the computation is refused by name") {
-  CHECK(contains(refusal(Folder(R"(, "quantization_config": {"quant_method": "fp8"})").source),
-                 "quant_method is \"fp8\""));
+  CHECK(contains(refusal(Folder(R"(, "quantization_config": {"quant_method": "quanto"})").source),
+                 "quant_method is \"quanto\""));
+  CHECK(contains(
+      refusal(Folder(R"(, "quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized"})")
+                  .source),
+      "format is \"pack-quantized\""));
   CHECK(contains(refusal(Folder(R"(, "hidden_act": "quick_gelu")").source),
                  "hidden_act is \"quick_gelu\", expected silu"));
   CHECK(contains(refusal(Folder(R"(, "rope_scaling": {"rope_type": "mrope", "factor": 4})").source),

@@ -177,6 +177,7 @@ QuantFormat format_of(const std::string& name) {
   if (name == "gptq3") out.bits = 3;
   if (name == "gptq2") out.bits = 2, out.group = 64;
   if (name == "gptq8") out.bits = 8, out.group = 64;
+  if (name == "fp8") out.kind = QuantFormat::Kind::kFp8, out.bits = 8, out.block_rows = 16, out.block_cols = 32;
   return out;
 }
 
@@ -244,6 +245,19 @@ TEST_CASE("Layers of quantised checkpoints mean the floats of their formulas, wh
   // Different orders have no common arrangement.
   CHECK_FALSE(check_layer("gptq_act", {"a.weight", "b.weight"}, 1, false));
   CHECK_FALSE(check_layer("gptq_act", {"a.weight"}, 2, true));
+}
+
+TEST_CASE("Layers of fp8 mean their numbers times the scale of the whole, the row or the block") {
+  for (const char* name : {"blocks.weight", "whole.weight", "rows.weight"}) {
+    CHECK_FALSE(check_layer("fp8", {name}, 1, false));  // floats are held
+    check_layer("fp8", {name}, 2, false);
+    check_layer("fp8", {name}, 3, true);
+  }
+  Checkpoint checkpoint = Checkpoint::open(kGolden / "quantised/fp8", "");
+  QuantFormat format = format_of("fp8");
+  format.block_rows = 8;
+  CHECK_THROWS_WITH_AS(checkpoint.join(format), doctest::Contains("fit neither the whole, its rows, nor blocks"),
+                       Error);
 }
 
 TEST_CASE("A quantised layer whose tensors do not fit together is refused") {
