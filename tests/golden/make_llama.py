@@ -31,7 +31,7 @@ OUT = pathlib.Path(__file__).resolve().parent / "llama"
 STEPS = 64
 MARGIN = 5e-3
 BASE = dict(
-    hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+    hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
     vocab_size=96, max_position_embeddings=512, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2,
     tie_word_embeddings=False,
 )
@@ -60,9 +60,9 @@ CASES = {
     "sharded": (LlamaConfig, {}, dict(shards=3)),
     "rope_linear": (LlamaConfig, dict(rope_scaling=dict(rope_type="linear", factor=4.0)), {}),
     # Older configs name the kind of scaling "type".
-    "rope_linear_legacy": (LlamaConfig, dict(intermediate_size=24, rope_scaling=dict(rope_type="linear", factor=2.0)), dict(legacy_rope=True)),
+    "rope_linear_legacy": (LlamaConfig, dict(rope_scaling=dict(rope_type="linear", factor=2.0)), dict(legacy_rope=True)),
     # The prompt is longer than the window of 16 keys.
-    "mistral_window": (MistralConfig, dict(sliding_window=16, head_dim=8), dict(prompt=48)),
+    "mistral_window": (MistralConfig, dict(intermediate_size=48, sliding_window=16, head_dim=8), dict(prompt=48)),
     "qwen2": (Qwen2Config, dict(tie_word_embeddings=True, rope_theta=1000000.0, rms_norm_eps=1e-6, use_sliding_window=False,
                                 sliding_window=8, max_window_layers=2), {}),
     # The first layer sees all keys, the second a window of 8: two kinds of cache.
@@ -72,9 +72,9 @@ CASES = {
     "odd_counts": (LlamaConfig, dict(hidden_size=36, intermediate_size=50, num_attention_heads=6, num_key_value_heads=3,
                                      vocab_size=131), {}),
     # config.json says tied, the file holds a different lm_head.weight: the file wins.
-    "tie_contradicted": (LlamaConfig, dict(intermediate_size=24), dict(claim_tied=True)),
+    "tie_contradicted": (LlamaConfig, {}, dict(claim_tied=True)),
     # A file written from the bare base model: names without "model.", tied head.
-    "bare_names": (LlamaConfig, dict(intermediate_size=24, tie_word_embeddings=True), dict(bare=True)),
+    "bare_names": (LlamaConfig, dict(tie_word_embeddings=True), dict(bare=True)),
     # The layout of newer configs: "dtype" and "rope_parameters" instead of "torch_dtype", "rope_theta" and "rope_scaling".
     "rope_parameters": (LlamaConfig, dict(rope_theta=100.0, rope_scaling=rope_llama3(4.0, 32)),
                         dict(rope_parameters=True, prompt=48)),

@@ -41,7 +41,7 @@ def case(row, prompt, output, options):
     left = torch.log_softmax(processors(context, torch.tensor([row])), -1)[0]
     if left.isnan().any():  # decay of an end that may not come yet: -inf + inf
         return
-    logprobs = {str(i): float(left[i]) for i in range(VOCAB) if left[i] > -float("inf")}
+    logprobs = {str(i): round(float(left[i]), 6) for i in range(VOCAB) if left[i] > -float("inf")}
     cases.append({"logits": row, "prompt": prompt, "output": output, "options": options, "logprobs": logprobs})
 
 
@@ -87,6 +87,6 @@ case(logits(1.0), [3], [2], {"forced_bos_token_id": 4})
 for _ in range(80):
     case(*draw(chance.sample([*drawn, *scored], chance.randrange(2, 6))))
 OUT.mkdir(exist_ok=True)
-lines = ",\n".join(json.dumps(c) for c in cases)
+lines = ",\n".join(json.dumps(c, separators=(",", ":")) for c in cases)
 (OUT / "cases.json").write_text(f'{{"transformers": "{transformers.__version__}", "eos": {EOS}, "cases": [\n{lines}\n]}}\n')
 print(len(cases), "cases")

@@ -37,7 +37,7 @@ def folder(name, **files):
     return out
 
 
-def write_golden(out, encode, decode, size, byte_ids, every=1):
+def write_golden(out, encode, decode, size, byte_ids, every=3):
     """encode(text, special) gives ids, decode(ids, skip) text."""
     cases = [make_text.encoded(text, encode, decode) for text in make_text.strings(13)[::every]]
     make_text.write(out / "golden.json", dict(transformers=transformers.__version__, sentencepiece=sentencepiece.__version__, tiktoken=tiktoken.__version__,
@@ -45,7 +45,7 @@ def write_golden(out, encode, decode, size, byte_ids, every=1):
     print(f"{out.name}: {size} tokens, {len(cases)} texts, {sum(len(c['ids']) for c in cases)} ids, {sum(p.stat().st_size for p in out.iterdir()) // 1024} KiB")
 
 
-def from_fast(out, fast, every=1):
+def from_fast(out, fast, every=3):
     tok = fast.backend_tokenizer
     vocab = tok.get_vocab()
     byte_ids = sorted(i for t, i in vocab.items() if (t.startswith("<0x") and t.endswith(">")) or (len(t) == 1 and ord(t) > 0x7e))

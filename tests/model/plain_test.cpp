@@ -45,7 +45,7 @@ bool contains(const std::string& text, const std::string& part) {
 TEST_CASE("Weights that do not fit the config are refused by tensor, expected and found") {
   CHECK(contains(Changed("llama1", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3").refusal(),
                  "has no tensor model.layers.2.input_layernorm.weight, expected shape [32]"));
-  CHECK(contains(Changed("llama1", "\"intermediate_size\": 48", "\"intermediate_size\": 64").refusal(),
+  CHECK(contains(Changed("llama1", "\"intermediate_size\": 24", "\"intermediate_size\": 64").refusal(),
                  "gate_proj.weight"));
   CHECK(contains(Changed("llama32_tied", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false").refusal(),
                  "has no tensor lm_head.weight, expected shape [96, 32]"));
