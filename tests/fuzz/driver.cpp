@@ -4,6 +4,7 @@
 // An input that crashes, or takes longer than kSlow seconds, is written to ./finding-<target> before the process ends.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,7 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 using sluice::fuzz::demand;
 
-constexpr unsigned kSlow = 60;         // seconds for one input, sanitizers and a busy machine included
+constexpr time_t kSlow = 60;           // seconds of processor time for one input, sanitizers included
 constexpr size_t kMaxInput = 1 << 20;  // bytes of a mutated input
 
 std::string input, finding_path;
@@ -39,16 +40,20 @@ void keep_input() {
     (void)!::write(2, part.data(), part.size());
 }
 void on_signal(int number) {
-  if (number == SIGALRM) (void)!::write(2, "finding: too slow\n", 18);
+  if (number == SIGPROF) (void)!::write(2, "finding: too slow\n", 18);
   keep_input();
   ::signal(number, SIG_DFL);
   ::raise(number);
 }
 
+void limit(time_t seconds) {
+  const itimerval timer{{}, {seconds, 0}};
+  ::setitimer(ITIMER_PROF, &timer, nullptr);
+}
 void run_input() {
-  ::alarm(kSlow);
+  limit(kSlow);
   LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
-  ::alarm(0);
+  limit(0);
 }
 
 // Lines of libFuzzer's dictionaries: [name=]"bytes with \xNN, \\ and \"".
@@ -209,7 +214,7 @@ int main(int argc, char** argv) {
   sluice::set_log_level(sluice::LogLevel::kError);
   finding_path = "finding-" + fs::path(argv[0]).filename().string();
   if (__sanitizer_set_death_callback != nullptr) __sanitizer_set_death_callback(keep_input);
-  for (const int caught : {SIGABRT, SIGALRM}) ::signal(caught, on_signal);
+  for (const int caught : {SIGABRT, SIGPROF}) ::signal(caught, on_signal);
   if (__sanitizer_set_death_callback == nullptr)
     for (const int caught : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) ::signal(caught, on_signal);
 
