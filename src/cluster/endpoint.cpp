@@ -48,6 +48,7 @@ Endpoint parse(const fs::path& path, const std::string& text) {
     e.model = json.at("model").get<std::string>();
     e.key_file = json.at("key_file").get<std::string>();
     e.log = json.value("log", std::string());
+    e.service = json.value("service", std::string());
     e.pid = json.at("pid").get<int64_t>();
     e.start_time = json.at("start_time").get<double>();
     e.end_time = json.at("end_time").get<double>();
@@ -103,6 +104,7 @@ void write_endpoint(const fs::path& home, const Endpoint& e) {
                                        {"model", e.model},
                                        {"key_file", e.key_file},
                                        {"log", e.log},
+                                       {"service", e.service},
                                        {"pid", e.pid},
                                        {"start_time", e.start_time},
                                        {"end_time", e.end_time},

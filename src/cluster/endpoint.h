@@ -28,6 +28,7 @@ struct Endpoint {
   std::string model;
   std::string key_file;  // empty with AUTH=none
   std::string log;       // file of the job's output, empty when unknown
+  std::string service;   // name under which its successors go on, empty without one
   int64_t pid = 0;
   double start_time = 0;  // seconds since 1970
   double end_time = 0;    // end of the job's time limit; 0 when unknown or unlimited

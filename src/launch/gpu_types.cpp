@@ -51,6 +51,13 @@ std::string normal(std::string name) {
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
   const size_t slash = name.find('/');
   std::string head = name.substr(0, slash), tail = slash == name.npos ? std::string() : name.substr(slash);
+  // As Slurm names what it finds by itself: nvidia_a100-sxm4-80gb, nvidia_h100_80gb_hbm3.
+  if (head.starts_with("nvidia_")) {
+    head.erase(0, 7);
+    std::replace(head.begin(), head.end(), '_', '-');
+    for (const char* part : {"-sxm5", "-sxm4", "-sxm2", "-pcie", "-hbm3", "-hbm2e", "-nvl"})
+      if (const size_t at = head.find(part); at != head.npos) head.erase(at, std::string_view(part).size());
+  }
   if (head.ends_with("gb")) head.resize(head.size() - 2);
   std::replace(head.begin(), head.end(), '-', ':');
   static const std::map<std::string, std::string> aliases = {

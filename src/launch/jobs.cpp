@@ -13,10 +13,11 @@
 #include "cluster/devices.h"
 #include "cluster/hostlist.h"
 #include "cluster/walltime.h"
+#include "launch/wait.h"
 
 namespace sluice {
 namespace {
-constexpr double kQueueSeconds = 10;
+constexpr double kQueueSeconds = 10, kWatchSeconds = 15, kSoonSeconds = 2;
 
 std::vector<std::string> split(std::string_view line, char mark) {
   std::vector<std::string> out;
@@ -46,7 +47,8 @@ bool holds(const std::string& nodes, const std::string& host) {
 }
 
 std::string pending_words(const QueueRow& row) {
-  std::string out = fmt::format("waiting in the queue ({})", row.reason);
+  const std::string words = reason_words(row.reason);
+  std::string out = fmt::format("waiting in the queue ({}{}{})", row.reason, words.empty() ? "" : ": ", words);
   if (!row.start.empty() && row.start != "N/A") out += fmt::format(", expected to start {}", row.start);
   return out;
 }
@@ -113,6 +115,21 @@ std::optional<std::vector<QueueRow>> read_queue(const CommandRunner& run) {
   return parse_queue(result->output);
 }
 
+const std::optional<std::vector<QueueRow>>& QueueWatch::read(const std::vector<Endpoint>& records, double now,
+                                                             double wall) {
+  // A server that began after the queue was read, or that the queue did not know, is no reason to call it lost.
+  const bool news = std::any_of(records.begin(), records.end(), [&](const Endpoint& record) {
+    if (record.job_id.empty() || record.state == EndpointState::kStopped) return false;
+    if (record.start_time >= asked_wall_ - 1) return true;
+    return queue_ && wall - record.start_time < 600 &&
+           std::none_of(queue_->begin(), queue_->end(), [&](const QueueRow& row) { return row.id == record.job_id; });
+  });
+  if (now < (news ? std::min(next_, asked_ + kSoonSeconds) : next_)) return queue_;
+  queue_ = read_queue(run_);
+  asked_ = now, asked_wall_ = wall, next_ = now + kWatchSeconds;
+  return queue_;
+}
+
 LocalFacts local_facts() {
   return {read_host_facts().host,
           [](int64_t pid) { return pid > 0 && (::kill(static_cast<pid_t>(pid), 0) == 0 || errno == EPERM); },
@@ -127,7 +144,7 @@ std::vector<JobView> reconcile(const std::vector<Endpoint>& records, const std::
     JobView view;
     view.id = record.id;
     view.model = record.model, view.url = record.url, view.host = record.host, view.port = record.port;
-    view.key_file = record.key_file, view.log = record.log;
+    view.key_file = record.key_file, view.log = record.log, view.service = record.service;
     if (record.end_time > 0) view.seconds_left = record.end_time - local.now;
     if (record.job_id.empty()) {
       judge_local(view, record, local);
@@ -153,11 +170,18 @@ std::vector<JobView> reconcile(const std::vector<Endpoint>& records, const std::
   return out;
 }
 
+bool is_over(const JobView& job) { return job.state == "stopped" || job.state == "lost"; }
+
 JobView find_job(const std::vector<JobView>& jobs, const std::string& name) {
   for (const JobView& job : jobs)
     if (job.id == name) return job;
   for (const JobView& job : jobs)
     if (base_id(job.id) == name) return job;
+  const JobView* best = nullptr;
+  const auto worth = [](const JobView& job) { return is_over(job) ? 0 : job.state == "ready" ? 2 : 1; };
+  for (const JobView& job : jobs)  // newest first
+    if (job.service == name && (best == nullptr || worth(job) > worth(*best))) best = &job;
+  if (best != nullptr) return *best;
   std::string known;
   for (const JobView& job : jobs) known += fmt::format("{}{} ({})", known.empty() ? "" : ", ", job.id, job.state);
   throw Error(fmt::format("no job '{}' of yours has a record or is queued; there are: {}", name,

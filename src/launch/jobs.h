@@ -22,11 +22,25 @@ std::vector<QueueRow> parse_queue(std::string_view text);
 // The user's jobs; nullopt where there is no squeue, or it does not answer within the deadline.
 std::optional<std::vector<QueueRow>> read_queue(const CommandRunner& run);
 
+// The queue as others may read it too: asked every 15 s, and sooner where a record is newer than what is known.
+class QueueWatch {
+ public:
+  explicit QueueWatch(CommandRunner run) : run_(std::move(run)) {}
+  // `now` is monotonic, `wall` since 1970.
+  const std::optional<std::vector<QueueRow>>& read(const std::vector<Endpoint>& records, double now, double wall);
+  void ask_again() { next_ = 0; }
+
+ private:
+  CommandRunner run_;
+  std::optional<std::vector<QueueRow>> queue_;
+  double asked_ = -1e9, asked_wall_ = 0, next_ = 0;
+};
+
 struct JobView {
   std::string id;      // "148", "148.2", "local-4711"
   std::string state;   // pending, moving, loading, ready, draining, stopped, lost, unconfirmed
   std::string detail;  // one line: why, since when, what to do
-  std::string model, url, key_file, log, host;
+  std::string model, url, key_file, log, host, service;
   int port = 0;
   std::optional<double> seconds_left;
 };
@@ -44,7 +58,9 @@ LocalFacts local_facts();
 std::vector<JobView> reconcile(const std::vector<Endpoint>& records, const std::optional<std::vector<QueueRow>>& queue,
                                const LocalFacts& local);
 
-// The one that `name` means: an id, or a job id whose newest step is meant. Throws Error that lists what there is.
+// The one that `name` means: an id, a job id whose newest step is meant, or a service, of whose jobs the newest that is
+// ready is meant, else the newest that is not over. Throws Error that lists what there is.
+bool is_over(const JobView& job);  // stopped or lost
 JobView find_job(const std::vector<JobView>& jobs, const std::string& name);
 
 }  // namespace sluice

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "launch/shape.h"
 
 namespace sluice {
 namespace {
@@ -83,16 +84,8 @@ std::optional<Fit> smallest_fit(const PlanRequest& request, const GpuType& gpu) 
 }
 
 std::string submit_line(const PlanRequest& request, const Fit& fit, const std::string& model) {
-  const int nodes = fit.nodes(request.gpus_per_node);
-  const int here = ceil_div(fit.ranks(), nodes);
-  const auto memory = static_cast<int64_t>(16 + 4 * here);  // GB: loading is a bounded ring, weights go to the device
-  std::string line = "sbatch";
-  if (nodes > 1) line += fmt::format(" --nodes={}", nodes);
-  line += fmt::format(" --ntasks-per-node={} --gpus-per-node={}:{} --cpus-per-task=6 --mem={}G", here, fit.gpu.gres,
-                      here, memory);
-  line += fmt::format(" --export=ALL,MODEL_ID={},TP={},PP={},MAX_TOTAL_TOKENS={} slurm/serve.sh", model, fit.tp, fit.pp,
-                      request.context);
-  return line;
+  return fmt::format("sbatch {} --export=ALL,MODEL_ID={},TP={},PP={},MAX_TOTAL_TOKENS={} slurm/serve.sh",
+                     fmt::join(shape_options(gpu_shape(request, fit)), " "), model, fit.tp, fit.pp, request.context);
 }
 
 }  // namespace sluice

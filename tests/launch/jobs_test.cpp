@@ -36,7 +36,8 @@ TEST_CASE("a requeued job is pending, then moving until its new server has writt
   waiting.start = "2026-01-02T03:04:05";
   const JobView pending = one(record("148", EndpointState::kReady, "148", "n1"), Queue({waiting}));
   CHECK(pending.state == "pending");
-  CHECK(pending.detail == "waiting in the queue (Priority), expected to start 2026-01-02T03:04:05");
+  CHECK(pending.detail ==
+        "waiting in the queue (Priority: other jobs come first), expected to start 2026-01-02T03:04:05");
   CHECK(one(record("148", EndpointState::kReady, "148", "n1"), Queue({row("148", "RUNNING", "n2")})).state == "moving");
 }
 
@@ -90,4 +91,45 @@ TEST_CASE("squeue's lines are read and others passed over") {
   CHECK_FALSE(read_queue([](const auto&, double) { return std::nullopt; }).has_value());
   CHECK_FALSE(read_queue([](const auto&, double) { return CommandResult{1, "error"}; }).has_value());
   CHECK(read_queue([](const auto&, double) { return CommandResult{0, ""}; })->empty());
+}
+
+TEST_CASE("a service is found by its name: the newest job that is ready, else the newest that is not over") {
+  Endpoint old_one = record("148", EndpointState::kReady, "148", "n1"),
+           new_one = record("151", EndpointState::kLoading, "151", "n2");
+  old_one.service = new_one.service = "demo";
+  const Queue queue({row("148", "RUNNING", "n1"), row("151", "RUNNING", "n2")});
+  CHECK(find_job(reconcile({new_one, old_one}, queue, kLocal), "demo").id == "148");
+  new_one.state = EndpointState::kReady;
+  CHECK(find_job(reconcile({new_one, old_one}, queue, kLocal), "demo").id == "151");
+  new_one.state = EndpointState::kStopped, old_one.state = EndpointState::kDraining;
+  CHECK(find_job(reconcile({new_one, old_one}, queue, kLocal), "demo").id == "148");
+  CHECK(find_job(reconcile({new_one, old_one}, queue, kLocal), "151").id == "151");
+}
+
+TEST_CASE("the queue is asked again early where a record is newer than what it said") {
+  int asked = 0;
+  std::string answer = "148|RUNNING|None|59:10|n1|sluice|N/A\n";
+  QueueWatch watch([&](const auto&, double) {
+    ++asked;
+    return CommandResult{0, answer};
+  });
+  Endpoint old_one = record("148", EndpointState::kReady, "148", "n1");
+  old_one.start_time = 100;
+  watch.read({old_one}, 0, 1000);
+  watch.read({old_one}, 5, 1005);
+  CHECK(asked == 1);
+  Endpoint new_one = record("151", EndpointState::kReady, "151", "n2");
+  new_one.start_time = 1005;
+  watch.read({new_one, old_one}, 6, 1006);
+  CHECK(asked == 2);
+  watch.read({new_one, old_one}, 7, 1007);  // not known yet: asked again, not at once
+  CHECK(asked == 2);
+  watch.read({new_one, old_one}, 8.5, 1008.5);
+  CHECK(asked == 3);
+  answer += "151|RUNNING|None|59:10|n2|sluice|N/A\n";
+  watch.read({new_one, old_one}, 11, 1011);
+  watch.read({new_one, old_one}, 14, 1014);
+  CHECK(asked == 4);
+  watch.read({new_one, old_one}, 40, 1040);
+  CHECK(asked == 5);
 }
