@@ -21,14 +21,18 @@ job::repair() {
   export HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
 }
 
-# Sources env/<site>.sh and loads the modules that it names.
+# Takes the site's values, from env/<site>.sh or from the script itself, and loads the modules that they name.
 job::site() {
   local file init sites
   sites=("$root"/env/*.sh)
   file=$root/env/${SLUICE_SITE:-generic}.sh
-  [[ -f $file ]] || job::err "SLUICE_SITE=${SLUICE_SITE:-generic}: no such file $file; known are: $(basename -s .sh "${sites[@]}" | xargs)"
-  # shellcheck source=env/generic.sh
-  source "$file"
+  if declare -F site::values >/dev/null; then
+    site::values
+  else
+    [[ -f $file ]] || job::err "SLUICE_SITE=${SLUICE_SITE:-generic}: no such file $file; known are: $(basename -s .sh "${sites[@]}" | xargs)"
+    # shellcheck source=env/generic.sh
+    source "$file"
+  fi
   if [[ -n ${SITE_INTERFACE:-} ]]; then
     export OMPI_MCA_btl_tcp_if_include=${OMPI_MCA_btl_tcp_if_include:-$SITE_INTERFACE} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-=$SITE_INTERFACE}
   fi
@@ -43,9 +47,9 @@ job::site() {
   module load $SITE_MODULES || job::err "module load $SITE_MODULES failed; correct SITE_MODULES in $file"
 }
 
-# Sets `binary`.
+# Sets `binary`: `sluice_program`, where the script names one, else that of the release or the tree.
 job::binary() {
-  for binary in ${RELEASE_DIR:+"$RELEASE_DIR/bin/sluice"} "$root/bin/sluice" "$root/build/cpu/sluice" "$(command -v sluice)"; do
+  for binary in ${sluice_program:+"$sluice_program"} ${RELEASE_DIR:+"$RELEASE_DIR/bin/sluice"} "$root/bin/sluice" "$root/build/cpu/sluice" "$(command -v sluice)"; do
     [[ -e $binary ]] || continue
     [[ -x $binary ]] || job::err "$binary has lost its permission to run, as copying can do; run: chmod +x $binary"
     return 0
@@ -155,7 +159,7 @@ job::requeue() {
 # job::start VERB ARGUMENT...: a job script but for its ending. From a batch job or an allocation's shell it starts the ranks as a step;
 # as a task of srun, or without Slurm, it becomes the rank.
 job::start() {
-  local binary program inside=${SLURM_STEP_ID:-} options=()
+  local program inside=${SLURM_STEP_ID:-} options=()
   ((${inside:--1} >= 0 && ${inside:--1} < 4294967280)) || inside="" # the interactive step of salloc: its resources are free for others
   job::repair
   job::site
@@ -179,7 +183,30 @@ job::start() {
     options+=(--overlap) # a shell in a step: without it a step inside would wait for that one to end
   fi
   command -v srun >/dev/null || job::err "this is Slurm job $SLURM_JOB_ID but srun is not on PATH; name its module in $root/env/${SLUICE_SITE:-generic}.sh"
+  job::keep "$1"
   job::geometry
   job::log "job $SLURM_JOB_ID on ${SLURM_JOB_NODELIST:-unknown nodes}: srun ${options[*]} ${program[*]} $*"
   job::step "${program[@]}" "$@"
+}
+
+# job::serve ARGUMENT...: a serving job from beginning to end.
+job::serve() {
+  local code keeper=""
+  job::start serve "$@"
+  code=$?
+  [[ -z $keeper ]] || kill "$keeper" 2>/dev/null
+  # A preempted server comes back elsewhere, unless its successor is there; one that reached its time limit or was stopped does not.
+  if ((code != 2)) && job::preempted && ! { [[ -n $keeper ]] && "$binary" keep --successor; }; then
+    job::requeue "preempted" || { [[ -n $keeper ]] && "$binary" keep --now "$0"; }
+  fi
+  exit "$code"
+}
+
+# A job of a service (SLUICE_SERVICE) has a keeper beside its ranks, which submits this script again before the time runs out.
+job::keep() {
+  [[ -n ${SLUICE_SERVICE:-} && $1 == serve ]] || return 0
+  [[ -z ${CONTAINER_IMAGE:-} ]] || job::err "a service (SLUICE_SERVICE=$SLUICE_SERVICE) runs on the node itself; unset CONTAINER_IMAGE, or launch without --name and --keep-alive"
+  "$binary" keep --enter "$0" || exit
+  "$binary" keep "$0" &
+  keeper=$!
 }

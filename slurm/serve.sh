@@ -20,8 +20,4 @@ source "$root/slurm/common.sh" || {
   exit 2
 }
 
-job::start serve "$@"
-code=$?
-# A preempted server comes back elsewhere; one that reached its time limit or was stopped does not.
-if ((code != 2)) && job::preempted; then job::requeue "preempted"; fi
-exit "$code"
+job::serve "$@"

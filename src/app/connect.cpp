@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -25,7 +26,8 @@
 
 namespace sluice {
 namespace {
-constexpr double kLookSeconds = 2, kSlurmSeconds = 15;
+constexpr double kLookSeconds = 2, kMoveSeconds = 20;
+constexpr int kTries = 3;
 
 struct ConnectOptions {
   std::string job, via, bind_socket;
@@ -37,16 +39,17 @@ struct ConnectOptions {
 class Follower {
  public:
   explicit Follower(const ConnectOptions& options)
-      : options_(options), home_(sluice_home(process_environment())), way_(options.via) {}
+      : options_(options), home_(sluice_home(process_environment())), name_(options.job), way_(options.via) {}
 
   // Reads the record, and from time to time the queue. Returns what changed, in words, or nothing.
   std::string look() {
-    const double now = monotonic_seconds();
-    if (now >= next_queue_) {
-      queue_ = read_queue(run_command);
-      next_queue_ = now + kSlurmSeconds;
-    }
-    JobView job = find_job(reconcile(list_endpoints(home_), queue_, local_facts()), options_.job);
+    const std::lock_guard looking(look_mutex_);
+    const std::vector<Endpoint> records = list_endpoints(home_);
+    const std::vector<JobView> jobs =
+        reconcile(records, queue_.read(records, monotonic_seconds(), wall_seconds()), local_facts());
+    JobView job = find_job(jobs, name_);
+    // A job of a service is followed by others of that name.
+    if (!job.service.empty() && job.service != name_) job = find_job(jobs, name_ = job.service);
     const std::lock_guard lock(mutex_);
     const bool moved = job.url != job_.url || job.state != job_.state;
     job_ = std::move(job);
@@ -58,7 +61,31 @@ class Follower {
 
   bool over() {
     const std::lock_guard lock(mutex_);
-    return job_.state == "stopped" || job_.state == "lost";
+    return is_over(job_);
+  }
+  bool ready() {
+    const std::lock_guard lock(mutex_);
+    return job_.state == "ready";
+  }
+
+  // The server has not answered or has refused: one that says it is ready is asked twice more, else the one that takes
+  // over is waited for a little.
+  std::optional<RelayTarget> another(const std::vector<uint64_t>& failed, std::string& why,
+                                     const std::atomic<bool>& stop) {
+    for (const double end = monotonic_seconds() + kMoveSeconds; !stop && !over() && monotonic_seconds() < end;) {
+      look();
+      const std::optional<RelayTarget> now = target(why);
+      if (now) {
+        const auto tries = std::count(failed.begin(), failed.end(), now->tag);
+        if (tries == 0) return now;
+        if (ready() && tries >= kTries) break;
+        std::this_thread::sleep_for(std::chrono::milliseconds(300));
+        if (ready()) return now;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    }
+    if (why.empty()) why = "the server does not answer, or is busy";
+    return std::nullopt;
   }
 
   std::optional<RelayTarget> target(std::string& why) {
@@ -73,6 +100,7 @@ class Follower {
       RelayTarget out;
       if (!job_.key_file.empty()) out.key = read_key(job_.key_file);
       out.url = way_.to(job_);
+      out.tag = std::hash<std::string>()(job_.id + job_.url);
       return out;
     } catch (const Error& error) {
       why = error.what();
@@ -83,10 +111,10 @@ class Follower {
  private:
   const ConnectOptions& options_;
   const std::filesystem::path home_;
-  std::mutex mutex_;
+  std::mutex look_mutex_, mutex_;
+  std::string name_;  // job or service
   JobView job_;
-  std::optional<std::vector<QueueRow>> queue_;
-  double next_queue_ = 0;
+  QueueWatch queue_{run_command};
   Way way_;
 };
 
@@ -107,8 +135,8 @@ int run(const ConnectOptions& options) {
   Relay relay(
       relay_options,
       [&](const RelayRequest& request, std::string& why) -> std::optional<RelayTarget> {
-        if (request.attempt > 0) return std::nullopt;
-        return follower.target(why);
+        if (request.attempt == 0) return follower.target(why);
+        return follower.another(request.failed, why, stop);
       },
       [](const RelayTarget&, RelayOutcome) {});
   const std::string base =
@@ -145,7 +173,7 @@ void add_connect(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<ConnectOptions>();
   CLI::App* verb =
       app.add_subcommand("connect", "A local address for a job's server: adds its key, follows it when it moves.");
-  verb->add_option("JOB", options->job, "Job id, as `sluice list` shows it.")->required();
+  verb->add_option("JOB", options->job, "Job id, as `sluice list` shows it, or a service's name.")->required();
   verb->add_option("--port", options->port, "Local port; default: a free one.")->check(CLI::Range(0, 65535));
   verb->add_option("--socket", options->bind_socket, "Listen on this Unix socket (mode 0600) instead of a port.");
   verb->add_option("--via", options->via,

@@ -19,7 +19,9 @@
 #include "batch/progress.h"
 #include "client/http_client.h"
 #include "cluster/endpoint.h"
+#include "launch/chain.h"
 #include "launch/jobs.h"
+#include "launch/submit.h"
 
 namespace sluice {
 namespace {
@@ -35,19 +37,18 @@ std::vector<JobView> read_jobs() {
   return reconcile(list_endpoints(home), read_queue(run_command), local_facts());
 }
 
-bool over(const JobView& job) { return job.state == "stopped" || job.state == "lost"; }
-
 nlohmann::json job_json(const JobView& job) {
-  nlohmann::json out = {{"id", job.id},   {"state", job.state},     {"detail", job.detail}, {"model", job.model},
-                        {"url", job.url}, {"host", job.host},       {"port", job.port},     {"key_file", job.key_file},
-                        {"log", job.log}, {"seconds_left", nullptr}};
+  nlohmann::json out = {{"id", job.id},           {"state", job.state},       {"detail", job.detail},
+                        {"model", job.model},     {"url", job.url},           {"host", job.host},
+                        {"port", job.port},       {"key_file", job.key_file}, {"log", job.log},
+                        {"service", job.service}, {"seconds_left", nullptr}};
   if (job.seconds_left) out["seconds_left"] = *job.seconds_left;
   return out;
 }
 
 int list(const JobOptions& options) {
   std::vector<JobView> jobs = read_jobs();
-  if (!options.all) std::erase_if(jobs, over);
+  if (!options.all) std::erase_if(jobs, is_over);
   if (options.json) {
     nlohmann::json out = nlohmann::json::array();
     for (const JobView& job : jobs) out.push_back(job_json(job));
@@ -106,13 +107,34 @@ int batch_status(const ProgressRecord& batch, bool json) {
   return runs ? 0 : 1;
 }
 
+// Of a job that did not come from our scripts, or has no record, Slurm knows it.
+std::string log_of(const JobView& job) {
+  if (!job.log.empty() || job.id.starts_with("local-")) return job.log;
+  const auto said = run_command({"scontrol", "-o", "show", "job", job.id.substr(0, job.id.find('.'))}, 10);
+  return said ? scontrol_value(said->output, "StdOut") : std::string();
+}
+
+// "demo, job 2 of its chain; next: 152 (pending)"
+std::string service_words(const JobView& job) {
+  if (job.service.empty()) return {};
+  const Chain chain(sluice_home(process_environment()), job.service);
+  const std::string id = job.id.substr(0, job.id.find('.'));
+  const int generation = chain.generation_of(id);
+  std::string out = job.service;
+  if (generation > 0) out += fmt::format(", job {} of its chain", generation);
+  if (chain.stopped()) return out + "; stopped, no job follows";
+  if (const auto next = chain.job_of(generation + 1); generation > 0 && next)
+    out += fmt::format("; next: {}", next->empty() ? "being submitted" : *next);
+  return out;
+}
+
 int status(const JobOptions& options) {
   if (const auto batch = read_progress(sluice_home(process_environment()), options.job))
     return batch_status(*batch, options.json);
   const JobView job = find_job(read_jobs(), options.job);
   nlohmann::json out = job_json(job);
   std::string health = "not asked";
-  if (!job.url.empty() && !over(job)) {
+  if (!job.url.empty() && !is_over(job)) {
     try {
       HttpClient client(Url::parse(job.url), key_of(job));
       client.connect_seconds = 3, client.silence_seconds = 5;
@@ -133,7 +155,7 @@ int status(const JobOptions& options) {
   out["health"] = health;
   if (options.json) {
     fmt::print("{}\n", out.dump(1));
-    return over(job) ? 1 : 0;
+    return is_over(job) ? 1 : 0;
   }
   const auto row = [](const char* name, const std::string& value) {
     if (!value.empty()) fmt::print("{:<12} {}\n", name, value);
@@ -141,6 +163,7 @@ int status(const JobOptions& options) {
   row("job", job.id);
   row("state", job.state);
   row("", job.detail);
+  row("service", service_words(job));
   row("model", job.model);
   row("url", job.url);
   row("health", health);
@@ -152,18 +175,13 @@ int status(const JobOptions& options) {
   if (job.seconds_left) row("time left", format_seconds(*job.seconds_left));
   row("key file", job.key_file);
   row("log", job.log);
-  return over(job) ? 1 : 0;
+  return is_over(job) ? 1 : 0;
 }
 
 // The last lines, then what is added.
 int logs(const JobOptions& options) {
   const JobView job = find_job(read_jobs(), options.job);
-  std::string path = job.log;
-  if (path.empty()) {
-    const auto said = run_command({"scontrol", "-o", "show", "job", job.id.substr(0, job.id.find('.'))}, 10);
-    const size_t at = said ? said->output.find("StdOut=") : std::string::npos;
-    if (at != std::string::npos) path = said->output.substr(at + 7, said->output.find_first_of(" \n", at) - at - 7);
-  }
+  const std::string path = log_of(job);
   if (path.empty())
     throw Error(fmt::format("where job {} writes its log is not known: it did not come from the job scripts", job.id));
   const std::string text = read_file(path);
@@ -183,31 +201,59 @@ int logs(const JobOptions& options) {
     at = size;
     std::fwrite(more.data(), 1, more.size(), stdout);
     std::fflush(stdout);
-    if (more.empty() && over(find_job(read_jobs(), job.id))) break;
+    if (more.empty() && is_over(find_job(read_jobs(), job.id))) break;
   }
   return 0;
 }
 
+void cancel(const std::string& job, bool drain) {
+  const std::string id = job.substr(0, job.find('.'));
+  const auto said =
+      drain ? run_command({"scancel", "--batch", "--signal=TERM", id}, 20) : run_command({"scancel", id}, 20);
+  if (!said || said->exit_code != 0) throw Error(fmt::format("scancel {} failed", id));
+}
+
+// No job of it follows, those that wait are taken out of the queue. Returns the ids that run.
+std::vector<std::string> end_service(const std::string& service) {
+  Chain chain(sluice_home(process_environment()), service);
+  chain.stop();
+  const auto queue = read_queue(run_command);
+  if (!queue) throw Error("squeue does not answer; no further job of the service is submitted, those there go on");
+  std::vector<std::string> running;
+  for (const std::string& job : chain.jobs()) {
+    for (const QueueRow& row : *queue) {
+      if (row.id != job) continue;
+      if (row.state == "PENDING")
+        cancel(job, false);
+      else
+        running.push_back(job);
+    }
+  }
+  return running;
+}
+
 int stop(const JobOptions& options) {
   const JobView job = find_job(read_jobs(), options.job);
-  if (over(job)) {
-    fmt::print("{} has ended already: {}\n", job.id, job.detail);
-    return 0;
+  std::vector<std::string> ids = {job.id};
+  if (!job.service.empty()) {
+    ids = end_service(job.service);
+    fmt::print("{}: no further job follows\n", job.service);
   }
   if (job.id.starts_with("local-")) {
     if (job.host != local_facts().host) throw Error(fmt::format("{} runs on {}; stop it there", job.id, job.host));
     const int pid = std::stoi(job.id.substr(6));
-    if (::kill(pid, options.now ? SIGKILL : SIGTERM) != 0)
+    if (!is_over(job) && ::kill(pid, options.now ? SIGKILL : SIGTERM) != 0)
       throw Error(fmt::format("process {} cannot be signalled", pid));
-  } else {
-    const std::string id = job.id.substr(0, job.id.find('.'));
-    const bool drain = !options.now && job.state != "pending";
-    const auto said =
-        drain ? run_command({"scancel", "--batch", "--signal=TERM", id}, 20) : run_command({"scancel", id}, 20);
-    if (!said || said->exit_code != 0) throw Error(fmt::format("scancel {} failed", id));
   }
-  fmt::print("{}: {}\n", job.id,
-             options.now || job.state == "pending" ? "ended" : "drains, then ends; accepted requests are answered");
+  if (is_over(job) && job.service.empty()) {
+    fmt::print("{} has ended already: {}\n", job.id, job.detail);
+    return 0;
+  }
+  const bool now = options.now || job.state == "pending";
+  for (const std::string& id : ids) {
+    if (!id.starts_with("local-")) cancel(id, !now);
+    fmt::print("{}: {}\n", id, now ? "ended" : "drains, then ends; accepted requests are answered");
+  }
   return 0;
 }
 
@@ -224,7 +270,8 @@ int metrics(const JobOptions& options) {
 CLI::App* verb(CLI::App& app, const char* name, const char* help, const std::shared_ptr<JobOptions>& options,
                bool needs_job) {
   CLI::App* out = app.add_subcommand(name, help);
-  if (needs_job) out->add_option("JOB", options->job, "Job id, as `sluice list` shows it.")->required();
+  if (needs_job)
+    out->add_option("JOB", options->job, "Job id, as `sluice list` shows it, or a service's name.")->required();
   return out;
 }
 

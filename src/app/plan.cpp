@@ -7,11 +7,10 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "app/options.h"
+#include "app/plan_request.h"
 #include "app/progress.h"
 #include "app/verbs.h"
 #include "base/error.h"
-#include "hub/cache.h"
 #include "launch/plan.h"
 
 namespace sluice {
@@ -24,31 +23,6 @@ struct PlanOptions {
   double utilization = 0.9;
   bool json = false;
 };
-
-ModelSource source_of(const PlanOptions& options) {
-  ModelSource source;
-  source.dtype = options.dtype;
-  const std::vector<std::string> shapes = random_shapes();
-  std::error_code error;
-  if (std::find(shapes.begin(), shapes.end(), options.model) != shapes.end() &&
-      !std::filesystem::exists(options.model, error)) {
-    source.random_shape = options.model;
-    return source;
-  }
-  const std::filesystem::path path = options.model;
-  source.folder = path.filename() == "config.json" && std::filesystem::is_regular_file(path, error)
-                      ? (path.has_parent_path() ? path.parent_path() : ".")
-                      : require_model(read_hub_settings(process_environment()), options.model, options.revision);
-  return source;
-}
-
-double weight_bytes(const PlanOptions& options, const ModelInfo& model) {
-  if (options.quantize.empty()) return static_cast<double>(dtype_bytes(parse_dtype(model.dtype)));
-  if (options.quantize == "int8" || options.quantize == "bitsandbytes" || options.quantize == "fp8") return 1.0;
-  if (options.quantize == "int4" || options.quantize == "gptq" || options.quantize == "awq")
-    return 0.5625;  // with scales
-  throw Error(fmt::format("--quantize '{}': expected int8, bitsandbytes, int4, gptq, awq or fp8", options.quantize));
-}
 
 nlohmann::json fit_json(const Fit& fit) {
   return {{"gpu", fit.gpu.name},
@@ -63,15 +37,9 @@ nlohmann::json fit_json(const Fit& fit) {
 }
 
 int run(PlanOptions& options) {
-  const ModelSource source = source_of(options);
-  PlanRequest request;
-  request.model = read_model_info(source);
+  PlanRequest request =
+      plan_request({options.model, options.revision, options.dtype, options.quantize}, options.context);
   const ModelInfo& m = request.model;
-  request.bytes_per_weight = weight_bytes(options, m);
-  request.bytes_per_cache = static_cast<double>(dtype_bytes(parse_dtype(m.dtype)));
-  request.context = options.context > 0 ? options.context : std::min<int64_t>(m.max_positions, 4096);
-  if (request.context > m.max_positions)
-    throw Error(fmt::format("--context {} is more than the model's {} positions", request.context, m.max_positions));
   request.sequences = options.sequences;
   request.utilization = options.utilization;
   request.gpus_per_node = static_cast<int>(options.gpus_per_node);

@@ -2,6 +2,7 @@
 #include "app/progress.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,6 +34,51 @@ std::string format_seconds(double seconds) {
   return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
 
+namespace {
+std::string bar_of(double share) {
+  const int full = static_cast<int>(share * kBar);
+  std::string bar;
+  for (int i = 0; i < kBar; ++i) bar += i < full ? "█" : "░";
+  return bar;
+}
+
+size_t terminal_columns() {
+  winsize size{};
+  return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
+}
+}  // namespace
+
+StandLine::StandLine() : terminal_(::isatty(STDERR_FILENO) == 1), started_(monotonic_seconds()) {}
+
+void StandLine::show(const std::string& what, const std::string& detail, std::optional<double> share) {
+  if (!terminal_) {
+    // Percentages in steps, so that a log stays short.
+    std::string line = fmt::format("{}{}{}", what, detail.empty() ? "" : ": ", detail);
+    if (share) line += fmt::format(" ({:.0f} %)", std::floor(*share * 10) * 10);
+    if (line == last_) return;
+    last_ = line;
+    return log_info(line);
+  }
+  constexpr const char* kTurn[] = {"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"};
+  const std::string gone = format_seconds(monotonic_seconds() - started_);
+  std::string text = detail;
+  size_t used = 2 + 9 + 2 + gone.size() + 2;
+  if (share) used += kBar + 8;
+  const size_t room = terminal_columns() > used + 1 ? terminal_columns() - used - 1 : 0;
+  if (text.size() > room) text = room > 3 ? text.substr(0, room - 3) + "..." : "";
+  fmt::print(stderr, "\r\033[K\033[36m{}\033[0m \033[1m{:<9}\033[0m \033[2m{}\033[0m  ", kTurn[turn_++ % 10], what,
+             gone);
+  if (share) fmt::print(stderr, "{} {:3.0f} %  ", bar_of(*share), 100 * *share);
+  fmt::print(stderr, "{}", text);
+  std::fflush(stderr);
+  open_ = true;
+}
+
+void StandLine::end() {
+  if (open_) std::fputs("\r\033[K", stderr);
+  open_ = false;
+}
+
 ByteProgress::ByteProgress(std::string name)
     : name_(std::move(name)), terminal_(::isatty(STDERR_FILENO) == 1), started_(monotonic_seconds()) {
   drawn_ = terminal_ ? 0 : started_;
@@ -59,10 +105,7 @@ void ByteProgress::show(uint64_t done, uint64_t total, uint64_t moved) {
       fmt::format("{:3.0f} %  {} of {}  {}/s  {}", 100 * share, format_bytes(static_cast<double>(done)),
                   format_bytes(static_cast<double>(total)), format_bytes(rate_), left);
   if (!terminal_) return log_info(fmt::format("{}: {}", name_, numbers));
-  const int full = static_cast<int>(share * kBar);
-  std::string bar;
-  for (int i = 0; i < kBar; ++i) bar += i < full ? "█" : "░";
-  fmt::print(stderr, "\r\033[K{} {} {}", name_, bar, numbers);
+  fmt::print(stderr, "\r\033[K{} {} {}", name_, bar_of(share), numbers);
   std::fflush(stderr);
   open_ = true;
 }

@@ -3,12 +3,30 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace sluice {
 
 std::string format_bytes(double bytes);      // "734 MB", "13.2 GB"
 std::string format_seconds(double seconds);  // "12 s", "3:07", "2:05:10"
+
+// One line that says where something stands: redrawn in place with the time gone by on a terminal; in a log a line
+// whenever what it says has changed.
+class StandLine {
+ public:
+  StandLine();
+  ~StandLine() { end(); }
+  void show(const std::string& what, const std::string& detail, std::optional<double> share = {});
+  void end();  // what comes next begins on a line of its own
+
+ private:
+  const bool terminal_;
+  const double started_;
+  std::string last_;
+  int turn_ = 0;
+  bool open_ = false;
+};
 
 class ByteProgress {
  public:

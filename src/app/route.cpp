@@ -28,7 +28,7 @@
 
 namespace sluice {
 namespace {
-constexpr double kProbeSeconds = 2, kQueueSeconds = 15, kWaitSeconds = 20;
+constexpr double kProbeSeconds = 2, kWaitSeconds = 20;
 
 struct RouteOptions {
   std::string model, host = "0.0.0.0", auth = "key", script;
@@ -69,15 +69,12 @@ class Router {
   // Finds the servers and asks each how it is.
   void look() {
     const double now = monotonic_seconds();
-    if (now >= next_queue_) {
-      queue_ = read_queue(run_command);
-      next_queue_ = now + kQueueSeconds;
-    }
     std::map<std::string, std::pair<std::string, std::string>> found;  // name -> url, key
     pending_ = 0;
     for (const std::string& url : options_.backends) found[url] = {url, ""};
     if (options_.backends.empty()) {
-      for (const JobView& job : reconcile(list_endpoints(home_), queue_, local_facts())) {
+      const std::vector<Endpoint> records = list_endpoints(home_);
+      for (const JobView& job : reconcile(records, queue_.read(records, now, wall_seconds()), local_facts())) {
         if (!options_.model.empty() && !job.model.empty() && job.model != options_.model) continue;
         if (job.state == "pending" || job.state == "loading" || job.state == "moving") ++pending_;
         if (job.state != "ready" && job.state != "unconfirmed") continue;
@@ -140,7 +137,7 @@ class Router {
     if (!said || said->exit_code != 0)
       return log_error(fmt::format("sbatch {} failed; see its message", options_.script));
     ++pending_;
-    next_queue_ = 0;
+    queue_.ask_again();
     log_info(fmt::format("submitted job {}: {}", said->output.substr(0, said->output.find_first_of(";\n")), reason));
   }
 
@@ -170,9 +167,9 @@ class Router {
   Backends backends_;
   std::mutex mutex_;
   std::map<uint64_t, RelayTarget> targets_;
-  std::optional<std::vector<QueueRow>> queue_;
+  QueueWatch queue_{run_command};
   std::atomic<int64_t> pending_{0};
-  double next_queue_ = 0, next_scale_ = 0;
+  double next_scale_ = 0;
 };
 
 int run(const RouteOptions& options) {

@@ -25,6 +25,7 @@
 #include "cluster/port.h"
 #include "cluster/signals.h"
 #include "cluster/walltime.h"
+#include "launch/chain.h"
 
 namespace sluice {
 namespace {
@@ -134,7 +135,13 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   endpoint.job_id = launch.job_id ? std::to_string(*launch.job_id) : "";
   const std::vector<std::string> names = served_names(settings, model);
   endpoint.model = names[0];
-  if (key) endpoint.key_file = make_key(home, id, launch.restart_count > 0).string();
+  // The jobs of a service share its key.
+  const KeepPolicy keep = read_keep_policy(process_environment());
+  endpoint.service = keep.service;
+  if (key) {
+    endpoint.key_file = keep.service.empty() ? make_key(home, id, launch.restart_count > 0).string()
+                                             : make_key(home, keep.service, true).string();
+  }
   if (const char* log = process_environment()("SLUICE_LOG")) endpoint.log = log;
   endpoint.pid = ::getpid();
   endpoint.start_time = wall_seconds();
@@ -208,6 +215,7 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
       service.job_end = endpoint.end_time;
       server.ready(service);
       record.set(EndpointState::kReady, "");
+      if (!keep.service.empty()) Chain(home, keep.service).point_to(id);
       const ServeReport report{settings,
                                model,
                                world,
@@ -217,7 +225,11 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
                                walltime.origin(),
                                monotonic_seconds() - started};
       log_raw(start_line(report));
-      log_raw(human_block(report));
+      const char* login = process_environment()("SLURM_SUBMIT_HOST");
+      log_raw(human_block(endpoint, report.seconds_left,
+                          !launch.job_id                       ? ""
+                          : login != nullptr && *login != '\0' ? login
+                                                               : "LOGIN_NODE"));
 
       std::unique_lock lock(mutex);
       serving = true;

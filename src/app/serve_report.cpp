@@ -67,12 +67,11 @@ std::string start_line(const ServeReport& report) {
   return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-std::string human_block(const ServeReport& report) {
-  const Endpoint& e = report.endpoint;
+std::string human_block(const Endpoint& e, std::optional<double> seconds_left, const std::string& login) {
   const bool key = !e.key_file.empty();
   const std::string header = key ? fmt::format(" -H \"Authorization: Bearer $(cat {})\"", e.key_file) : "";
-  const std::string left = report.seconds_left ? fmt::format(", {} left", duration(*report.seconds_left)) : "";
-  std::string block = fmt::format("\n{} is ready at {}{}\n", report.model.name, e.url, left);
+  const std::string left = seconds_left ? fmt::format(", {} left", duration(*seconds_left)) : "";
+  std::string block = fmt::format("\n{} is ready at {}{}\n", e.model, e.url, left);
   // A socket is reached through ssh to its node, or there by curl.
   const std::string socket = e.url.starts_with("unix:") ? e.url.substr(5) : "";
   const std::string url = socket.empty() ? e.url : "http://localhost";
@@ -80,9 +79,9 @@ std::string human_block(const ServeReport& report) {
   if (!socket.empty()) {
     block += fmt::format("\n  From your own machine:\n    ssh -N -L localhost:8000:{} {}@{}\n", socket,
                          variable("USER", "USER"), e.host);
-  } else if (report.world.launch().job_id) {
+  } else if (!login.empty()) {
     block += fmt::format("\n  From your own machine:\n    ssh -N -L localhost:{0}:{1}:{0} {2}@{3}\n", e.port, e.host,
-                         variable("USER", "USER"), variable("SLURM_SUBMIT_HOST", "LOGIN_NODE"));
+                         variable("USER", "USER"), login);
   }
   block += fmt::format(
       "\n  A first question{}:\n    curl {}{}/generate{} -H 'Content-Type: application/json' \\\n      -d "

@@ -21,7 +21,8 @@ struct ServeReport {
   double load_seconds = 0;
 };
 
-std::string start_line(const ServeReport& report);   // JSON, one line
-std::string human_block(const ServeReport& report);  // tunnel and curl; names the key's file, never the key
+std::string start_line(const ServeReport& report);  // JSON, one line
+// Tunnel and curl; names the key's file, never the key. `login`: host to tunnel through, empty: none needed.
+std::string human_block(const Endpoint& endpoint, std::optional<double> seconds_left, const std::string& login);
 
 }  // namespace sluice

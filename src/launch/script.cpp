@@ -88,7 +88,7 @@ std::string render_script(const ScriptRequest& request) {
   }
   out += "set -uo pipefail\n\n";
   for (const auto& [name, value] : request.variables) out += fmt::format("export {}={}\n", name, shell_word(value));
-  out += fmt::format("program={}\nroot={}\n", shell_word(request.program.string()),
+  out += fmt::format("sluice_program={}\nroot={}\n", shell_word(request.program.string()),
                      shell_word(request.tree.root.string()));
   out += fmt::format("\n# The site: env/{}.sh.\nsite::values() {{\n{}}}\n", request.tree.site,
                      body(request.tree.site_text));

@@ -51,22 +51,6 @@ std::optional<double> load_share(std::string_view log) {
   return total > 0 ? std::optional(std::clamp(done / total, 0.0, 1.0)) : std::nullopt;
 }
 
-std::string prompts_progress(std::string_view log) {
-  for (size_t end = log.size(); end > 0;) {
-    const size_t newline = log.rfind('\n', end - 1);
-    const size_t begin = newline == log.npos ? 0 : newline + 1;
-    const std::string_view line = log.substr(begin, end - begin);
-    if (const size_t at = line.find(" prompts, "); at != line.npos && line.find("tokens/s", at) != line.npos) {
-      size_t from = line.rfind(" of ", at);
-      if (from == line.npos || from == 0) return {};
-      from = line.rfind(' ', from - 1);
-      return std::string(line.substr(from == line.npos ? 0 : from + 1));
-    }
-    end = newline == log.npos ? 0 : newline;
-  }
-  return {};
-}
-
 LaunchStand judge_launch(const std::string& job, const std::vector<JobView>& jobs, bool queue_is_newer,
                          std::string_view log) {
   const auto view = std::find_if(jobs.begin(), jobs.end(), [&](const JobView& v) { return v.id == job; });

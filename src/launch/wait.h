@@ -26,9 +26,6 @@ LaunchStand judge_launch(const std::string& job, const std::vector<JobView>& job
 
 // Share of the weights that a server's log says are read.
 std::optional<double> load_share(std::string_view log);
-// How far an offline run is, as its log says last: "12 of 800 prompts, 35.2 generated tokens/s, about 3:10 left";
-// empty: it does not say.
-std::string prompts_progress(std::string_view log);
 // What a pending reason of Slurm's means and what helps; empty for those that explain themselves.
 std::string reason_words(std::string_view reason);
 

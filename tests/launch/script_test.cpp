@@ -115,12 +115,3 @@ TEST_CASE("the stand of a job goes from the queue to the first answer") {
   CHECK(load_share("weights: 16.06 GB in 9.70 s, 1.66 GB/s\n") == doctest::Approx(1));
   CHECK_FALSE(load_share("nothing yet"));
 }
-
-TEST_CASE("how far an offline run is comes from the last line that says so") {
-  CHECK(prompts_progress(
-            "x\n[12:00] 5 of 80 prompts, 9.0 generated tokens/s, about 2:00 left\n[12:01] 12 of 80 prompts, 35.2 "
-            "generated tokens/s, about 1:10 left\nother\n") ==
-        "12 of 80 prompts, 35.2 generated tokens/s, about 1:10 left");
-  CHECK(prompts_progress("resuming: 3 of 80 prompts are answered already\n").empty());
-  CHECK(prompts_progress("").empty());
-}

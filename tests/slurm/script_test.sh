@@ -25,7 +25,12 @@ cat >"$work/bin/squeue" <<'SQUEUE'
 #!/bin/bash
 echo "${FAKE_STATE:-RUNNING}"
 SQUEUE
-printf '#!/bin/bash\necho "sluice $*"\n' >"$work/release/bin/sluice"
+cat >"$work/release/bin/sluice" <<'SLUICE'
+#!/bin/bash
+echo "sluice $*"
+[[ $* != "keep --enter"* ]] || exit "${FAKE_ENTER:-0}"
+[[ $* != "keep --successor"* ]] || exit "${FAKE_SUCCESSOR:-1}"
+SLUICE
 chmod +x "$work"/bin/* "$work/release/bin/sluice"
 
 failed=0
@@ -105,6 +110,13 @@ check "without Slurm the script becomes the program" "sluice serve exit=0" "!sru
 check "the step's exit code is the job's" "exit=3" -- "${job[@]}" FAKE_EXIT=3
 check "a preempted server asks to come back" "preempted" "exit=143" -- "${job[@]}" FAKE_PREEMPT=2026-01-01T00:00:00
 check "a preempted server with a wrong setting does not" "!queue" "exit=2" -- "${job[@]}" FAKE_EXIT=2 FAKE_PREEMPT=2026-01-01T00:00:00
+check "a job of a service takes its place there before its ranks start" "sluice keep --enter slurm/serve.sh" "bin/sluice serve" "exit=0" -- "${job[@]}" SLUICE_SERVICE=demo
+check "a job that a service refuses starts no rank" "!srun --" "exit=2" -- "${job[@]}" SLUICE_SERVICE=demo FAKE_ENTER=2
+check "prompts are no service" "!sluice keep" -- "${job[@]}" SLUICE_SERVICE=demo OUTPUT=o slurm/generate.sh
+check "a preempted server whose successor is there does not come back" "!back into the queue" "exit=0" -- \
+  "${job[@]}" SLUICE_SERVICE=demo FAKE_PREEMPT=2026-01-01T00:00:00 FAKE_SUCCESSOR=0
+check "a preempted server that cannot come back submits its successor" "sluice keep --now slurm/serve.sh" -- \
+  "${job[@]}" SLUICE_SERVICE=demo FAKE_PREEMPT=2026-01-01T00:00:00 FAKE_NO_REQUEUE=1
 check "prompts that are left put the job back" "back into the queue" "exit=143" -- "${job[@]}" FAKE_EXIT=75 OUTPUT=o slurm/generate.sh
 check "a cancelled job is not put back" "!back into the queue" "submit the same line again" "exit=75" -- "${job[@]}" FAKE_EXIT=75 FAKE_STATE=COMPLETING OUTPUT=o slurm/generate.sh
 check "where requeueing is off the job says how to go on" "submit the same line again to complete o" "exit=75" -- \

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/plan_request.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "hub/cache.h"
+
+namespace sluice {
+namespace {
+ModelSource source_of(const ModelQuery& query) {
+  ModelSource source;
+  source.dtype = query.dtype;
+  const std::vector<std::string> shapes = random_shapes();
+  std::error_code error;
+  if (std::find(shapes.begin(), shapes.end(), query.model) != shapes.end() &&
+      !std::filesystem::exists(query.model, error)) {
+    source.random_shape = query.model;
+    return source;
+  }
+  const std::filesystem::path path = query.model;
+  source.folder = path.filename() == "config.json" && std::filesystem::is_regular_file(path, error)
+                      ? (path.has_parent_path() ? path.parent_path() : ".")
+                      : require_model(read_hub_settings(process_environment()), query.model, query.revision);
+  return source;
+}
+
+double weight_bytes(const ModelQuery& query, const ModelInfo& model) {
+  const std::string& name = query.quantize;
+  if (name.empty() || name == "none") return static_cast<double>(dtype_bytes(parse_dtype(model.dtype)));
+  if (name == "int8" || name == "bitsandbytes" || name == "fp8") return 1.0;
+  if (name == "int4" || name == "gptq" || name == "awq") return 0.5625;  // with scales
+  throw Error(fmt::format("--quantize '{}': expected int8, bitsandbytes, int4, gptq, awq or fp8", name));
+}
+}  // namespace
+
+PlanRequest plan_request(const ModelQuery& query, int64_t context) {
+  PlanRequest request;
+  request.model = read_model_info(source_of(query));
+  request.bytes_per_weight = weight_bytes(query, request.model);
+  request.bytes_per_cache = static_cast<double>(dtype_bytes(parse_dtype(request.model.dtype)));
+  request.context = context > 0 ? context : std::min<int64_t>(request.model.max_positions, 4096);
+  if (request.context > request.model.max_positions)
+    throw Error(fmt::format("a context of {} tokens is more than the model's {} positions", request.context,
+                            request.model.max_positions));
+  return request;
+}
+
+}  // namespace sluice

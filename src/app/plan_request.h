@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `plan` and `launch` ask of a model before anything is queued.
+#pragma once
+
+#include <string>
+
+#include "launch/plan.h"
+
+namespace sluice {
+
+struct ModelQuery {
+  std::string model;  // folder, config.json, downloaded name or named shape
+  std::string revision, dtype = "auto", quantize;
+};
+// Reads the config; `context` 0: the model's, at most 4096. Throws Error.
+PlanRequest plan_request(const ModelQuery& query, int64_t context);
+
+}  // namespace sluice
