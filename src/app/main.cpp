@@ -42,6 +42,7 @@ int main(int argc, char** argv) {
   sluice::add_verify(app, exit_code);
   sluice::add_plan(app, exit_code);
   sluice::add_launch(app, exit_code);
+  sluice::add_doctor(app, exit_code);
   sluice::add_keep(app, exit_code);
   sluice::add_jobs(app, exit_code);
   sluice::add_connect(app, exit_code);

@@ -24,6 +24,7 @@ void add_download(CLI::App& app, int& exit_code);
 void add_verify(CLI::App& app, int& exit_code);
 void add_plan(CLI::App& app, int& exit_code);
 void add_launch(CLI::App& app, int& exit_code);
+void add_doctor(CLI::App& app, int& exit_code);
 void add_keep(CLI::App& app, int& exit_code);  // for the job scripts alone
 void add_jobs(CLI::App& app, int& exit_code);  // list, status, logs, stop, metrics
 void add_connect(CLI::App& app, int& exit_code);
