@@ -1,0 +1,145 @@
+# shellcheck shell=bash disable=SC2154
+# SPDX-License-Identifier: Apache-2.0
+# What a person does with servers: launch them, keep them alive, find out what is wrong.
+export SLUICE_HOME=$work/home SLUICE_THREADS=1
+model=$repository/tests/models/demo sluice=$build/sluice
+unset RELEASE_DIR MODEL_ID
+mkdir "$work/here"
+
+# launch ARGUMENT...: the demo model on one CPU, small enough for these nodes.
+launch() {
+  cd "$work/here" || exit
+  slurm "$sluice" launch "$model" --cpu -c1 --mem 600M "$@"
+}
+# value FILE KEY: of a flat JSON output
+value() { sed -nE "s/^ *\"$2\": \"?([^\",]*)\"?,?\$/\1/p" "$1"; }
+# ask URL KEY-FILE: the HTTP status of a question
+ask() {
+  slurm curl -s -o /dev/null -w '%{http_code}' --max-time 60 -H "Authorization: Bearer $(cat "$2" 2>/dev/null)" -H 'Content-Type: application/json' \
+    -d '{"inputs":"What is the capital of France?","parameters":{"max_new_tokens":30}}' "$1/generate"
+}
+
+launched() {
+  launch -t 10 >"$log" 2>"$work/err" || fail "launch failed" "$work/err" "$log"
+  has "$work/err" 'pending'
+  has "$log" 'is ready at http://n'
+  has "$log" 'ssh -N -L localhost:'
+  has "$log" 'sluice connect'
+  job=$(grep -oE 'connect [0-9]+' "$log" | cut -d' ' -f2)
+  [[ $(ask "$(value "$SLUICE_HOME/jobs/$job.json" url)" "$SLUICE_HOME/keys/$job.key") == 200 ]] || fail "no answer"
+  [[ -s sluice-demo-$job.log ]] || fail "the log should be here: $(ls)"
+}
+it "launch submits, waits and says how to reach the server" launched
+
+alone() {
+  mkdir "$work/elsewhere"
+  launch -N2 --ranks 2 -t 10 --dry-run --output-script "$work/elsewhere/job.sh" 2>/dev/null >"$log" || fail "launch failed" "$log"
+  [[ ! -s $log && -z $(slurm squeue -h) ]] || fail "a dry run submits and prints nothing beside the file" "$log"
+  if command -v shellcheck >/dev/null; then
+    shellcheck "$work/elsewhere/job.sh" >"$log" || fail "the script does not pass shellcheck" "$log"
+  fi
+  job=$(cd "$work/elsewhere" && slurm sbatch --parsable job.sh)
+  wait_for 60 grep -q '"state": "ready"' "$SLUICE_HOME/jobs/$job.json" || fail "it did not become ready" "$work/here/sluice-demo-$job.log"
+  has "$work/here/sluice-demo-$job.log" '"world":2' 1
+}
+it "the script of launch runs by itself with sbatch" alone
+
+left() {
+  launch -- --begin=now+1hour >"$log" 2>&1 &
+  wait_for 20 grep -q 'BeginTime: its start time is to come' "$log" || fail "no pending reason" "$log"
+  pkill -INT -f "^$sluice launch $model --cpu -c1 --mem 600M -- --begin"
+  wait "$!"
+  has "$log" 'goes on without you (pending)'
+  job=$(slurm squeue -h -o %i)
+  slurm "$sluice" stop "$job" >"$log" || fail "stop failed" "$log"
+  wait_for 10 queue_empty || fail "the job is still there"
+}
+it "Ctrl-C leaves a waiting job and says how to go on" left
+
+failing() {
+  launch --tokenizer /nowhere >"$log" 2>&1 && fail "expected a failure" "$log"
+  has "$log" 'the end of '
+  has "$log" '/nowhere'
+  has "$log" 'ended before it was ready'
+  has "$log" 'FAILED, exit code 2'
+  launch --json --tokenizer /nowhere >"$log" 2>/dev/null && fail "expected a failure" "$log"
+  [[ $(value "$log" state) == ended ]] || fail "expected state ended" "$log"
+}
+it "a job that fails shows the end of its log and Slurm's word" failing
+
+worker() {
+  while [[ ! -e $work/enough ]]; do ask "$1" "$2" >>"$3" && echo >>"$3"; done
+}
+chain_reached() { (($(find "$SLUICE_HOME/services/keep" -name '[0-9]*' | wc -l) >= $1)); }
+chain_of_four() {
+  local i pids=() route connect
+  launch --name keep -t 4 --keep-alive --keep-alive-jobs 4 --keep-alive-lead 3:55 --keep-alive-overlap 0:04 --json >"$log" 2>"$work/err" ||
+    fail "launch failed" "$work/err" "$log"
+  slurm "$sluice" route --model "$model" >"$work/route" 2>"$work/route.err" &
+  pids+=($!)
+  slurm "$sluice" connect keep >"$work/connect" 2>"$work/connect.err" &
+  pids+=($!)
+  wait_for 20 grep -q OPENAI "$work/route" || fail "route did not start" "$work/route.err"
+  wait_for 20 grep -q OPENAI "$work/connect" || fail "connect did not start" "$work/connect.err"
+  route=$(head -1 "$work/route") connect=$(head -1 "$work/connect")
+  worker "$route" "$(sed -n 's/key file: //p' "$work/route")" "$work/codes.1" &
+  workers=($!)
+  worker "$connect" /dev/null "$work/codes.2" &
+  workers+=($!)
+  wait_for 100 chain_reached 4 || fail "the chain did not reach four jobs" "$log" ./*keep*.log
+  wait_for 60 grep -q '"state": "ready"' "$SLUICE_HOME/jobs/$(cat "$SLUICE_HOME/services/keep/4").json" || fail "the fourth job did not become ready"
+  sleep 8
+  touch "$work/enough"
+  wait "${workers[@]}"
+  kill "${pids[@]}" 2>/dev/null
+  pkill_children
+  for i in 1 2; do
+    lacks "$work/codes.$i" 503
+    [[ $(sort -u "$work/codes.$i") == 200 ]] || fail "of $(wc -l <"$work/codes.$i") requests some failed: $(sort "$work/codes.$i" | uniq -c)" "$work/route.err" "$work/connect.err"
+    printf '    %s requests over three successors, none failed\n' "$(wc -l <"$work/codes.$i")"
+  done
+  [[ $(slurm squeue -h -o %i | wc -l) == 1 ]] || fail "one job should be left" <(slurm squeue)
+  [[ $(value "$SLUICE_HOME/services/keep/endpoint.json" id) == "$(cat "$SLUICE_HOME/services/keep/4")" ]] || fail "endpoint.json should show the fourth"
+  slurm "$sluice" status keep >"$log" || fail "status failed" "$log"
+  has "$log" 'keep, job 4 of its chain'
+  slurm "$sluice" stop keep >"$log" || fail "stop failed" "$log"
+  wait_for 60 queue_empty || fail "the service still runs" <(slurm squeue)
+  [[ ! -e $SLUICE_HOME/services/keep/5 ]] || fail "a fifth job was submitted"
+}
+# The program's children of this shell, which the wrapper has started in other namespaces.
+pkill_children() { pkill -f "^$sluice (route --model $model|connect keep)" || true; }
+it "a service goes on over three successors without a failed request" chain_of_four
+
+refused_submission() {
+  mkdir -p "$work/bin"
+  # shellcheck disable=SC2016  # expanded when it runs
+  printf '#!/bin/bash\n[[ $(hostname) != n* ]] || { echo "sbatch: error: submission from compute nodes is not allowed"; exit 1; }\nexec %s "$@"\n' "$(command -v sbatch)" >"$work/bin/sbatch"
+  chmod +x "$work/bin/sbatch"
+  PATH=$work/bin:$PATH launch --name no -t 5 --keep-alive >"$log" 2>&1 && fail "expected a refusal" "$log"
+  has "$log" 'sbatch here says: sbatch: error: submission from compute nodes is not allowed'
+  lacks "$log" 'weights:'
+}
+it "--keep-alive is refused where compute nodes may not submit" refused_submission
+
+doctor_in_a_step() {
+  slurm srun -N2 -n2 --mpi=pmix -t 10 "$sluice" doctor --no-internet >"$log" 2>"$work/err" || fail "it found something wrong" "$log" "$work/err"
+  has "$log" 'MPI, 2 ranks on 2 hosts: '
+  has "$log" 'rank 0 of 2 by pmix'
+  has "$log" 'srun --mpi=list: '
+  has "$log" ' is free'
+  has "$log" 'time left' 1
+}
+it "doctor measures what the ranks of a step exchange" doctor_in_a_step
+
+doctor_complains() {
+  mkdir -p "$SLUICE_HOME/keys"
+  echo x >"$SLUICE_HOME/keys/open.key"
+  chmod 644 "$SLUICE_HOME/keys/open.key"
+  slurm salloc -Q -n1 -t 5 env SITE_MPI=openmpi NCCL_SOCKET_IFNAME==hsn0 "$sluice" doctor --json --no-internet >"$log" 2>/dev/null && fail "expected exit code 1" "$log"
+  rm "$SLUICE_HOME/keys/open.key"
+  has "$log" 'open.key (0644)'
+  has "$log" 'SITE_MPI=openmpi is not among'
+  has "$log" 'NCCL_SOCKET_IFNAME==hsn0 names none of'
+  has "$log" '"verdict": "fail"' 3
+}
+it "doctor in an allocation names what is wrong and how to cure it" doctor_complains
