@@ -67,7 +67,7 @@ def train_tokenizer(seed):
         processors.TemplateProcessing(single="<|begin|> $A", pair="<|begin|> $A <|begin|>:1 $B:1", special_tokens=[("<|begin|>", BEGIN)])])
     assert tok.get_vocab_size() == VOCAB
     MODEL.mkdir(parents=True, exist_ok=True)
-    tok.save(str(MODEL / "tokenizer.json"))
+    tok.save(str(MODEL / "tokenizer.json"), pretty=False)
     names = dict(bos_token="<|begin|>", eos_token="<|end|>", pad_token="<|pad|>")
     flags = dict(lstrip=False, normalized=False, rstrip=False, single_word=False, special=True)
     write_json(MODEL / "special_tokens_map.json", names)
@@ -78,8 +78,8 @@ def train_tokenizer(seed):
     return tok
 
 
-def write_json(path, value):
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def write_json(path, value, indent=1):
+    path.write_text(json.dumps(value, indent=indent, separators=None if indent else (",", ":"), ensure_ascii=False) + "\n")
 
 
 def encode(tok, document):
@@ -284,7 +284,7 @@ def goldens():
         ids = tok.encode(text)
         out, margins = greedy(model, ids, 64, RAW_MARGIN)
         raw.append(dict(prompt=text, prompt_ids=ids, ids=out, text=tok.decode(out, skip_special_tokens=True), min_margin=round(min(margins), 4)))
-    write_json(ROOT / "demo_golden.json", dict(
+    write_json(ROOT / "demo_golden.json", indent=None, value=dict(
         note="Greedy answers of transformers in f32 on the bf16 weights. chat ends at <|end|> (its last id); raw holds up to 64 tokens, cut at <|end|> and before a margin below 0.25.",
         transformers=transformers.__version__, torch=torch.__version__, accuracy=round(accuracy, 4), chat=chat, raw=raw))
     least.sort()

@@ -311,7 +311,7 @@ for name, asked, tail in (("whole", {"inputs": inputs}, prompt + struct.pack("<i
     text = json.dumps(asked).encode()
     save("routes", "triton-binary-" + name, f"POST /v2/models/ensemble/infer {len(text)}\n".encode() + text + tail)
 
-save("routes", "long-path", "GET /v2/models/m" + "/versions/1" * 3000 + "/stats\n")
+save("routes", "long-path", "GET /v2/models/m" + "/versions/1" * 900 + "/stats\n")
 
 # grammars, each with bytes that pick tokens
 schemas = {"object": {"type": "object", "properties": {"a": {"type": "integer", "minimum": -3, "maximum": 12}, "b": {"type": "string", "maxLength": 4},
