@@ -69,7 +69,7 @@ CASES = {
     "qwen2_window": (Qwen2Config, dict(tie_word_embeddings=True, rms_norm_eps=1e-6, use_sliding_window=True, sliding_window=8,
                                        max_window_layers=1), {}),
     # Nothing divides by 2 and 4: parallel runs have to pad heads, columns and vocabulary.
-    "odd_counts": (LlamaConfig, dict(hidden_size=36, intermediate_size=50, num_attention_heads=6, num_key_value_heads=3,
+    "odd_counts": (LlamaConfig, dict(hidden_size=36, intermediate_size=26, num_attention_heads=6, num_key_value_heads=3,
                                      vocab_size=131), {}),
     # config.json says tied, the file holds a different lm_head.weight: the file wins.
     "tie_contradicted": (LlamaConfig, {}, dict(claim_tied=True)),
@@ -78,7 +78,7 @@ CASES = {
     # The layout of newer configs: "dtype" and "rope_parameters" instead of "torch_dtype", "rope_theta" and "rope_scaling".
     "rope_parameters": (LlamaConfig, dict(rope_theta=100.0, rope_scaling=rope_llama3(4.0, 32)),
                         dict(rope_parameters=True, prompt=48)),
-    "bf16": (LlamaConfig, dict(hidden_size=64, intermediate_size=80, num_attention_heads=8), dict(dtype=torch.bfloat16)),
+    "bf16": (LlamaConfig, dict(hidden_size=48, num_attention_heads=6), dict(dtype=torch.bfloat16)),
     "f16": (LlamaConfig, {}, dict(dtype=torch.float16)),
     "bf16_qwen2": (Qwen2Config, dict(tie_word_embeddings=True, rms_norm_eps=1e-6, use_sliding_window=False), dict(dtype=torch.bfloat16)),
 }

@@ -225,7 +225,7 @@ def drawn(seed, size, byte_ids, decode):
 
 def tokenizer_goldens(name):
     tok = Tokenizer.from_file(str(OUT / name / "tokenizer.json"))
-    encode = [encoded(text, lambda t, special: tok.encode(t, add_special_tokens=special).ids, decode_ids(tok)) for text in strings(11)]
+    encode = [encoded(text, lambda t, special: tok.encode(t, add_special_tokens=special).ids, decode_ids(tok)) for text in strings(11)[::2]]
     bytes_ = sorted(i for t, i in tok.get_vocab().items() if (t.startswith("<0x") and t.endswith(">")) or (len(t) == 1 and ord(t) > 0x7e))
     decode = drawn(12, tok.get_vocab_size(), bytes_, decode_ids(tok))
     write(OUT / name / "golden.json", dict(tokenizers=tokenizers.__version__, encode=encode, decode=decode))
