@@ -43,7 +43,8 @@ class Paged {
     tables_.assign(static_cast<size_t>(max_seqs * blocks), 0);
     for (int32_t b = 0; b < blocks; ++b) free_.push_back(b);
     std::shuffle(free_.begin(), free_.end(), std::mt19937(17));
-    shape_ = {setting.n_heads, setting.n_kv_heads, setting.head_dim, 0.3f, setting.window, {}, setting.soft_cap};
+    shape_ = {
+        setting.n_heads, setting.n_kv_heads, setting.head_dim, 0.3f, setting.window, {}, setting.soft_cap, false, {}};
     for (int64_t h = 0; h < setting.n_heads; ++h) slopes_.push_back(std::pow(0.5f, static_cast<float>(h + 1)));
     if (setting.alibi) shape_.alibi_slopes = test::floats(slopes_);
     shape_.alibi_rounded = setting.rounded;
@@ -350,7 +351,7 @@ TEST_CASE("rope_and_cache rotates half-split pairs, passes the rest and writes t
       batch.positions = test::ints(positions);
       batch.cache[0].slots = test::ints(slots);
       backend->rope_and_cache(q.tensor(), k.tensor(), v.tensor(), rotary > 0 ? table.tensor() : Tensor(), batch, 0,
-                              {nh, nkv, dim, 1.0f, 0, {}}, cache);
+                              {nh, nkv, dim, 1.0f, 0, {}, 0, false, {}}, cache);
       const auto want = [&](const Matrix& x, int64_t r, int64_t c) {
         const int64_t i = c % dim, half = rotary / 2, p = positions[static_cast<size_t>(r)];
         const auto at = [&](int64_t e) { return static_cast<double>(x.at(r, c - i + e)); };

@@ -30,6 +30,7 @@ Endpoint sample(const std::string& id) {
           .model = "a/b",
           .key_file = "/home/me/.sluice/keys/" + id + ".key",
           .log = "/home/me/serve-" + id + ".out",
+          .service = "assistant",
           .pid = 42,
           .start_time = 1000.5,
           .end_time = 4600,

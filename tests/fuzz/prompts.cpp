@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A prompt file, NUL, what follows the first line of its journal: lines are read or refused one by one, and a journal
 // that was recovered is the same when it is opened again.
+#include <memory>
+
 #include "batch/journal.h"
 #include "batch/prompt_file.h"
 #include "fuzz/fuzz.h"
@@ -18,22 +20,27 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (int64_t i = 0; i < prompts.size(); ++i) {
       const Prompt prompt = prompts.read(i, defaults);
       fuzz::demand(prompt.index == i && prompt.line > i, "a prompt out of order");
-      fuzz::demand(!prompt.error.empty() || prompt.messages.is_list() || !prompt.text.empty(), "a prompt of nothing");
+      fuzz::demand(!prompt.error.empty() || prompt.messages.is_list() || !prompt.text.empty() || !prompt.body.empty(),
+                   "a prompt of nothing");
     }
-    int64_t done = 0;
+    const auto open = [&](Answers& answers) {
+      const uint32_t number = answers.journal(journal_path);
+      return std::make_unique<Journal>(journal_path, "fuzz", prompts,
+                                       [&, number](const JournalEntry& entry) { answers.add(number, entry); });
+    };
     {
-      Journal journal(journal_path, "fuzz", prompts);
-      done = journal.done();
-      fuzz::demand(done <= prompts.size(), "more answers than prompts");
+      Answers answers(prompts.size());
+      const auto journal = open(answers);
+      fuzz::demand(answers.done() <= prompts.size(), "more answers than prompts");
       for (int64_t i = 0; i < prompts.size(); ++i) {
-        if (journal.has(i)) continue;
-        journal.append(i, content_hash(prompts.raw(i)), "{}");
+        if (!answers.has(i)) answers.add(0, journal->append(i, content_hash(prompts.raw(i)), "{}"));
       }
-      fuzz::demand(journal.done() == prompts.size(), "an answer was not counted");
+      fuzz::demand(answers.done() == prompts.size(), "an answer was not counted");
     }
-    Journal again(journal_path, "fuzz", prompts);
+    Answers again(prompts.size());
+    const auto journal = open(again);
     fuzz::demand(again.done() == prompts.size(), "answers were lost between two openings");
-    again.finish(folder.path() / "output");
+    again.write(folder.path() / "output", folder.path() / "output.part");
   });
   return 0;
 }
