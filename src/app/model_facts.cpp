@@ -40,7 +40,7 @@ ModelFacts read_model_facts(const ServedModel& model, const std::vector<std::str
   facts.family = executor.model.family;
   facts.parameters = executor.model.parameters;
   facts.weight_bytes = static_cast<int64_t>(executor.model.weight_bytes);
-  if (!model.null && !model.source.folder.empty()) {
+  if (!model.null && std::filesystem::is_directory(model.source.folder)) {  // not a .nemo archive
     uintmax_t bytes = 0;
     for (const auto& entry : std::filesystem::directory_iterator(model.source.folder))
       if (entry.is_regular_file() && entry.path().extension() == ".safetensors") bytes += entry.file_size();
