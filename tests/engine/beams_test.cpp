@@ -115,7 +115,7 @@ TEST_CASE("a beam search survives preemption in a small cache") {
     Setup setup = setup_of(1, 1);
     setup.prefix_cache = cache;
     const Golden golden = read_golden("llama/llama2_gqa");
-    setup.cache_tokens = 5 * static_cast<int64_t>((golden.prompt.size() + 24 + 15) / 16 * 16) + 48;
+    setup.cache_tokens = 5 * static_cast<int64_t>((golden.prompt.size() + 24 + 15) / 16 * 16) + 16;
     CHECK(check_searches("llama/llama2_gqa", setup, 0, 6).preemptions > 0);
   }
 }
