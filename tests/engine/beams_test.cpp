@@ -115,8 +115,12 @@ TEST_CASE("a beam search survives preemption in a small cache") {
     Setup setup = setup_of(1, 1);
     setup.prefix_cache = cache;
     const Golden golden = read_golden("llama/llama2_gqa");
-    setup.cache_tokens = 5 * static_cast<int64_t>((golden.prompt.size() + 24 + 15) / 16 * 16) + 16;
-    CHECK(check_searches("llama/llama2_gqa", setup, 0, 6).preemptions > 0);
+    setup.cache_tokens = 5 * static_cast<int64_t>((golden.prompt.size() + 24 + 15) / 16 * 16);
+    // Whether they meet is up to the machine: on a busy one a search may end before the next has come.
+    int64_t preemptions = 0;
+    for (int tries = 0; tries < 50 && preemptions == 0; ++tries)
+      preemptions = static_cast<int64_t>(check_searches("llama/llama2_gqa", setup, 0, 6).preemptions);
+    CHECK(preemptions > 0);
   }
 }
 
