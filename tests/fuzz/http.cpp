@@ -19,7 +19,7 @@ struct Target {
   Target()
       : transport(
             listen_on("127.0.0.1", {0}, port),
-            {.max_body = 4096, .max_head = 8192, .head_seconds = 2, .body_seconds = 2},
+            {.max_body = 4096, .max_head = 8192, .head_seconds = 2, .body_seconds = 2, .counted = {}},
             [](HttpRequest& request, const Transport::ReadBody& read, Reply& reply) {
               const BodyResult result = read();
               fuzz::demand(request.body.size() <= 4096, "a body above the limit");
