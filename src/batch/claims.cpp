@@ -143,10 +143,13 @@ std::optional<Claim> Claims::take() {
     }
   }
   for (int64_t i = 0; i < options_.chunks; ++i) {
-    const Chunk& chunk = chunks_[static_cast<size_t>(at(i))];
+    Chunk& chunk = chunks_[static_cast<size_t>(at(i))];
     if (chunk.done || chunk.attempts == 0) continue;
     const int attempt = chunk.attempts;
-    if (dead(owner_of(at(i), attempt - 1)) && claim(at(i), attempt)) return made(at(i), attempt);
+    if (!dead(owner_of(at(i), attempt - 1))) continue;
+    // It may have finished the chunk since this process looked last, and then left.
+    chunk.done = ::access((options_.folder / "claims" / fmt::format("{}.done", at(i))).c_str(), F_OK) == 0;
+    if (!chunk.done && claim(at(i), attempt)) return made(at(i), attempt);
   }
   return std::nullopt;
 }
