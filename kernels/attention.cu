@@ -43,6 +43,7 @@ __global__ void __launch_bounds__(kThreads) plain_kernel(const AttentionParams a
   __syncwarp();
   const int position = a.context[seq] - (a.first_row[seq + 1] - static_cast<int>(row));
   const int low = a.window > 0 && position >= a.window ? position - a.window + 1 : 0;
+  const int high = a.all_keys ? a.context[seq] - 1 : position;
   const float slope = a.alibi_slopes != nullptr ? a.alibi_slopes[head] : 0.0f;
   const int kv_head = head / (a.n_heads / a.n_kv_heads);
   const int32_t* table = a.block_table + seq * a.block_table_stride;
@@ -51,16 +52,20 @@ __global__ void __launch_bounds__(kThreads) plain_kernel(const AttentionParams a
     return table[block] * a.block_stride + (int64_t{kv_head} * a.block_size + offset) * dim;
   };
   float top = -INFINITY, weight = 0;
-  for (int first = low / kWarpSize * kWarpSize; first <= position; first += kWarpSize) {
+  for (int first = low / kWarpSize * kWarpSize; first <= high; first += kWarpSize) {
     const int key = first + lane;
     float score = -INFINITY;
-    if (key >= low && key <= position) {
+    if (key >= low && key <= high) {
       const T* k = static_cast<const T*>(a.k_cache) + place(key);
       float dot = 0;
       for (int d = 0; d < dim; ++d) dot += q[d] * to_float(k[d]);
-      score = dot * a.scale;
+      score = (a.slopes_rounded ? dot + rounded_slope(slope, key) : dot) * a.scale;
       if (a.soft_cap > 0) score = a.soft_cap * tanhf(score / a.soft_cap);
-      score += slope * static_cast<float>(key - position);
+      if (a.distance_bias != nullptr) {
+        score += bias_of(a, head, position - key);
+      } else if (!a.slopes_rounded) {
+        score += slope * static_cast<float>(key - position);
+      }
     }
     const float new_top = fmaxf(top, warp_max(score));  // finite: a tile holds at least one key that is seen
     const float shrink = expf(top - new_top), w = expf(score - new_top);
@@ -69,8 +74,7 @@ __global__ void __launch_bounds__(kThreads) plain_kernel(const AttentionParams a
     __syncwarp();
     weights[lane] = w;
     __syncwarp();
-    const int begin = low > first ? low : first,
-              end = position < first + kWarpSize - 1 ? position : first + kWarpSize - 1;
+    const int begin = low > first ? low : first, end = high < first + kWarpSize - 1 ? high : first + kWarpSize - 1;
     for (int d = lane; d < dim; d += kWarpSize) {
       float sum = sums[d] * shrink;
       for (int j = begin; j <= end; ++j)

@@ -7,8 +7,10 @@
 namespace sluice::kernels {
 
 // Row r of sequence s has position context[s] - (first_row[s + 1] - first_row[s]) + (r - first_row[s]) and sees keys
-// 0 .. position, of which the last `window` where window > 0. score = scale * q.k, capped where soft_cap > 0, + slope *
-// (key - position). Rows at and beyond first_row[seqs] get zeros.
+// 0 .. position, of which the last `window` where window > 0; with all_keys it sees 0 .. context[s] - 1. score = scale
+// * q.k, capped where soft_cap > 0, + slope * (key - position), or + distance_bias[head][key - position + reach] with
+// that index kept inside the row. With slopes_rounded: score = scale * (q.k + bf16(slope * key)). Rows at and beyond
+// first_row[seqs] get zeros.
 struct AttentionParams {
   void* out;                      // type [rows, n_heads * head_dim]
   const void* q;                  // type [rows, n_heads * head_dim]
@@ -17,16 +19,18 @@ struct AttentionParams {
   const int32_t* context;         // [seqs]
   const int32_t* block_table;     // [seqs, block_table_stride]
   const float* alibi_slopes;      // [n_heads] or null
+  const float* distance_bias;     // [n_heads, 2 * reach + 1], rows `bias_stride` apart, or null
   void* workspace;                // attention_workspace_bytes(), zeroed once before first use
   int64_t rows, seqs;             // bucket sizes
-  int64_t out_stride, q_stride, block_stride, block_table_stride;
-  int32_t n_heads, n_kv_heads, head_dim, block_size;
+  int64_t out_stride, q_stride, block_stride, block_table_stride, bias_stride;
+  int32_t n_heads, n_kv_heads, head_dim, block_size, reach;
   int32_t window;  // 0: all keys
   int32_t splits;  // parts a sequence's keys are cut into for rows that decode; see attention_splits()
   float scale;
   bool decode_only;    // no sequence has more than one row: launches the decode kernel alone
   bool deterministic;  // one order of summation for a row, decoded or prefilled, whatever the bucket; no splits
-  float soft_cap;      // scores become cap * tanh(score / cap) before slope and mask; 0: they stay
+  bool slopes_rounded, all_keys;
+  float soft_cap;  // scores become cap * tanh(score / cap) before slope and mask; 0: they stay
   Type type;
 };
 

@@ -19,6 +19,15 @@ struct Partials {
   float* sums;        // [seqs, n_heads, splits, head_dim]
 };
 
+// Bias of a head for keys `behind` positions before the row.
+__device__ __forceinline__ float bias_of(const AttentionParams& a, int head, int behind) {
+  const int at = behind > a.reach ? -a.reach : behind < -a.reach ? a.reach : -behind;
+  return a.distance_bias[head * a.bias_stride + a.reach + at];
+}
+__device__ __forceinline__ float rounded_slope(float slope, int key) {
+  return rounded<bf16>(slope * static_cast<float>(key));
+}
+
 struct TileParams {
   AttentionParams a;
   Partials parts;
@@ -111,10 +120,11 @@ __device__ __forceinline__ uint32_t pair_of(float low, float high) {
 }
 
 // Adds a warp's own keys of a tile to its state. `q` holds the warp's 16 rows; `first` is the position of own key 0.
-template <class T, int kDim, bool kDecode>
+// Rows g and g + 8 are `position`, see keys up to `last` and are rows of heads head(0) and head(1).
+template <class T, int kDim, bool kDecode, class Head>
 __device__ __forceinline__ void attend(TileState<T, kDim, kDecode>& state, const AttentionParams& a, const T* q,
                                        const T* k, const T* v, int first, const int (&position)[2],
-                                       const float (&slope)[2]) {
+                                       const int (&last)[2], const float (&slope)[2], const Head& head) {
   using S = TileShape<T, kDim, kDecode>;
   constexpr int kTiles = S::kOwnKeys / 8;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
@@ -143,10 +153,16 @@ __device__ __forceinline__ void attend(TileState<T, kDim, kDecode>& state, const
     for (int e = 0; e < 4; ++e) {
       const int key = first + j * 8 + 2 * (lane % 4) + e % 2, r = e / 2;
       const int behind = position[r] - key;
-      const bool seen = behind >= 0 && (a.window == 0 || behind < a.window);
+      const bool seen = key <= last[r] && (a.window == 0 || behind < a.window);
       float s = scores[j][e] * scale;
       if (a.soft_cap > 0) s = a.soft_cap * kLog2e * tanhf(scores[j][e] * a.scale / a.soft_cap);
-      s -= slope[r] * kLog2e * static_cast<float>(behind);
+      if (a.distance_bias != nullptr) {
+        s += bias_of(a, head(r), behind) * kLog2e;
+      } else if (a.slopes_rounded) {
+        s += rounded_slope(slope[r], key) * scale;
+      } else {
+        s -= slope[r] * kLog2e * static_cast<float>(behind);
+      }
       scores[j][e] = seen ? s : -INFINITY;
       top[r] = fmaxf(top[r], scores[j][e]);
     }
@@ -255,16 +271,17 @@ __global__ void __launch_bounds__(TileShape<T, kDim, kDecode>::kThreads) attenti
     }
     *reinterpret_cast<uint4*>(q + r * S::kStride + piece) = v;
   }
-  int position[2];
+  int position[2], last_key[2];
   float slope[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = first_packed + row_warp * 16 + lane / 4 + 8 * r;
-    position[r] = row < packed ? context - tokens + row / group : -1;  // sees nothing
+    position[r] = context - tokens + row / group;
+    last_key[r] = row >= packed ? -1 : a.all_keys ? context - 1 : position[r];
     slope[r] = a.alibi_slopes != nullptr && row < packed ? a.alibi_slopes[kv_head * group + row % group] : 0.0f;
   }
   const int last_packed = (first_packed + S::kRows < packed ? first_packed + S::kRows : packed) - 1;
-  const int high = context - tokens + last_packed / group;
+  const int high = a.all_keys ? context - 1 : context - tokens + last_packed / group;
   int low = 0;
   if (a.window > 0) low = context - tokens + first_packed / group - a.window + 1;
   if (low < 0) low = 0;
@@ -275,6 +292,10 @@ __global__ void __launch_bounds__(TileShape<T, kDim, kDecode>::kThreads) attenti
     if (begin + each < end) end = begin + each;
     tile = begin;
   }
+  const auto head = [&](int r) {
+    const int row = first_packed + row_warp * 16 + lane / 4 + 8 * r;
+    return kv_head * group + (row < packed ? row % group : 0);
+  };
   const bool idle = first_packed + row_warp * 16 >= packed;
   const int32_t* table = a.block_table + place.seq * a.block_table_stride;
 
@@ -294,7 +315,8 @@ __global__ void __launch_bounds__(TileShape<T, kDim, kDecode>::kThreads) attenti
     if (!idle) {
       const int own = key_warp * S::kOwnKeys;
       attend<T, kDim, kDecode>(state, a, q + row_warp * 16 * S::kStride, stages[stage] + own * S::kStride,
-                               stages[stage] + S::kTile + own * S::kStride, tile * S::kKeys + own, position, slope);
+                               stages[stage] + S::kTile + own * S::kStride, tile * S::kKeys + own, position, last_key,
+                               slope, head);
     }
     __syncthreads();
   }

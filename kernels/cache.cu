@@ -55,6 +55,26 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(const RopeCacheParams p)
   for (int i = 2 * half + lane; i < p.head_dim; i += kWarpSize) to[i] = x[i];
 }
 
+// Grid: (rows), 128 threads. Job: the angles of one row. Bytes moved: 12 * half per row.
+__global__ void __launch_bounds__(kThreads) rotations_kernel(const RotationParams p) {
+  const int64_t t = blockIdx.x;
+  const int position = p.positions[t];
+  const int64_t length = p.lengths[t] > position ? p.lengths[t] : position + 1;
+  const bool beyond = length > p.original;
+  const float* frequencies = p.frequencies + (beyond ? p.frequency_stride : 0);
+  const float grown = p.factor * static_cast<float>(length) / static_cast<float>(p.original) - (p.factor - 1);
+  const float base = beyond && p.growth > 0 ? p.theta * powf(grown, p.growth) : 0.0f;
+  for (int i = static_cast<int>(threadIdx.x); i < p.half; i += kThreads) {
+    const float exponent = static_cast<float>(i) / static_cast<float>(p.half);
+    const float inverse = base > 0
+                              ? 1.0f / static_cast<float>(pow(static_cast<double>(base), static_cast<double>(exponent)))
+                              : frequencies[i];
+    const float angle = static_cast<float>(position) * inverse;
+    p.out[t * p.out_stride + i] = cosf(angle) * p.scale;
+    p.out[t * p.out_stride + p.half + i] = sinf(angle) * p.scale;
+  }
+}
+
 // Grid: (block_bytes / (128 sizeof(W))). Job: one word of the block, for all pairs in order, so that a copy may be
 // copied on. Bytes moved: 2 n block_bytes.
 template <class W>
@@ -76,6 +96,10 @@ cudaError_t rope_and_cache(const RopeCacheParams& p, cudaStream_t stream) {
     const dim3 grid(static_cast<unsigned>(p.rows), blocks_for(p.n_heads + 2 * p.n_kv_heads, kHeadsPerBlock));
     return launch("rope_and_cache", rope_kernel<decltype(element)>, grid, kThreads, 0, stream, p);
   });
+}
+
+cudaError_t rotations(const RotationParams& p, cudaStream_t stream) {
+  return launch("rotations", rotations_kernel, dim3(static_cast<unsigned>(p.rows)), kThreads, 0, stream, p);
 }
 
 cudaError_t copy_blocks(const CopyBlocksParams& p, cudaStream_t stream) {

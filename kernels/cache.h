@@ -23,6 +23,21 @@ struct RopeCacheParams {
 };
 cudaError_t rope_and_cache(const RopeCacheParams& p, cudaStream_t stream);
 
+// out[t] = cosines, then sines of positions[t] in a sequence of n = max(lengths[t], positions[t] + 1) tokens. Up to
+// `original` tokens the frequencies are row 0; beyond, row 1, or where growth > 0 base ^ (-i / half) with base = theta
+// * (factor * n / original - (factor - 1)) ^ growth.
+struct RotationParams {
+  float* out;                // [rows, 2 * half]
+  const int32_t* positions;  // [rows]
+  const int32_t* lengths;    // [rows]
+  const float* frequencies;  // [2, half], rows `frequency_stride` apart
+  int64_t rows, out_stride, frequency_stride, original;
+  int32_t half;
+  float scale;  // of cosines and sines
+  float theta, factor, growth;
+};
+cudaError_t rotations(const RotationParams& p, cudaStream_t stream);
+
 // Copies whole blocks, pair after pair in order: a copy may be copied on. Bytes are even.
 struct CopyBlocksParams {
   void* cache;

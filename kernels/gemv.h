@@ -23,6 +23,11 @@ struct GemvParams {
   int64_t out_stride, x_stride, weight_stride, residual_stride;
   float norm_eps;
   bool gated;
+  // Of groups: matrix weights[g] multiplies rows offsets[g] .. offsets[g + 1] of x alone, and rows of no group are left
+  // alone; `rows` is then their most. Without bias, residual and norm_weight.
+  const void* const* weights;  // on the device, [groups]; null: all rows times `weight`, whose alignment all share
+  const int32_t* offsets;      // [groups + 1]
+  int64_t groups;
   Function function;    // of the gate when gated; else applied to the sum after the bias, before the residual
   Type type, out_type;  // out_type: type or kF32 (logits)
 };

@@ -47,4 +47,11 @@ inline unsigned blocks_for(int64_t items, int64_t per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
 }
 
+// A grid of one thread per pack of n columns: x runs over packs of a row, y over rows (in strides of the grid).
+constexpr int kRowThreads = 256;
+inline dim3 over_rows(int64_t rows, int64_t packs) {
+  return dim3(blocks_for(packs, kRowThreads), static_cast<unsigned>(rows < 65535 ? rows : 65535));
+}
+__device__ __forceinline__ int64_t row_column(int n) { return (int64_t{blockIdx.x} * kRowThreads + threadIdx.x) * n; }
+
 }  // namespace sluice::kernels

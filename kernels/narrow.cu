@@ -32,57 +32,63 @@ __device__ __forceinline__ Group group_of(const NarrowMatrix& w, int64_t row, in
   return {to_float(at[0]), to_float(at[1])};
 }
 
-// Grid: (n / 8, rows / kRows), a warp per row of weights. Job: dot products of one row of weights with kRows rows of x;
-// 16 bytes of weights per lane at a time, so that a lane's numbers belong to one group. The order of a row's sum
-// depends on k alone. Precondition: group is a multiple of 32; rows of numbers are 16-byte aligned and padded. Bytes
-// moved: n * k (half of it for 4 bits) and the scales per kRows rows, once; x comes from L2.
+// Grid: (n / 8, rows / kRows, groups), a warp per row of weights. Job: dot products of one row of weights with kRows
+// rows of x, and again in strides of the grid where a group has more; 16 bytes of weights per lane at a time, so that a
+// lane's numbers belong to one group of columns. The order of a row's sum depends on k alone. Precondition: group is a
+// multiple of 32; rows of numbers are 16-byte aligned and padded. Bytes moved: n * k (half of it for 4 bits) and the
+// scales per kRows rows, once; x comes from L2.
 template <class T, Bits kBits, int kRows, bool kPacked>
 __global__ void __launch_bounds__(kThreads) narrow_kernel(const NarrowParams p) {
   constexpr int N = kNumbers<kBits>;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  const int64_t n = int64_t{blockIdx.x} * kWarps + warp, first_t = int64_t{blockIdx.y} * kRows;
+  const int64_t n = int64_t{blockIdx.x} * kWarps + warp;
   if (n >= p.w.n) return;
-  const auto* numbers = static_cast<const unsigned char*>(p.w.numbers) + n * p.w.stride;
-  float sums[kRows] = {};
-  for (int64_t k = int64_t{lane} * N; k < p.w.k; k += kWarpSize * N) {
-    const uint4 bytes = *reinterpret_cast<const uint4*>(numbers + k * 16 / N);
-    const int count = p.w.k - k < N ? static_cast<int>(p.w.k - k) : N;
-    Group group{1.0f, 0.0f};
-    if (kBits == Bits::kFour) group = group_of(p.w, n, k);
+  const NarrowMatrix w = p.matrices != nullptr ? p.matrices[blockIdx.z] : p.w;
+  const int64_t begin = p.matrices != nullptr ? p.offsets[blockIdx.z] : 0;
+  const int64_t end = p.matrices != nullptr ? p.offsets[blockIdx.z + 1] : p.rows;
+  const auto* numbers = static_cast<const unsigned char*>(w.numbers) + n * w.stride;
+  for (int64_t first_t = begin + int64_t{blockIdx.y} * kRows; first_t < end; first_t += int64_t{gridDim.y} * kRows) {
+    float sums[kRows] = {};
+    for (int64_t k = int64_t{lane} * N; k < w.k; k += kWarpSize * N) {
+      const uint4 bytes = *reinterpret_cast<const uint4*>(numbers + k * 16 / N);
+      const int count = w.k - k < N ? static_cast<int>(w.k - k) : N;
+      Group group{1.0f, 0.0f};
+      if (kBits == Bits::kFour) group = group_of(w, n, k);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        if (first_t + r >= end) break;
+        const T* x = static_cast<const T*>(p.x) + (first_t + r) * p.x_stride + k;
+        float part = 0;
+        if (kPacked) {
+          constexpr int P = kPack<T>;
+#pragma unroll
+          for (int i = 0; i < N / P; ++i) {
+            const Pack<T, P> v = reinterpret_cast<const Pack<T, P>*>(x)[i];
+#pragma unroll
+            for (int e = 0; e < P; ++e) part += to_float(v.at[e]) * (number<kBits>(bytes, i * P + e) - group.zero);
+          }
+        } else {
+#pragma unroll
+          for (int e = 0; e < N; ++e) {
+            if (e < count) part += to_float(x[e]) * (number<kBits>(bytes, e) - group.zero);
+          }
+        }
+        sums[r] += part * group.scale;
+      }
+    }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      if (first_t + r >= p.rows) break;
-      const T* x = static_cast<const T*>(p.x) + (first_t + r) * p.x_stride + k;
-      float part = 0;
-      if (kPacked) {
-        constexpr int P = kPack<T>;
-#pragma unroll
-        for (int i = 0; i < N / P; ++i) {
-          const Pack<T, P> v = reinterpret_cast<const Pack<T, P>*>(x)[i];
-#pragma unroll
-          for (int e = 0; e < P; ++e) part += to_float(v.at[e]) * (number<kBits>(bytes, i * P + e) - group.zero);
-        }
+      const int64_t t = first_t + r;
+      float sum = warp_sum(sums[r]);
+      if (lane != 0 || t >= end) continue;
+      if (kBits == Bits::kEight) sum *= w.scales[n];
+      if (p.bias != nullptr) sum += p.bias[n];
+      if (p.residual != nullptr) sum += to_float(static_cast<const T*>(p.residual)[t * p.residual_stride + n]);
+      if (p.out_type == Type::kF32) {
+        static_cast<float*>(p.out)[t * p.out_stride + n] = sum;
       } else {
-#pragma unroll
-        for (int e = 0; e < N; ++e) {
-          if (e < count) part += to_float(x[e]) * (number<kBits>(bytes, e) - group.zero);
-        }
+        static_cast<T*>(p.out)[t * p.out_stride + n] = from_float<T>(sum);
       }
-      sums[r] += part * group.scale;
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const int64_t t = first_t + r;
-    float sum = warp_sum(sums[r]);
-    if (lane != 0 || t >= p.rows) continue;
-    if (kBits == Bits::kEight) sum *= p.w.scales[n];
-    if (p.bias != nullptr) sum += p.bias[n];
-    if (p.residual != nullptr) sum += to_float(static_cast<const T*>(p.residual)[t * p.residual_stride + n]);
-    if (p.out_type == Type::kF32) {
-      static_cast<float*>(p.out)[t * p.out_stride + n] = sum;
-    } else {
-      static_cast<T*>(p.out)[t * p.out_stride + n] = from_float<T>(sum);
     }
   }
 }
@@ -114,10 +120,13 @@ bool sound(const NarrowMatrix& w) {
 template <class T, Bits kBits, bool kPacked>
 cudaError_t start(const NarrowParams& p, cudaStream_t stream) {
   const unsigned columns = blocks_for(p.w.n, kWarps);
-  if (p.rows == 1)
-    return launch("narrow_gemv", narrow_kernel<T, kBits, 1, kPacked>, dim3(columns), kThreads, 0, stream, p);
+  const int64_t groups = p.matrices != nullptr ? p.groups : 1;
+  if (p.rows <= groups)
+    return launch("narrow_gemv", narrow_kernel<T, kBits, 1, kPacked>,
+                  dim3(columns, blocks_for(p.rows, groups), static_cast<unsigned>(groups)), kThreads, 0, stream, p);
   return launch("narrow_gemv", narrow_kernel<T, kBits, kMostRows, kPacked>,
-                dim3(columns, blocks_for(p.rows, kMostRows)), kThreads, 0, stream, p);
+                dim3(columns, blocks_for(p.rows, kMostRows * groups), static_cast<unsigned>(groups)), kThreads, 0,
+                stream, p);
 }
 
 template <class T, Bits kBits>
@@ -130,6 +139,7 @@ cudaError_t choose(const NarrowParams& p, cudaStream_t stream) {
 
 cudaError_t narrow_gemv(const NarrowParams& p, cudaStream_t stream) {
   if (!sound(p.w) || (p.out_type != p.type && p.out_type != Type::kF32)) return cudaErrorInvalidValue;
+  if (p.matrices != nullptr && (p.groups == 0 || p.rows == 0)) return cudaSuccess;
   return with_type(p.type, [&](auto element) {
     using T = decltype(element);
     return p.w.bits == Bits::kEight ? choose<T, Bits::kEight>(p, stream) : choose<T, Bits::kFour>(p, stream);

@@ -29,6 +29,10 @@ struct NarrowParams {
   const float* bias;     // f32 [n] or null
   const void* residual;  // type [rows, n] or null; may be `out` itself when out_type == type
   int64_t rows, out_stride, x_stride, residual_stride;
+  // Of groups, as GemvParams has them; null: all rows times `w`, whose shape and bits all share.
+  const NarrowMatrix* matrices;  // on the device, [groups]
+  const int32_t* offsets;        // [groups + 1]
+  int64_t groups;
   Type type, out_type;  // out_type: type or kF32
 };
 cudaError_t narrow_gemv(const NarrowParams& p, cudaStream_t stream);

@@ -7,18 +7,12 @@
 namespace sluice::kernels {
 namespace {
 
-constexpr int kThreads = 256;
-
-// A grid of one thread per pack of N columns: x runs over packs of a row, y over rows (in strides of the grid).
-dim3 over_rows(int64_t rows, int64_t packs) {
-  return dim3(blocks_for(packs, kThreads), static_cast<unsigned>(rows < 65535 ? rows : 65535));
-}
-__device__ __forceinline__ int64_t column(int n) { return (int64_t{blockIdx.x} * kThreads + threadIdx.x) * n; }
+constexpr int kThreads = kRowThreads;
 
 // Grid: (width / 256, rows). Job: one element of one row. Bytes moved: width * (sizeof(T) + sizeof(S)) per row.
 template <class T, class S>
 __global__ void __launch_bounds__(kThreads) embed_kernel(const EmbedParams p) {
-  const int64_t i = column(1);
+  const int64_t i = row_column(1);
   if (i >= p.width) return;
   for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
     const int64_t id = p.ids[t] - p.first_id;
@@ -31,7 +25,7 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(const EmbedParams p) {
 // Grid: (width / (256 N), rows). Job: N columns of one row. Bytes moved: 3 * width * sizeof(T) per row.
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads) gated_kernel(const GatedParams p) {
-  const int64_t i = column(N);
+  const int64_t i = row_column(N);
   if (i >= p.width) return;
   for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
     const T* in = static_cast<const T*>(p.in) + t * p.in_stride;
@@ -48,7 +42,7 @@ __global__ void __launch_bounds__(kThreads) gated_kernel(const GatedParams p) {
 // Grid: (width / (256 N), rows). Job: N columns of one row. Bytes moved: 2 * width * sizeof(T) per row.
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads) activation_kernel(const ActivationParams p) {
-  const int64_t i = column(N);
+  const int64_t i = row_column(N);
   if (i >= p.width) return;
   for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
     Pack<T, N>* place = reinterpret_cast<Pack<T, N>*>(static_cast<T*>(p.inout) + t * p.stride + i);
@@ -62,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) activation_kernel(const ActivationPa
 // Grid: (width / 256, rows). Job: one element of one row. Bytes moved: 2 * width * sizeof(T) per row.
 template <class T>
 __global__ void __launch_bounds__(kThreads) scale_kernel(const ScaleParams p) {
-  const int64_t i = column(1);
+  const int64_t i = row_column(1);
   if (i >= p.width) return;
   for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
     T* place = static_cast<T*>(p.inout) + t * p.stride + i;
@@ -88,7 +82,7 @@ __global__ void __launch_bounds__(kThreads) head_norm_kernel(const HeadNormParam
 // Grid: (width / (256 N), rows). Job: N columns of one row. Bytes moved: 3 * width * sizeof(T) per row.
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads) add_kernel(const AddParams p) {
-  const int64_t i = column(N);
+  const int64_t i = row_column(N);
   if (i >= p.width) return;
   for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
     Pack<T, N>* place = reinterpret_cast<Pack<T, N>*>(static_cast<T*>(p.inout) + t * p.stride + i);
@@ -109,7 +103,7 @@ __global__ void __launch_bounds__(kThreads) add_kernel(const AddParams p) {
 // Grid: (row_bytes / (256 sizeof(W)), n). Job: one word of one row. Bytes moved: 2 * row_bytes per row.
 template <class W>
 __global__ void __launch_bounds__(kThreads) gather_kernel(const GatherParams p) {
-  const int64_t i = column(1);
+  const int64_t i = row_column(1);
   if (i * static_cast<int64_t>(sizeof(W)) >= p.row_bytes) return;
   for (int64_t t = blockIdx.y; t < p.n; t += gridDim.y) {
     const char* from = static_cast<const char*>(p.x) + p.rows[t] * p.x_stride_bytes;
@@ -120,7 +114,7 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const GatherParams p) 
 // Grid: (width / (256 N), rows). Job: N columns of one row. Bytes moved: width * (sizeof(T) + sizeof(S)) per row.
 template <class T, class S, int N>
 __global__ void __launch_bounds__(kThreads) convert_kernel(const ConvertParams p) {
-  const int64_t i = column(N);
+  const int64_t i = row_column(N);
   if (i >= p.width) return;
   for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
     const Pack<S, N> in = *reinterpret_cast<const Pack<S, N>*>(static_cast<const S*>(p.in) + t * p.in_stride + i);

@@ -146,9 +146,6 @@ struct LengthRotation {
   float theta = 0, factor = 0, growth = 0;
 };
 
-// What not every backend computes. A family asks for what it needs before it loads.
-enum class Feature { kScale, kHeadNorm, kSoftCap, kExperts, kLengthRotation, kRoundedAlibi, kEncoder };
-
 // Resident sampling state: parameters, history, and the last token of each slot.
 class SamplerState {
  public:
@@ -211,24 +208,24 @@ class Backend {
   // out[t] += bias broadcast over rows.
   virtual void add_bias(const Tensor& inout, const Tensor& bias) = 0;
   virtual void gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) = 0;
-  // Of some families alone. Whether the op is there; one that is not aborts.
-  virtual bool computes(Feature feature) const;
-  virtual void scale(const Tensor& inout, float factor);
+  // Of some families alone.
+  virtual void scale(const Tensor& inout, float factor) = 0;
   // RMS norm of each head of [T, n * weight.dim(0)] by itself.
-  virtual void head_norm(const Tensor& inout, const Tensor& weight, float eps);
+  virtual void head_norm(const Tensor& inout, const Tensor& weight, float eps) = 0;
   // inout = cap * tanh(inout / cap).
-  virtual void soft_cap(const Tensor& inout, float cap);
+  virtual void soft_cap(const Tensor& inout, float cap) = 0;
   // out f32 [T, rotary]: cosines, then sines of positions[t] in a sequence of max(lengths[t], positions[t] + 1) tokens.
-  virtual void rotations(const Tensor& out, const Tensor& positions, const Tensor& lengths, const LengthRotation& rule);
+  virtual void rotations(const Tensor& out, const Tensor& positions, const Tensor& lengths,
+                         const LengthRotation& rule) = 0;
   virtual std::unique_ptr<WeightGroup> group(std::vector<std::unique_ptr<Weight>> members);
   // logits f32 [T, experts].
-  virtual void route(const Routing& out, const Tensor& logits, const RouterRule& rule);
+  virtual void route(const Routing& out, const Tensor& logits, const RouterRule& rule) = 0;
   // out[p] = x[p] * expert^T for the places p of each local expert; rows of no place are left alone. x [P, cols].
-  virtual void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets);
+  virtual void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets) = 0;
   // out[t] = sum of weights[t, j] * x[places[t, j]] over j in ascending order.
-  virtual void combine(const Tensor& out, const Tensor& x, const Routing& routing);
+  virtual void combine(const Tensor& out, const Tensor& x, const Routing& routing) = 0;
   // out[t] += sigmoid(gate[t, 0]) * x[t].
-  virtual void add_gated(const Tensor& out, const Tensor& x, const Tensor& gate);
+  virtual void add_gated(const Tensor& out, const Tensor& x, const Tensor& gate) = 0;
 
   // Copies whole cache blocks: pairs i32 [n, 2] of (from, to), over all blocks' bytes of `cache` [blocks, ...].
   virtual void copy_blocks(const Tensor& cache, const Tensor& pairs) = 0;
@@ -247,8 +244,8 @@ class Backend {
   // tokens[t] = last token of slots[t] where tokens[t] < 0. Both i32 [rows].
   virtual void resolve_tokens(SamplerState& state, const Tensor& tokens, const Tensor& slots) = 0;
   // rows i32 [n, 4]: (row of logits, -1 for padding; slot; position of the new token; target: -1 samples a token, the
-  // slot's last from then on and part of its history; >= 0 is scored; -2 - k, not if asynchronous: best_of_row() from
-  // rank k * kMaxTopLogprobs). logits f32 [.., vocab], destroyed. out: u8 [n, sizeof(SampledToken)], padding stays.
+  // slot's last from then on and part of its history; >= 0 is scored; -2 - k: best_of_row() from rank
+  // k * kMaxTopLogprobs). logits f32 [.., vocab], destroyed. out: u8 [n, sizeof(SampledToken)], padding stays.
   virtual void sample(SamplerState& state, const Tensor& out, const Tensor& logits, const Tensor& rows) = 0;
 
   // Loading. Host memory that copies leave fast: page-locked where the device is another one. A source in it may be
@@ -271,9 +268,6 @@ class Backend {
   // Best GB/s of reading `bytes` of memory once with this backend's threads: the limit that decode is compared with.
   virtual double probe_read_gbps(size_t bytes) = 0;
 };
-
-// What a refusal calls it.
-std::string_view feature_name(Feature feature);
 
 struct CpuOptions {
   int threads = 0;           // 0: CPUs of the affinity mask divided by `local_ranks`

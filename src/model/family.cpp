@@ -56,15 +56,6 @@ TiedNames resolve_tie(const LoadContext& context, const std::string& embed, cons
   return {embed, head, false};
 }
 
-void require_features(const LoadContext& context, std::initializer_list<Feature> features) {
-  for (const Feature feature : features) {
-    if (context.backend.computes(feature)) continue;
-    throw Error(fmt::format("{}: the {} backend does not compute {}, which {} needs; run it on the cpu backend",
-                            context.config.origin(), context.backend.name(), feature_name(feature),
-                            context.config.texts("architectures").front()));
-  }
-}
-
 void warn_unused(const LoadContext& context, const std::vector<TensorSpec>& table,
                  const std::vector<std::string>& ignored) {
   if (context.checkpoint == nullptr || context.staging.quiet) return;

@@ -34,9 +34,6 @@ struct TiedNames {
 };
 TiedNames resolve_tie(const LoadContext& context, const std::string& embed, const std::string& head, bool claimed);
 
-// Throws Error where the backend lacks one of them.
-void require_features(const LoadContext& context, std::initializer_list<Feature> features);
-
 // Warns of tensors that the table does not ask for, except names that end in one of `ignored`.
 void warn_unused(const LoadContext& context, const std::vector<TensorSpec>& table,
                  const std::vector<std::string>& ignored);

@@ -245,9 +245,6 @@ void describe_gated(const GatedConfig& config, ModelInfo& info) {
 }
 
 std::unique_ptr<Model> load_gated(LoadContext& context, const GatedConfig& config) {
-  if (config.head_norms) require_features(context, {Feature::kHeadNorm});
-  if (!config.sparse.empty()) require_features(context, {Feature::kExperts});
-  if (config.rope.varies()) require_features(context, {Feature::kLengthRotation});
   return std::make_unique<GatedDecoder>(context, config);
 }
 

@@ -16,6 +16,9 @@ struct Heads {
   int64_t n_heads = 4, n_kv_heads = 2, dim = 64, block = 16, window = 0;
   bool alibi = false;
   float cap = 0;
+  bool rounded = false;   // slopes in two roundings
+  bool all_keys = false;  // not causal
+  int64_t reach = 0;      // > 0: bias by distance
 };
 struct Part {
   int64_t context, rows;
@@ -28,10 +31,10 @@ struct Step {
   Type type;
   int64_t rows = 0, padding, blocks = 0, max_blocks = 1;
   std::vector<int32_t> first_row{0}, context, table;
-  std::vector<float> q, k, v, slopes;
+  std::vector<float> q, k, v, slopes, biases;
   DeviceMatrix d_q, d_k, d_v, d_out;
   DeviceVector<int32_t> d_first_row, d_context, d_table;
-  DeviceVector<float> d_slopes;
+  DeviceVector<float> d_slopes, d_biases;
   int splits = 1;
   bool deterministic = false, decode_only = false;
 
@@ -55,7 +58,8 @@ struct Step {
         d_first_row(fill(parts, identity)),
         d_context(context),
         d_table(table),
-        d_slopes(slopes) {
+        d_slopes(slopes),
+        d_biases(biases) {
     d_q.fill(q);
     d_k.fill(k);
     d_v.fill(v);
@@ -87,6 +91,10 @@ struct Step {
         }
         if (p >= parts[s].context - parts[s].rows) q.insert(q.end(), qq.begin(), qq.end());
       }
+      for (int64_t r = parts[s].context; r < parts[s].rows; ++r) {  // more rows than keys
+        const auto more = normal(random, heads.n_heads * heads.dim, type);
+        q.insert(q.end(), more.begin(), more.end());
+      }
       // Blocks wholly behind the window may be anybody's.
       const int64_t oldest = parts[s].context - parts[s].rows - heads.window + 1;
       for (int64_t b = 0; heads.window > 0 && (b + 1) * heads.block <= oldest; ++b)
@@ -97,6 +105,8 @@ struct Step {
       context.push_back(static_cast<int32_t>(parts[s].context));
     }
     q.resize(static_cast<size_t>((rows + padding) * heads.n_heads * heads.dim), 1.0f);
+    std::mt19937 bias_random(77);
+    biases = normal(bias_random, heads.n_heads * (2 * heads.reach + 1));
     for (int64_t h = 0; h < heads.n_heads; ++h) slopes.push_back(std::pow(0.5f, static_cast<float>(h % 8 + 1)));
     return first_row;
   }
@@ -119,6 +129,9 @@ struct Step {
     shape.scale = 0.2f;
     shape.window = heads.window;
     shape.soft_cap = heads.cap;
+    shape.alibi_rounded = heads.rounded;
+    shape.causal = !heads.all_keys;
+    if (heads.reach > 0) shape.distance_bias = host_tensor(biases, heads.n_heads, 2 * heads.reach + 1);
     if (heads.alibi) shape.alibi_slopes = Tensor(slopes.data(), DType::kF32, {heads.n_heads});
     const std::initializer_list<int64_t> dims = {blocks, heads.n_kv_heads, heads.block, heads.dim};
     cpu().attention(host_tensor(out, rows + padding, width), host_tensor(q, rows + padding, width), batch, 0, shape,
@@ -139,6 +152,13 @@ struct Step {
     a.context = d_context.data();
     a.block_table = d_table.data();
     a.alibi_slopes = heads.alibi ? d_slopes.data() : nullptr;
+    a.slopes_rounded = heads.rounded;
+    a.all_keys = heads.all_keys;
+    if (heads.reach > 0) {
+      a.distance_bias = d_biases.data();
+      a.bias_stride = 2 * heads.reach + 1;
+      a.reach = static_cast<int32_t>(heads.reach);
+    }
     a.workspace = workspace.data();
     a.rows = rows + padding;
     a.seqs = seqs;

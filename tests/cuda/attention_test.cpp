@@ -31,6 +31,35 @@ TEST_CASE("attention of mixed steps equals the CPU backend's for every head size
   }
 }
 
+TEST_CASE("attention of encoders, biases by distance and ALiBi in two roundings equal the CPU backend's") {
+  Heads encoder{4, 4, 64, 16, 0, false}, across{4, 2, 64, 16, 0, false}, decoder{3, 3, 64, 16, 0, false},
+      falcon{4, 4, 64, 16, 0, true}, small{2, 2, 16, 16, 0, false};
+  encoder.all_keys = small.all_keys = across.all_keys = true;
+  encoder.reach = small.reach = 40;
+  decoder.reach = 200;
+  falcon.rounded = true;
+  for (const Heads& heads : {encoder, across, decoder, falcon, small}) {
+    // Whole prompts for an encoder; rows beyond their keys, as of a decoder that looks at a short one.
+    const bool cross = heads.all_keys && heads.reach == 0;
+    const std::vector<Part> parts = cross            ? std::vector<Part>{{40, 70}, {33, 1}, {1, 9}, {90, 2}}
+                                    : heads.all_keys ? std::vector<Part>{{70, 70}, {1, 1}, {0, 0}, {100, 100}}
+                                                     : std::vector<Part>{{70, 70}, {33, 1}, {130, 9}, {1, 1}};
+    for (const Type type : {Type::kF32, Type::kBF16}) {
+      CAPTURE(name_of(type));
+      CAPTURE(heads.dim);
+      CAPTURE(heads.reach);
+      CAPTURE(heads.rounded);
+      Step step(heads, type, parts, 2);
+      check_close(step.run(), step.expect(), type);
+      if (heads.all_keys && !cross) continue;
+      Step decode(heads, type, {{300, 1}, {64, 1}, {0, 0}, {1, 1}});
+      decode.splits = 3;
+      decode.decode_only = true;
+      check_close(decode.run(), decode.expect(), type);
+    }
+  }
+}
+
 TEST_CASE("decoding cuts the keys into any number of parts") {
   for (const Heads& heads : {Heads{4, 2, 64, 16, 0, false}, Heads{40, 2, 64, 16, 0, false},
                              Heads{3, 1, 256, 16, 0, true}, Heads{8, 2, 128, 32, 100, false}}) {

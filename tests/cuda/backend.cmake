@@ -7,7 +7,7 @@ sluice_cuda_objects(sluice_cuda_emulated_objects sluice_kernels_emulated)
 sluice_cuda_module(sluice_cuda_emulated sluice_cuda_emulated_objects ${CMAKE_BINARY_DIR}/emulated)
 target_link_libraries(sluice_cuda_emulated PRIVATE sluice_cuda_standins)
 
-sluice_cuda_test(backend SOURCES backend/ops_test.cpp backend/device_test.cpp DEPS cuda_emulated_objects cuda_standins)
+sluice_cuda_test(backend SOURCES backend/ops_test.cpp backend/experts_test.cpp backend/device_test.cpp DEPS cuda_emulated_objects cuda_standins)
 
 # Every family's small checkpoint.
 sluice_cuda_test(families SOURCES backend/families_test.cpp DEPS cuda_emulated_objects cuda_standins model_families model comm)
@@ -21,7 +21,7 @@ endif()
 
 # The same on a GPU, for scripts/gpu-check.sh. Not a CTest entry: most machines that build it have none.
 if(SLUICE_CUDA)
-  add_executable(cuda_native_test backend/ops_test.cpp backend/device_test.cpp)
+  add_executable(cuda_native_test backend/ops_test.cpp backend/experts_test.cpp backend/device_test.cpp)
   target_include_directories(cuda_native_test PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   target_link_libraries(cuda_native_test PRIVATE sluice_test_main sluice_cuda_objects sluice_backend)
 endif()

@@ -136,7 +136,6 @@ class PlainBackend : public StoringBackend {
     for (int64_t t = 0; t < out.dim(0); ++t)
       std::copy_n(static_cast<const float*>(x.row(rows.as<int32_t>()[t])), out.dim(1), static_cast<float*>(out.row(t)));
   }
-  bool computes(Feature) const override { return true; }
   void scale(const Tensor& inout, float factor) override {
     for (int64_t t = 0; t < inout.dim(0); ++t) {
       for (int64_t i = 0; i < inout.dim(1); ++i) static_cast<float*>(inout.row(t))[i] *= factor;

@@ -47,7 +47,6 @@ class CpuBackend : public Backend {
   void add(const Tensor& inout, const Tensor& other) override;
   void add_bias(const Tensor& inout, const Tensor& bias) override;
   void gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override;
-  bool computes(Feature) const override { return true; }
   void scale(const Tensor& inout, float factor) override;
   void head_norm(const Tensor& inout, const Tensor& weight, float eps) override;
   void soft_cap(const Tensor& inout, float cap) override;

@@ -65,12 +65,16 @@ class CudaBackend final : public Backend {
   void activation(const Tensor& inout, Activation activation) override;
   void add(const Tensor& inout, const Tensor& other) override;
   void add_bias(const Tensor& inout, const Tensor& bias) override;
-  bool computes(Feature feature) const override {
-    return feature == Feature::kScale || feature == Feature::kHeadNorm || feature == Feature::kSoftCap;
-  }
   void scale(const Tensor& inout, float factor) override;
   void head_norm(const Tensor& inout, const Tensor& weight, float eps) override;
   void soft_cap(const Tensor& inout, float cap) override;
+  void rotations(const Tensor& out, const Tensor& positions, const Tensor& lengths,
+                 const LengthRotation& rule) override;
+  std::unique_ptr<WeightGroup> group(std::vector<std::unique_ptr<Weight>> members) override;
+  void route(const Routing& out, const Tensor& logits, const RouterRule& rule) override;
+  void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets) override;
+  void combine(const Tensor& out, const Tensor& x, const Routing& routing) override;
+  void add_gated(const Tensor& out, const Tensor& x, const Tensor& gate) override;
   void gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override;
   void copy_blocks(const Tensor& cache, const Tensor& pairs) override;
 
@@ -105,7 +109,7 @@ class CudaBackend final : public Backend {
   Downloads downloads_;
   Products products_;
   Graphs graphs_;
-  Workspace attention_work_, sample_work_, convert_work_;
+  Workspace attention_work_, sample_work_, convert_work_, route_work_;
   static constexpr int kMarks = 4;
   cudaEvent_t marks_[kMarks];
   uint64_t marked_ = 0;

@@ -4,20 +4,13 @@
 
 #include "backend/cuda/check.h"
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/shapes.h"
 #include "kernels/attention.h"
 #include "kernels/cache.h"
 #include "kernels/rows.h"
 
 namespace sluice::cuda {
 namespace {
-
-bool is_float(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
-bool is_matrix(const Tensor& t, int64_t rows, int64_t cols) {
-  return t.rank == 2 && is_float(t.dtype) && t.dim(0) == rows && t.dim(1) == cols;
-}
-bool is_vector(const Tensor& t, DType dtype, int64_t n) {
-  return t.rank == 1 && t.dtype == dtype && t.dim(0) == n && t.contiguous();
-}
 
 void check_cache(const CacheLayer& cache, const AttentionShape& shape, DType dtype) {
   const Tensor &k = cache.k, &v = cache.v;
@@ -141,15 +134,39 @@ void CudaBackend::rope_and_cache(const Tensor& q, const Tensor& k, const Tensor&
   SLUICE_CUDA(kernels::rope_and_cache(p, stream_));
 }
 
+void CudaBackend::rotations(const Tensor& out, const Tensor& positions, const Tensor& lengths,
+                            const LengthRotation& rule) {
+  const int64_t n = out.dim(0), half = out.dim(1) / 2;
+  check(is_matrix(out, n, 2 * half) && out.dtype == DType::kF32 && is_vector(positions, DType::kI32, n) &&
+            is_vector(lengths, DType::kI32, n) && is_matrix(rule.frequencies, 2, half),
+        "rotations: shapes do not fit");
+  kernels::RotationParams p{};
+  p.out = out.as<float>();
+  p.positions = positions.as<int32_t>();
+  p.lengths = lengths.as<int32_t>();
+  p.frequencies = rule.frequencies.as<float>();
+  p.rows = n;
+  p.out_stride = out.row_stride;
+  p.frequency_stride = rule.frequencies.row_stride;
+  p.original = rule.original;
+  p.half = static_cast<int32_t>(half);
+  p.scale = rule.scale;
+  p.theta = rule.theta;
+  p.factor = rule.factor;
+  p.growth = rule.growth;
+  SLUICE_CUDA(kernels::rotations(p, stream_));
+}
+
 void CudaBackend::attention(const Tensor& out, const Tensor& q, const BatchView& batch, int group,
                             const AttentionShape& shape, const CacheLayer& cache) {
   const CacheIndex& index = batch.cache[group];
+  const Tensor& context = index.context ? index.context : batch.context;
   check_cache(cache, shape, q.dtype);
   check(is_matrix(q, batch.rows, shape.n_heads * shape.head_dim) &&
             is_matrix(out, batch.rows, shape.n_heads * shape.head_dim) && out.dtype == q.dtype &&
-            is_vector(batch.first_row, DType::kI32, batch.seqs + 1) &&
-            is_vector(batch.context, DType::kI32, batch.seqs) && index.block_table.rank == 2 &&
-            index.block_table.dim(0) >= batch.seqs,
+            is_vector(batch.first_row, DType::kI32, batch.seqs + 1) && is_vector(context, DType::kI32, batch.seqs) &&
+            index.block_table.rank == 2 && index.block_table.dim(0) >= batch.seqs &&
+            (!shape.distance_bias || is_matrix(shape.distance_bias, shape.n_heads, shape.distance_bias.dim(1))),
         "attention: shapes do not fit");
   kernels::AttentionParams p{};
   p.out = out.data;
@@ -157,9 +174,16 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const BatchView&
   p.k_cache = cache.k.data;
   p.v_cache = cache.v.data;
   p.first_row = batch.first_row.as<int32_t>();
-  p.context = batch.context.as<int32_t>();
+  p.context = context.as<int32_t>();
   p.block_table = index.block_table.as<int32_t>();
   p.alibi_slopes = shape.alibi_slopes.as<float>();
+  p.slopes_rounded = shape.alibi_rounded;
+  p.all_keys = !shape.causal;
+  if (shape.distance_bias) {
+    p.distance_bias = shape.distance_bias.as<float>();
+    p.bias_stride = shape.distance_bias.row_stride;
+    p.reach = static_cast<int32_t>(shape.distance_bias.dim(1) / 2);
+  }
   p.rows = batch.rows;
   p.seqs = batch.seqs;
   p.out_stride = out.row_stride;

@@ -170,6 +170,11 @@ void Products::run_narrow(const Tensor& out, const Tensor& x, const CudaWeight& 
     SLUICE_CUDA(kernels::widen(w, stream_));
     return run_many(out, x, w.out, stride, epilogue);
   }
+  SLUICE_CUDA(kernels::narrow_gemv(narrow_params(out, x, weight, epilogue), stream_));
+}
+
+kernels::NarrowParams Products::narrow_params(const Tensor& out, const Tensor& x, const CudaWeight& weight,
+                                              const Epilogue& epilogue) {
   kernels::NarrowParams p{};
   p.w = weight.matrix();
   p.out = out.data;
@@ -182,7 +187,24 @@ void Products::run_narrow(const Tensor& out, const Tensor& x, const CudaWeight& 
   p.residual_stride = epilogue.residual ? epilogue.residual.row_stride : 0;
   p.type = type_of(x.dtype);
   p.out_type = type_of(out.dtype);
-  SLUICE_CUDA(kernels::narrow_gemv(p, stream_));
+  return p;
+}
+
+void Products::run_group(const Tensor& out, const Tensor& x, const CudaWeight& first, const void* matrices,
+                         const int32_t* offsets, int64_t groups) {
+  if (first.narrow()) {
+    kernels::NarrowParams p = narrow_params(out, x, first, {});
+    p.matrices = static_cast<const kernels::NarrowMatrix*>(matrices);
+    p.offsets = offsets;
+    p.groups = groups;
+    SLUICE_CUDA(kernels::narrow_gemv(p, stream_));
+    return;
+  }
+  kernels::GemvParams p = gemv_params(out, x, first, {});
+  p.weights = static_cast<const void* const*>(matrices);
+  p.offsets = offsets;
+  p.groups = groups;
+  SLUICE_CUDA(kernels::gemv(p, stream_));
 }
 
 void Products::run_many(const Tensor& out, const Tensor& x, const void* weight, int64_t weight_stride,

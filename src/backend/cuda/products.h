@@ -50,6 +50,10 @@ class Products {
 
   // out = x * weight^T, then bias and residual. out in the dtype of x, or f32.
   void run(const Tensor& out, const Tensor& x, const CudaWeight& weight, const Epilogue& epilogue);
+  // Rows offsets[g] .. offsets[g + 1] of x times matrix g, of `groups` with the shape of `first`, whose places on the
+  // device are `matrices`: pointers, or kernels::NarrowMatrix where they are narrow.
+  void run_group(const Tensor& out, const Tensor& x, const CudaWeight& first, const void* matrices,
+                 const int32_t* offsets, int64_t groups);
   // Backend::fused_linear in one kernel; false where there is none for the shape.
   bool run_fused(const Tensor& out, const Tensor& x, const Tensor& norm, float eps, const CudaWeight& weight,
                  const Epilogue& epilogue, const Activation* gate);
@@ -72,6 +76,8 @@ class Products {
     cublasLtMatmulAlgo_t algorithm{};
   };
   const Plan& plan(const Shape& shape);
+  static kernels::NarrowParams narrow_params(const Tensor& out, const Tensor& x, const CudaWeight& weight,
+                                             const Epilogue& epilogue);
   void run_narrow(const Tensor& out, const Tensor& x, const CudaWeight& weight, const Epilogue& epilogue);
   void run_many(const Tensor& out, const Tensor& x, const void* weight, int64_t weight_stride,
                 const Epilogue& epilogue);

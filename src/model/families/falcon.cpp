@@ -105,7 +105,6 @@ class Falcon final : public DecoderModel {
 
 Falcon::Falcon(LoadContext& context, const FalconConfig& config)
     : DecoderModel(context, config), c_(config), layers_(static_cast<size_t>(range_.count)) {
-  if (c_.alibi) require_features(context, {Feature::kRoundedAlibi});
   rope_.config = c_.rope;
   if (c_.alibi) {
     std::vector<float> slopes = alibi_slopes(c_.n_heads);

@@ -246,9 +246,6 @@ Tensor Gemma::forward(const BatchView& batch) {
 
 std::unique_ptr<Model> load_gemma(LoadContext& context) {
   const GemmaConfig c = read_gemma(context.config);
-  require_features(context, {Feature::kScale});
-  if (c.head_norms) require_features(context, {Feature::kHeadNorm});
-  if (c.attention_cap > 0 || c.logits_cap > 0) require_features(context, {Feature::kSoftCap});
   return std::make_unique<Gemma>(context, c);
 }
 

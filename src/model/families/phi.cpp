@@ -150,7 +150,6 @@ const RegisterFamily kRegistered({"phi",
                                   },
                                   [](LoadContext& context) -> std::unique_ptr<Model> {
                                     const GatedConfig c = read_phi(context.config);
-                                    if (c.rope.varies()) require_features(context, {Feature::kLengthRotation});
                                     return std::make_unique<Phi>(context, c);
                                   }});
 }  // namespace

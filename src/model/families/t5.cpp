@@ -195,7 +195,6 @@ T5::T5(LoadContext& context, const T5Config& config)
       cache_dtype_(backend_.cache_dtype(scheme_of(context.dtype))),
       encoder_range_(stage_layers(c_.n_encoder_layers, groups_.stage(), groups_.stages())),
       decoder_range_(stage_layers(c_.n_layers, groups_.stage(), groups_.stages())) {
-  require_features(context, {Feature::kEncoder});
   encoder_.resize(static_cast<size_t>(encoder_range_.count));
   decoder_.resize(static_cast<size_t>(decoder_range_.count));
   const size_t bytes =
