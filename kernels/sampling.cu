@@ -53,6 +53,26 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const SampleParams p) 
 
   TokenSequence* sequence = p.sequences != nullptr ? p.sequences + slot_id : nullptr;
   if (sequence != nullptr && sequence->ids == nullptr) sequence = nullptr;
+  if (target < -1) {  // best_of_row of src/sample/sampler.h
+    const float top = row.row_max(raw_score);
+    const double lse = static_cast<double>(top) + fixed_log(row.row_mass(raw_score, top));
+    for (int i = row.tid; i < row.vocab; i += kThreads)
+      scores[i] = static_cast<float>(static_cast<double>(finite(logits[i])) - lse);
+    __syncthreads();
+    if (penalty || sequence != nullptr || changes_scores(slot, position))
+      process_scores(slot, counts, sequence, scores, scores, row.vocab, position, p.last[slot_id]);
+    row.drop_best(scores, (-2 - target) * kMaxTop);
+    row.report_top([&](int i) { return scores[i]; }, kMaxTop, 0.0, out);
+    if (leader) {
+      out.token = 0;
+      out.logprob = 0;
+      if (target == -2 && out.n_top == 0) {
+        out.n_top = 1;
+        out.top_logprobs[0] = kNever;
+      }
+    }
+    return;
+  }
   const float* from = logits;
   if (penalty || sequence != nullptr || changes_scores(slot, position)) {
     process_scores(slot, counts, sequence, logits, scores, row.vocab, position, p.last[slot_id]);

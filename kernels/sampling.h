@@ -66,7 +66,8 @@ struct TokenResult {
 struct SampleParams {
   TokenResult* out;          // [n]
   const float* logits;       // [.., vocab], left alone
-  const int32_t* entries;    // [n, 4]: row of logits (below 0: an entry to skip), slot, position, target
+  const int32_t* entries;    // [n, 4]: row of logits (below 0: an entry to skip), slot, position, target: as
+                             // Backend::sample has them
   const SlotParams* slots;   // [slots]
   TokenSequence* sequences;  // [slots], or null when no slot has one
   uint16_t*

@@ -84,7 +84,7 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Gro
   info_.cache_groups = model_->cache_groups();
   info_.stages = groups_.stages();
   info_.full_sampler = backend_.takes_masks();
-  info_.searches = !backend_.asynchronous();
+  info_.searches = true;
   if (backend_.takes_masks()) info_.grammars = options.grammars;
   size(options);
   model_->allocate(info_.limits);

@@ -43,6 +43,11 @@ class Emulated(harness.Case):
         self.assertRegex(log, r"loaded in [0-9.]+ s, warm in [0-9.]+ s")
         self.assertEqual(self.generate("fixed.jsonl", "--device", "cuda", "--deterministic", "true")[0], expected)
 
+    def test_beams_are_those_of_the_cpu(self):
+        self.prompts = self.write_lines("beams.jsonl", [{"messages": GOLDEN["chat"][0]["messages"], "num_beams": 2, "temperature": 0}])
+        expected, _ = self.generate("cpu.jsonl", "--device", "cpu")
+        self.assertEqual(self.generate("gpu.jsonl", "--device", "cuda")[0], expected)
+
     def test_weights_of_8_and_4_bits_answer_as_whole_ones_do(self):
         expected, _ = self.generate("cpu.jsonl", "--device", "cpu")
         texts, _ = self.generate("int4.jsonl", "--device", "cuda", "--quantize", "int4")  # the head has 8 bits

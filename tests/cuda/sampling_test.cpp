@@ -126,7 +126,7 @@ class Sampler {
         CHECK(g.top_ids[t] == w.top_ids[t]);
         CHECK(close(g.top_logprobs[t], w.top_logprobs[t]));
       }
-      if (entries[4 * i] >= 0 && entries[4 * i + 1] >= 0 && entries[4 * i + 3] < 0)
+      if (entries[4 * i] >= 0 && entries[4 * i + 1] >= 0 && entries[4 * i + 3] == -1)
         CHECK(last[static_cast<size_t>(entries[4 * i + 1])] == w.token);
     }
     return got;
@@ -236,8 +236,10 @@ TEST_CASE("sampled tokens equal the CPU backend's for random parameters, over st
       for (int32_t position = 10; position < 14; ++position) {
         std::vector<int32_t> entries;
         for (int32_t s = 0; s < slots; ++s) {
-          // Two slots share a row; one entry scores a token; one is padding.
-          const int32_t target = s == 4 ? static_cast<int32_t>(random() % static_cast<unsigned>(vocab)) : -1;
+          // Two slots share a row; one entry scores a token, one asks for candidates of a beam; one is padding.
+          const int32_t target = s == 4   ? static_cast<int32_t>(random() % static_cast<unsigned>(vocab))
+                                 : s == 3 ? -2 - round % 3
+                                          : -1;
           entries.insert(entries.end(), {s == 1 ? 0 : s, s, position, target});
         }
         entries.insert(entries.end(), {0, -1, 0, -1, -1, 2, 0, -1});

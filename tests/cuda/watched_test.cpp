@@ -2,7 +2,9 @@
 // Every kernel once or twice with all its memory accesses watched. Findings fail in DeviceBytes.
 #include "cache.h"
 #include "cuda/attention_step.h"
+#include "experts.h"
 #include "gemv.h"
+#include "narrow.h"
 #include "rows.h"
 #include "sampling.h"
 
@@ -86,9 +88,86 @@ TEST_CASE("products: no access is out of place") {
   }
 }
 
+TEST_CASE("experts: no access is out of place") {
+  const Watched watched;
+  std::mt19937 random(34);
+  const int32_t rows = 150, experts = 6, k = 2, first = 1, local = 4;
+  const int64_t places = rows * k, width = 24, depth = 40;
+  const DeviceVector<float> logits(normal(random, rows * experts)),
+      weights(std::vector<float>(static_cast<size_t>(places)));
+  const DeviceVector<int32_t> none(std::vector<int32_t>(static_cast<size_t>(places)));
+  const DeviceVector<int32_t> offsets(std::vector<int32_t>(local + 1)), rows_of(none.read()), place_of(none.read());
+  CUDA_OK(kernels::route({offsets.data(), rows_of.data(), place_of.data(), weights.data(), none.data(), logits.data(),
+                          rows, experts, k, experts, k, first, local, true},
+                         nullptr));
+  for (const Type type : {Type::kBF16, Type::kF32}) {
+    DeviceMatrix x(type, places, depth, 8), matrix(type, width, depth, 8), y(type, places, width, 8),
+        out(type, rows, width, 8), gate(type, rows, 1, 7);
+    x.fill(normal(random, places * depth, type));
+    matrix.fill(normal(random, width * depth, type));
+    y.fill(normal(random, places * width, type));
+    gate.fill(normal(random, rows, type));
+    const DeviceVector<const void*> matrices(std::vector<const void*>(local, matrix.data()));
+    kernels::GemvParams p{};
+    p.out = y.data();
+    p.x = x.data();
+    p.weight = matrix.data();
+    p.rows = places;
+    p.n = width;
+    p.k = depth;
+    p.out_stride = y.stride();
+    p.x_stride = x.stride();
+    p.weight_stride = matrix.stride();
+    p.weights = matrices.data();
+    p.offsets = offsets.data();
+    p.groups = local;
+    p.function = kernels::Function::kNone;
+    p.type = p.out_type = type;
+    CUDA_OK(kernels::gemv(p, nullptr));
+    CUDA_OK(kernels::combine(
+        {out.data(), y.data(), place_of.data(), weights.data(), rows, width, out.stride(), y.stride(), k, k, type},
+        nullptr));
+    CUDA_OK(kernels::add_gated(
+        {out.data(), y.data(), gate.data(), rows, width, out.stride(), y.stride(), gate.stride(), type}, nullptr));
+    CUDA_OK(cudaDeviceSynchronize());
+  }
+}
+
+TEST_CASE("weights of few bits: no access is out of place") {
+  const Watched watched;
+  std::mt19937 random(35);
+  for (const kernels::Bits bits : {kernels::Bits::kEight, kernels::Bits::kFour}) {
+    for (const int64_t depth : {128, 70}) {
+      const int64_t rows = 10, width = 11, stride = (depth + 15) / 16 * 16;
+      std::vector<uint8_t> bytes(static_cast<size_t>(width * stride));
+      for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+      const DeviceVector<uint8_t> numbers(bytes);
+      const DeviceVector<float> scales(std::vector<float>(width, 0.01f));
+      const DeviceVector<uint16_t> groups(std::vector<uint16_t>(static_cast<size_t>(width * 2 * 3), f32_to_f16(0.5f)));
+      const kernels::NarrowMatrix w{numbers.data(), scales.data(), groups.data(), width, depth, stride, 64, bits};
+      DeviceMatrix x(Type::kBF16, rows, depth, 8), out(Type::kBF16, rows, width, 3), wide(Type::kBF16, width, depth, 8);
+      x.fill(normal(random, rows * depth, Type::kBF16));
+      kernels::NarrowParams p{};
+      p.w = w;
+      p.out = out.data();
+      p.x = x.data();
+      p.rows = rows;
+      p.out_stride = out.stride();
+      p.x_stride = x.stride();
+      p.type = p.out_type = Type::kBF16;
+      CUDA_OK(kernels::narrow_gemv(p, nullptr));
+      CUDA_OK(kernels::widen({w, wide.data(), wide.stride(), Type::kBF16}, nullptr));
+      CUDA_OK(cudaDeviceSynchronize());
+    }
+  }
+}
+
 TEST_CASE("attention: no access is out of place") {
   const Watched watched;
-  for (const Heads& heads : {Heads{4, 2, 64, 16, 0, false}, Heads{3, 1, 24, 8, 30, true}}) {
+  Heads encoder{2, 2, 64, 16, 0, false};
+  encoder.all_keys = true;
+  encoder.reach = 30;
+  for (const Heads& heads : {Heads{4, 2, 64, 16, 0, false}, Heads{3, 1, 24, 8, 30, true}, encoder}) {
     Step mixed(heads, Type::kBF16, {{70, 3}, {40, 1}, {0, 0}}, 1);
     mixed.run();
     Step decode(heads, Type::kBF16, {{150, 1}, {70, 1}}, 1);
@@ -139,14 +218,15 @@ TEST_CASE("sampling: no access is out of place") {
   }
   const DeviceVector<kernels::SlotParams> d_slots(slots);
   const DeviceVector<float> logits(normal(random, 3 * vocab, Type::kBF16));
-  const DeviceVector<int32_t> entries(std::vector<int32_t>{0, 0, 5, -1, 1, 1, 5, -1, 2, 2, 5, -1, 1, 2, 5, 17});
+  const DeviceVector<int32_t> entries(
+      std::vector<int32_t>{0, 0, 5, -1, 1, 1, 5, -1, 2, 2, 5, -1, 1, 2, 5, 17, 0, 0, 5, -3});
   const DeviceVector<uint16_t> counts(std::vector<uint16_t>(3 * vocab));
   const DeviceVector<int32_t> last(std::vector<int32_t>(3));
-  const DeviceVector<kernels::TokenResult> out(std::vector<kernels::TokenResult>(4));
-  DeviceBytes scratch(4 * vocab * 4);
+  const DeviceVector<kernels::TokenResult> out(std::vector<kernels::TokenResult>(5));
+  DeviceBytes scratch(5 * vocab * 4);
   CUDA_OK(kernels::set_history({counts.data() + vocab, history.data(), vocab, 6, 4}, nullptr));
   CUDA_OK(kernels::sample({out.data(), logits.data(), entries.data(), d_slots.data(), sequences.data(), counts.data(),
-                           last.data(), static_cast<float*>(scratch.data()), 4, vocab, vocab, vocab},
+                           last.data(), static_cast<float*>(scratch.data()), 5, vocab, vocab, vocab},
                           nullptr));
   CUDA_OK(cudaDeviceSynchronize());
   CHECK(counts.read()[static_cast<size_t>(vocab + 5)] >= 0x8002);  // one of three fives is the prompt's
