@@ -12,40 +12,13 @@ import argparse
 import ctypes
 import json
 import pathlib
-import re
-import statistics
 import subprocess
 import sys
 import time
 
+from common import CONTEXT, add_arguments, byte_vocabulary, read_shape, run_ours, show
+
 OURS = {"bf16": [], "q8_0": ["--quantize", "int8"], "q4_0": ["--quantize", "int4"]}
-CONTEXT = 64  # tokens cached before decode is timed, as in `sluice bench`
-
-
-def read_shape(sluice, name):
-    text = subprocess.run([sluice, "info", "--random-init", name], check=True, capture_output=True, text=True).stdout
-    found = re.search(r"(\d+) layers, width (\d+), (\d+) heads, (\d+) key-value heads of (\d+), MLP (\d+), vocabulary (\d+)", text)
-    if found is None:
-        sys.exit(f"{sluice} info --random-init {name} names no shape")
-    keys = ["layers", "width", "heads", "kv_heads", "head", "mlp", "vocab"]
-    return dict(zip(keys, map(int, found.groups())))
-
-
-def byte_vocabulary(size):
-    """One token per byte of a prompt; the others are words that no prompt holds."""
-    return ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)] + [f"~{i}" for i in range(259, size)]
-
-
-def write_byte_tokenizer(folder, size):
-    """The same as a tokenizer.json."""
-    special = [{"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-               for i, text in enumerate(byte_vocabulary(size)[:3])]
-    model = {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "merges": [],
-             "vocab": {text: i for i, text in enumerate(byte_vocabulary(size))}}
-    decoder = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
-    folder.mkdir(exist_ok=True)
-    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "truncation": None, "padding": None, "added_tokens": special, "normalizer": None,
-                                                       "pre_tokenizer": None, "post_processor": None, "decoder": decoder, "model": model}))
 
 
 def add_byte_vocabulary(writer, size):
@@ -162,30 +135,11 @@ def run_peer(path, threads, batches, prefill, seconds):
     print(json.dumps(out))
 
 
-def run_ours(args, fmt):
-    report = pathlib.Path(args.work) / "sluice.json"
-    command = [args.sluice, "bench", "--random-init", args.shape, "--dtype", "bf16", *OURS[fmt], "--threads", str(args.threads),
-               "--batch", ",".join(map(str, args.batches)), "--prefill", str(args.prefill), "--context", str(CONTEXT),
-               "--repeats", "3", "--seconds", str(args.seconds), "--json", str(report)]
-    subprocess.run(command, check=True, capture_output=True)
-    found = json.loads(report.read_text())
-    return {"decode": {row["batch"]: row["tokens_per_s"] for row in found["decode"]},
-            "share": {row["batch"]: row["share"] for row in found["decode"]},
-            "prefill": found["prefill"][0]["tokens_per_s"], "read_gbps": found["limits"]["read_gbps"]}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sluice", required=True)
-    parser.add_argument("--shape", default="tinyllama-1.1b")
+    add_arguments(parser)
     parser.add_argument("--formats", nargs="+", default=list(OURS), choices=list(OURS))
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--prefill", type=int, default=512)
-    parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--work", default="/tmp/sluice-llama-cpp", help="folder for the GGUF files, kept between runs")
-    parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peer:
@@ -206,17 +160,8 @@ def main():
                                    "--batches", *map(str, args.batches), "--prefill", str(args.prefill),
                                    "--seconds", str(args.seconds)], check=True, capture_output=True, text=True)
             theirs = json.loads(peer.stdout.splitlines()[-1])
-            pairs.append((run_ours(args, fmt), theirs))
-        rows = [(f"decode, batch {size}", [(o["decode"][size], t["decode"][str(size)]) for o, t in pairs]) for size in args.batches]
-        rows.append((f"prefill, {args.prefill} tokens", [(o["prefill"], t["prefill"]) for o, t in pairs]))
-        for name, values in rows:
-            ours, theirs = (statistics.median(v) for v in zip(*values))
-            ratio = statistics.median(o / t for o, t in values)
-            print(f"{fmt:5} {name:20} sluice {ours:9.1f}  llama.cpp {theirs:9.1f} tokens/s  ratio {ratio:5.2f}", flush=True)
-            results[f"{fmt} {name}"] = {"sluice": ours, "llama.cpp": theirs, "ratio": ratio}
-        share = statistics.median(o["share"][args.batches[0]] for o, _ in pairs)
-        print(f"{fmt:5} share of the read bandwidth at batch {args.batches[0]}: {share:.2f}", flush=True)
-        results[f"{fmt} share"] = share
+            pairs.append((run_ours(args, OURS[fmt]), theirs))
+        show(fmt, "llama.cpp", args, pairs, results)
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
 

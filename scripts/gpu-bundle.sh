@@ -28,6 +28,7 @@ cp "$build"/tests/cuda/cuda_native{,_kernels}_test "$check/"
 strip "$check"/cuda_native{,_kernels}_test "$release/bin/sluice" "$release"/lib/sluice/*.so
 cp -r tests/models/demo "$check/demo"
 cp scripts/gpu-check.sh scripts/lib.sh "$release/scripts/"
+cp benchmarks/common.py benchmarks/python_peers.py "$check/"
 
 common::log "answers of the CPU, compared with the committed ones"
 python3 - "$check" <<'PYTHON'

@@ -75,6 +75,15 @@ else
   for shape in ${CHECK_SHAPES:-llama-3-8b llama-3.2-1b}; do
     gpu_check::step "bench-$shape" gpu_check::bench "$shape"
   done
+  # Beside transformers, where this machine has it.
+  if python3 -c "import torch, transformers" 2>/dev/null; then
+    for shape in ${CHECK_SHAPES:-llama-3-8b llama-3.2-1b}; do
+      gpu_check::step "transformers-$shape" python3 "$check/python_peers.py" --sluice "$sluice" --peers transformers --device cuda --shape "$shape" \
+        --batches 1 8 64 --prefill 2048 --work "$results" --json "$results/transformers-$shape.json"
+    done
+  else
+    gpu_check::skip transformers "python3 here has no torch and transformers"
+  fi
   # What --deterministic costs.
   mkdir -p "$results/deterministic"
   shape=${CHECK_SHAPES:-llama-3-8b}
@@ -108,10 +117,10 @@ fi
     read -r name verdict seconds <<<"$step"
     printf '%-24s %-8s %4d s\n' "$name" "$verdict" "$seconds"
   done
-  for log in "$results"/bench-*.log; do
+  for log in "$results"/bench-*.log "$results"/transformers-*.log; do
     [[ -f $log ]] || continue
     printf '\n%s\n' "$(basename "$log" .log)"
-    grep -E '^(.* \(.* GB\), |decode|prefill|limits)' "$log" || true
+    grep -E '^(.* \(.* GB\), |decode|prefill|limits|bf16)' "$log" || true
   done
 } >"$results/report.txt"
 cat "$results/report.txt"
