@@ -15,7 +15,7 @@ for argument in "$@"; do
 done
 
 mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
-mapfile -t sources < <(git ls-files 'src/*.h' 'src/*.cpp' 'tests/*.h' 'tests/*.cpp')
+mapfile -t sources < <(git ls-files 'src/*.h' 'src/*.cpp' 'kernels/*.h' 'kernels/*.cu' 'tests/*.h' 'tests/*.cpp')
 
 if $fix; then
   shfmt -i 2 -w "${scripts[@]}"
