@@ -256,6 +256,9 @@ class Backend {
   // copy_in with conversion by the device; false where it has none, and nothing was done.
   virtual bool copy_in_converted(const Tensor& device, const void* host, DType from) { return false; }
 
+  // Rows of a step beyond which the time per row falls no more; 0: it always does.
+  virtual int64_t enough_rows() const { return 0; }
+
   // Steps. Where asynchronous(), ops are queued and return at once; the host prepares the next step meanwhile.
   virtual bool asynchronous() const { return false; }
   // Rows that a step of `rows` sequences with one row each is padded to, so that few shapes cover all steps. `rows`

@@ -92,6 +92,7 @@ void Engine::State::make_scheduler() {
   }
   s.block_size = limits.block_size;
   s.token_budget = options.token_budget;
+  s.enough_rows = info.enough_rows;
   s.max_seqs = limits.max_seqs;
   s.max_samples = limits.max_logits;
   s.max_running = options.max_batch > 0 ? options.max_batch : info.slots;

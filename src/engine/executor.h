@@ -16,6 +16,7 @@ struct ExecutorInfo {
   RunLimits limits;
   std::vector<CacheGroupSpec> cache_groups;
   int64_t slots = 0;                          // resident sequences
+  int64_t enough_rows = 0;                    // as SchedulerOptions has it
   int stages = 1;                             // pipeline stages: steps that must be in flight to keep all busy
   double warm_seconds = 0;                    // first use of the device and recording, where the backend records
   std::shared_ptr<GrammarCompiler> grammars;  // draws keep to SamplingParams::grammar; none: they cannot

@@ -85,6 +85,7 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Gro
   info_.stages = groups_.stages();
   info_.full_sampler = backend_.takes_masks();
   info_.searches = true;
+  info_.enough_rows = backend_.enough_rows();
   if (backend_.takes_masks()) info_.grammars = options.grammars;
   size(options);
   model_->allocate(info_.limits);

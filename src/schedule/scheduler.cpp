@@ -137,6 +137,7 @@ bool Scheduler::schedule(Step& step) {
   admitting_ = true;
 
   schedule_decodes(step);
+  decode_rows_ = step.rows();
   schedule_prefills(step);
   admit_waiting(step);
   if (step.sequences.empty() && !admitting_ && next_step_ == retired_ + 1) {  // the last that ran gave itself up
@@ -191,6 +192,10 @@ void Scheduler::schedule_decodes(Step& step) {
   }
 }
 
+bool Scheduler::has_enough(const Step& step) const {
+  return options_.enough_rows > 0 && step.rows() - decode_rows_ >= options_.enough_rows;
+}
+
 void Scheduler::schedule_prefills(Step& step) {
   order_.assign(running_.begin(), running_.end());
   // Encoder prompts last.
@@ -200,6 +205,7 @@ void Scheduler::schedule_prefills(Step& step) {
       if (s->state != Sequence::State::kRunning || s->decoding || s->last_step == step.id || ready == encoding)
         continue;
       if (ready) {
+        if (has_enough(step)) continue;
         add_chunk(*s, step);
       } else {
         add_encoder(*s, step);
@@ -209,7 +215,8 @@ void Scheduler::schedule_prefills(Step& step) {
 }
 
 void Scheduler::admit_waiting(Step& step) {
-  while (admitting_ && !waiting_.empty() && !blocked_ && room_.rows > 0 && room_.seqs > 0 && room_.samples > 0) {
+  while (admitting_ && !waiting_.empty() && !blocked_ && !has_enough(step) && room_.rows > 0 && room_.seqs > 0 &&
+         room_.samples > 0) {
     // Somebody preempted comes back before anybody younger starts.
     for (const Sequence* s : leaving_)
       if (s->state == Sequence::State::kPreempted) return;

@@ -30,9 +30,12 @@ struct SchedulerOptions {
   std::vector<Group> groups;
   int64_t block_size = 16;
   int64_t token_budget = 512;  // rows of one step
-  int64_t max_seqs = 0;        // sequences of one step
-  int64_t max_samples = 0;     // draws and scores of one step
-  int64_t max_running = 0;     // sequences that hold a slot
+  // Rows of prompts with which a step is as efficient as with more: it takes on no further prompt then, whose answer
+  // would only keep those of the prompts before it waiting. 0: no such number.
+  int64_t enough_rows = 0;
+  int64_t max_seqs = 0;     // sequences of one step
+  int64_t max_samples = 0;  // draws and scores of one step
+  int64_t max_running = 0;  // sequences that hold a slot
   int stages = 1;
   int64_t encode_budget = 0;  // rows of encoder prompts in one step, besides token_budget
   // Without effect when a group has a window, where the start of a prompt is gone, or is fixed: what decoder tokens
@@ -118,6 +121,7 @@ class Scheduler {
 
   void schedule_decodes(Step& step);
   void schedule_prefills(Step& step);
+  bool has_enough(const Step& step) const;
   void admit_waiting(Step& step);
   bool admit(Sequence& s, Step& step);
   void add_encoder(Sequence& s, Step& step);
@@ -189,8 +193,9 @@ class Scheduler {
   uint64_t next_step_ = 1, retired_ = 0;
   SequenceId last_id_ = 0, turn_ = 0;  // turn_: the last sequence that decoded
   Room room_{};
-  bool blocked_ = false;   // somebody waits for blocks: nobody else takes one in this step
-  bool admitting_ = true;  // nobody was preempted in this step
+  bool blocked_ = false;     // somebody waits for blocks: nobody else takes one in this step
+  bool admitting_ = true;    // nobody was preempted in this step
+  int64_t decode_rows_ = 0;  // of this step
   uint64_t preemptions_ = 0;
 };
 

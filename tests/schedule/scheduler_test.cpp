@@ -71,6 +71,30 @@ TEST_CASE("a step holds decodes first, then running prompts, then new ones") {
   CHECK(c.samples.size() == 2);
 }
 
+TEST_CASE("a step with enough rows of prompts takes on no further one, whatever else it holds") {
+  SchedulerOptions o = options(1000, 40);
+  o.enough_rows = 8;
+  Scheduler s(o);
+  Step step;
+  const auto prompts = [&] {
+    REQUIRE(s.schedule(step));
+    std::vector<int32_t> rows;
+    for (const StepSequence& q : step.sequences)
+      if (q.phase != Phase::kDecode) rows.push_back(q.n_rows);
+    complete(s, step);
+    return rows;
+  };
+  // Short ones go together until there is enough; a long one takes the whole budget, and the rest of it goes first.
+  const std::vector<int32_t> lengths{10, 10, 3, 3, 3, 3, 60, 9};
+  for (size_t i = 0; i < lengths.size(); ++i) add(s, spec(lengths[i], 50, 1000 * static_cast<int32_t>(i)), i);
+  CHECK(prompts() == std::vector<int32_t>{10});
+  CHECK(prompts() == std::vector<int32_t>{10});
+  CHECK(prompts() == std::vector<int32_t>{3, 3, 3});
+  CHECK(prompts() == std::vector<int32_t>{3, 32});  // five decode beside them
+  CHECK(prompts() == std::vector<int32_t>{28});
+  CHECK(prompts() == std::vector<int32_t>{9});
+}
+
 TEST_CASE("with one stage a sequence decodes again before its token is known, and the overrun is dropped") {
   Scheduler s(options(1000, 10));
   SequenceSpec what = spec(4, 9);

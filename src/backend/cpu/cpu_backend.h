@@ -66,6 +66,8 @@ class CpuBackend : public Backend {
   void resolve_tokens(SamplerState& state, const Tensor& tokens, const Tensor& slots) override;
   void sample(SamplerState& state, const Tensor& out, const Tensor& logits, const Tensor& rows) override;
 
+  // Vector units are full by then; tiles want more for each matrix that they read.
+  int64_t enough_rows() const override { return isa_.amx_bf16 ? 256 : 64; }
   double probe_read_gbps(size_t bytes) override;
 
  private:
