@@ -5,6 +5,7 @@
 #include "comm/communicator.h"
 #include "cuda/backend/twin.h"
 #include "model/run_model.h"
+#include "runtime.h"
 
 namespace sluice {
 namespace {
@@ -67,6 +68,31 @@ TEST_CASE("every family has the reference's logits and 8 greedy tokens") {
   for (const FamilyNames& family : family_names()) {
     CAPTURE(family.name);
     CHECK(families.contains(family.name));
+  }
+}
+
+TEST_CASE("a decode step of few sequences launches six kernels a layer") {
+  const test::Golden golden = test::read_golden("llama2_gqa");
+  constexpr uint64_t kEach = 6;
+  for (const size_t rows : {1, 4}) {
+    CAPTURE(rows);
+    const auto backend = test::make_cuda();
+    Groups groups = solo_groups();
+    const auto model = test::load_golden(golden, "bfloat16", *backend, groups);
+    test::ModelRunner runner(*model, *backend);
+    std::vector<test::Chunk> prompts, next;
+    for (size_t i = 0; i < rows; ++i) {
+      prompts.push_back({static_cast<int64_t>(i), golden.prompt});
+      next.push_back({static_cast<int64_t>(i), {golden.prompt.front()}});
+    }
+    for (const test::Chunk& prompt : prompts) runner.step({prompt});
+    const uint64_t before = emulation::launches();
+    runner.step(next);
+    // Beside the layers: the embedding, the rows that are wanted and the last norm with the head.
+    const uint64_t layers = static_cast<uint64_t>(model->info().n_layers), all = emulation::launches() - before;
+    CAPTURE(all);
+    CHECK(all >= kEach * layers);
+    CHECK(all <= kEach * layers + 4);
   }
 }
 

@@ -18,6 +18,9 @@ cudaError_t enqueue(cudaStream_t stream, std::function<void()> work, std::functi
 cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::function<void()> body,
                    const char* name);
 
+// Kernels that were launched so far, recorded ones included.
+uint64_t launches();
+
 struct Allocation {
   const unsigned char* begin = nullptr;
   size_t bytes = 0;

@@ -2,6 +2,7 @@
 // Streams, events and graphs. Work waits in queues; one thread takes it from a random queue whose head may run.
 #include <pthread.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -182,10 +183,16 @@ cudaError_t enqueue(cudaStream_t handle, std::function<void()> work, std::functi
   return cudaSuccess;
 }
 
+namespace {
+std::atomic<uint64_t> launched{0};
+}
+uint64_t launches() { return launched; }
+
 cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::function<void()> body,
                    const char* name) {
   if (block.x * block.y * block.z > 1024 || shared_bytes > 227 * 1024) return cudaErrorInvalidConfiguration;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaErrorInvalidConfiguration;
+  ++launched;
   const auto run = [](const void* p) { (*static_cast<const std::function<void()>*>(p))(); };
   return enqueue(stream, [=] { run_grid(grid, block, shared_bytes, run, &body, name); });
 }
