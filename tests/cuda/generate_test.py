@@ -14,9 +14,10 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "app"))
 import harness  # noqa: E402
-from harness import BINARY, DEMO, GOLDEN, mpirun  # noqa: E402
+from harness import BINARY, DEMO, GOLDEN, ROOT, mpirun  # noqa: E402
 
 MODULE = os.environ["SLUICE_CUDA_MODULE"]
+T5 = ROOT / "tests/golden/t5/flan"
 TOKENS = 4  # a step takes about a second here
 
 
@@ -28,9 +29,9 @@ class Emulated(harness.Case):
         self.prompts = self.write_lines(
             "in.jsonl", [{"messages": c["messages"]} for c in cases] + [{"messages": cases[0]["messages"], "temperature": 0.8, "top_p": 0.9}])
 
-    def generate(self, name, *arguments, launcher=(), environment=None):
+    def generate(self, name, *arguments, launcher=(), environment=None, model=DEMO):
         output = self.folder / name
-        done = subprocess.run([*launcher, BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", output, "--dtype", "float32",
+        done = subprocess.run([*launcher, BINARY, "generate", "--model", model, "--prompts", self.prompts, "--output", output, "--dtype", "float32",
                                "--max-new-tokens", str(TOKENS), "--max-total-tokens", "64", "--max-batch-size", "3", "--max-batch-prefill-tokens", "64", "--max-batch-total-tokens", "256",
                                *map(str, arguments)], env={**self.environment, **(environment or {})}, capture_output=True, text=True, timeout=240)
         self.assertEqual(done.returncode, 0, done.stderr[-6000:])
@@ -47,6 +48,20 @@ class Emulated(harness.Case):
         self.prompts = self.write_lines("beams.jsonl", [{"messages": GOLDEN["chat"][0]["messages"], "num_beams": 2, "temperature": 0}])
         expected, _ = self.generate("cpu.jsonl", "--device", "cpu")
         self.assertEqual(self.generate("gpu.jsonl", "--device", "cuda")[0], expected)
+
+    @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
+    def test_an_encoder_answers_as_on_the_cpu_for_one_rank_two_and_two_stages(self):
+        self.prompts = self.write_lines("t5.jsonl", [
+            {"prompt": "the house is small", "max_tokens": 12, "temperature": 0}, {"prompt": "a longer prompt with several words", "max_tokens": 9, "temperature": 0},
+            {"prompt": "draw", "max_tokens": 8, "temperature": 0.8, "seed": 4}, {"prompt": "beams", "max_tokens": 8, "temperature": 0, "num_beams": 3}])
+
+        def answers(name, device, tp=1, pp=1):
+            launcher = mpirun(tp * pp) if tp * pp > 1 else ()
+            return self.generate(name, "--device", device, "--tp", tp, "--pp", pp, launcher=launcher, model=T5)[0]
+
+        expected = answers("cpu.jsonl", "cpu")
+        for tp, pp in ((1, 1), (2, 1), (1, 2)):
+            self.assertEqual(answers(f"{tp}-{pp}.jsonl", "cuda", tp, pp), expected, f"tp {tp} pp {pp}")
 
     def test_weights_of_8_and_4_bits_answer_as_whole_ones_do(self):
         expected, _ = self.generate("cpu.jsonl", "--device", "cpu")
