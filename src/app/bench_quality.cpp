@@ -3,7 +3,6 @@
 // of the unrounded model's answers, and how many greedy answers contain the expected words.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -12,6 +11,7 @@
 
 #include "app/options.h"
 #include "app/served_model.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -208,9 +208,8 @@ int run(QualityOptions& options) {
 }  // namespace
 
 void add_bench_quality(CLI::App& bench, int& exit_code) {
-  auto options = std::make_shared<QualityOptions>();
-  CLI::App* verb =
-      bench.add_subcommand("quality", "Perplexity and answer rate of a model for each scheme of --quantize.");
+  const auto [verb, options] = add_verb<QualityOptions>(
+      bench, "quality", "Perplexity and answer rate of a model for each scheme of --quantize.", exit_code, run);
   add_flags(*verb, options->settings);
   verb->add_option("--questions", options->questions,
                    "JSON lines with prompt and answer, the words that a right answer contains.")
@@ -226,7 +225,6 @@ void add_bench_quality(CLI::App& bench, int& exit_code) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   verb->add_option("--json", options->json, "File for the figures.");
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

@@ -2,7 +2,6 @@
 // sluice bench serve: load on a running server, with latency percentiles.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -11,6 +10,7 @@
 
 #include "app/address.h"
 #include "app/bench_report.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -235,9 +235,9 @@ int run(BenchServeOptions& options) {
 }  // namespace
 
 void add_bench_serve(CLI::App& bench, int& exit_code) {
-  auto options = std::make_shared<BenchServeOptions>();
+  const auto [verb, options] =
+      add_verb<BenchServeOptions>(bench, "serve", "Load a running server and report latencies.", exit_code, run);
   LoadOptions& load = options->load;
-  CLI::App* verb = bench.add_subcommand("serve", "Load a running server and report latencies.");
   verb->add_option("--url", options->url, "Server: http://HOST:PORT, or a job id.")->required();
   verb->add_option("--key-file", options->key_file,
                    "The server's key; default: that of your own job there, else OPENAI_API_KEY.")
@@ -289,7 +289,6 @@ void add_bench_serve(CLI::App& bench, int& exit_code) {
   verb->add_option("--json", options->json, "File for the figures, times in seconds.");
   verb->add_option("--csv", options->csv, "File for a line per request.");
   verb->add_option("--plot", options->plot, "SVG file for throughput and latencies.");
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -15,6 +14,7 @@
 #include <thread>
 
 #include "app/tunnel.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -170,9 +170,8 @@ int run(const ConnectOptions& options) {
 }  // namespace
 
 void add_connect(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<ConnectOptions>();
-  CLI::App* verb =
-      app.add_subcommand("connect", "A local address for a job's server: adds its key, follows it when it moves.");
+  const auto [verb, options] = add_verb<ConnectOptions>(
+      app, "connect", "A local address for a job's server: adds its key, follows it when it moves.", exit_code, run);
   verb->add_option("JOB", options->job, "Job id, as `sluice list` shows it, or a service's name.")->required();
   verb->add_option("--port", options->port, "Local port; default: a free one.")->check(CLI::Range(0, 65535));
   verb->add_option("--socket", options->bind_socket, "Listen on this Unix socket (mode 0600) instead of a port.");
@@ -180,7 +179,6 @@ void add_connect(CLI::App& app, int& exit_code) {
                    "Host to tunnel through with ssh; default: straight to the node, else by ssh to it.");
   verb->add_flag("--exit", options->exit_when_over, "End when the job has ended.");
   verb->footer("Only your own processes are served: a loopback port of a login node is open to everybody there.");
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

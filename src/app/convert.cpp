@@ -3,7 +3,6 @@
 // another dtype, or quantised so that loading rounds nothing.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
 #include <cmath>
@@ -11,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/options.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "backend/quantise.h"
 #include "base/clock.h"
@@ -260,8 +260,8 @@ int run(ConvertOptions& options) {
 }  // namespace
 
 void add_convert(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<ConvertOptions>();
-  CLI::App* verb = app.add_subcommand("convert", "Write a checkpoint as safetensors, in another dtype or quantised.");
+  const auto [verb, options] = add_verb<ConvertOptions>(
+      app, "convert", "Write a checkpoint as safetensors, in another dtype or quantised.", exit_code, run);
   verb->add_option("MODEL", options->model, "Checkpoint: a folder, a .nemo file or a FasterTransformer folder.")
       ->required();
   verb->add_option("OUT", options->out, "Folder to write, new or empty.")->required();
@@ -269,7 +269,6 @@ void add_convert(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(0.001, 1000.0))
       ->capture_default_str();
   add_flags(*verb, options->settings);
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

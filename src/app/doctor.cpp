@@ -4,13 +4,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "app/doctor_facts.h"
 #include "app/doctor_ranks.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -138,13 +138,11 @@ int run(const DoctorOptions& options) {
 }  // namespace
 
 void add_doctor(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<DoctorOptions>();
-  CLI::App* verb =
-      app.add_subcommand("doctor", "What is wrong with this place, and what to do. Exit code 1 where something is.");
+  const auto [verb, options] = add_verb<DoctorOptions>(
+      app, "doctor", "What is wrong with this place, and what to do. Exit code 1 where something is.", exit_code, run);
   verb->add_flag("--json", options->json, "Machine-readable.");
   verb->add_flag("--no-internet", options->no_internet, "Do not try to reach the hub.");
   verb->footer("As several tasks of a step it measures what the ranks exchange: srun -N2 --mpi=pmix sluice doctor.");
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

@@ -2,11 +2,11 @@
 // sluice download MODEL: fetches a model of the hub into the Hugging Face cache; run again after any kill it goes on.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <cstdlib>
 
 #include "app/progress.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -54,9 +54,8 @@ int run(DownloadOptions& options) {
 }  // namespace
 
 void add_download(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<DownloadOptions>();
-  CLI::App* verb =
-      app.add_subcommand("download", "Fetch a model from the hub into the Hugging Face cache; prints its folder.");
+  const auto [verb, options] = add_verb<DownloadOptions>(
+      app, "download", "Fetch a model from the hub into the Hugging Face cache; prints its folder.", exit_code, run);
   verb->add_option("MODEL", options->request.repo, "Name on the hub, ORG/NAME [MODEL_ID].")
       ->envname("MODEL_ID")
       ->required();
@@ -73,7 +72,6 @@ void add_download(CLI::App& app, int& exit_code) {
   verb->footer(
       "HF_HOME, HF_HUB_CACHE or TGI_DIR say where models go, HF_ENDPOINT which hub, HF_TOKEN or the token file who "
       "asks.");
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <csignal>
 
@@ -12,6 +11,7 @@
 #include "app/model_facts.h"
 #include "app/options.h"
 #include "app/route_answerer.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "app/world.h"
 #include "base/clock.h"
@@ -251,9 +251,8 @@ int run(GenerateOptions& options) {
 }  // namespace
 
 void add_generate(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<GenerateOptions>();
-  CLI::App* verb =
-      app.add_subcommand("generate", "Answer every prompt of a file; run again after any kill to complete it.");
+  const auto [verb, options] = add_verb<GenerateOptions>(
+      app, "generate", "Answer every prompt of a file; run again after any kill to complete it.", exit_code, run);
   verb->add_option(
           "--prompts", options->prompts,
           "Prompts: JSON lines (prompt or messages, parameters), OpenAI's batch format, or plain text [PROMPTS].")
@@ -278,7 +277,6 @@ void add_generate(CLI::App& app, int& exit_code) {
                    "Further names for the model in OpenAI's format, with commas [SERVED_MODEL_NAME].")
       ->envname("SERVED_MODEL_NAME");
   add_flags(*verb, options->settings);
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

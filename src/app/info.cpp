@@ -2,11 +2,11 @@
 // sluice info [MODEL]: every setting with value and origin; with a model, what it is and what it needs.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 
 #include "app/options.h"
 #include "app/served_model.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "weights/checkpoint.h"
 
@@ -98,13 +98,11 @@ int run(InfoOptions& options) {
 }  // namespace
 
 void add_info(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<InfoOptions>();
-  CLI::App* verb =
-      app.add_subcommand("info", "Print every setting, its value and where it came from; with a model, what it is.");
+  const auto [verb, options] = add_verb<InfoOptions>(
+      app, "info", "Print every setting, its value and where it came from; with a model, what it is.", exit_code, run);
   verb->add_option("MODEL", options->model, "Checkpoint folder.");
   verb->add_flag("--families", options->families, "List the model families and their architectures.");
   add_flags(*verb, options->settings);
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

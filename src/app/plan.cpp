@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "app/plan_request.h"
 #include "app/progress.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "base/error.h"
 #include "launch/plan.h"
@@ -112,9 +112,8 @@ int run(PlanOptions& options) {
 }  // namespace
 
 void add_plan(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<PlanOptions>();
-  CLI::App* verb =
-      app.add_subcommand("plan", "From config.json alone: which GPUs a model needs, and the line that submits it.");
+  const auto [verb, options] = add_verb<PlanOptions>(
+      app, "plan", "From config.json alone: which GPUs a model needs, and the line that submits it.", exit_code, run);
   verb->add_option("MODEL", options->model,
                    "Folder, config.json, downloaded model (ORG/NAME) or named shape [MODEL_ID].")
       ->envname("MODEL_ID")
@@ -138,7 +137,6 @@ void add_plan(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(0.1, 1.0))
       ->capture_default_str();
   verb->add_flag("--json", options->json, "Machine-readable.");
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

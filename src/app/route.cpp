@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -15,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -92,7 +92,7 @@ class Router {
       const auto& [url, key] = found[state.name];
       {
         const std::lock_guard lock(mutex_);
-        targets_[state.tag] = {Url::parse(url), key, state.tag, {}};
+        targets_[state.tag] = {Url::parse(url), key, state.tag};
       }
       int64_t load = 0;
       const bool healthy = probe(url, key, load);
@@ -224,8 +224,8 @@ int run(const RouteOptions& options) {
 }  // namespace
 
 void add_route(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<RouteOptions>();
-  CLI::App* verb = app.add_subcommand("route", "One stable address in front of one or many servers of a model.");
+  const auto [verb, options] = add_verb<RouteOptions>(
+      app, "route", "One stable address in front of one or many servers of a model.", exit_code, run);
   verb->add_option("--model", options->model, "Only servers of this model; default: all of yours.");
   verb->add_option("--backend", options->backends,
                    "A server's address, instead of those of your jobs; may be repeated.");
@@ -243,7 +243,6 @@ void add_route(CLI::App& app, int& exit_code) {
   verb->add_option("--idle-seconds", options->idle_seconds, "Idle time after which a replica beyond --min is ended.")
       ->check(CLI::Range(1.0, 1e9))
       ->capture_default_str();
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

@@ -3,11 +3,11 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <iostream>
 #include <iterator>
 
 #include "app/speaker.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "base/error.h"
 
@@ -52,12 +52,11 @@ int run(RunOptions& options) {
 }  // namespace
 
 void add_run(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<RunOptions>();
-  CLI::App* verb = app.add_subcommand("run", "Answer one prompt; without one, talk.");
+  const auto [verb, options] =
+      add_verb<RunOptions>(app, "run", "Answer one prompt; without one, talk.", exit_code, run);
   add_speaker_options(*verb, *options);
   verb->add_option("PROMPT", options->prompt, "The prompt; what a pipe brings is put before it.");
   verb->add_flag("--raw", options->raw, "Send the prompt as it stands, without a chat template.");
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -14,6 +13,7 @@
 #include "app/model_facts.h"
 #include "app/options.h"
 #include "app/serve_report.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "app/world.h"
 #include "base/clock.h"
@@ -265,11 +265,10 @@ int run(ServeOptions& options) {
 }  // namespace
 
 void add_serve(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<ServeOptions>();
-  CLI::App* verb = app.add_subcommand(
-      "serve", "Answer HTTP from rank 0; start one process per GPU or CPU share with srun or mpirun.");
+  const auto [verb, options] = add_verb<ServeOptions>(
+      app, "serve", "Answer HTTP from rank 0; start one process per GPU or CPU share with srun or mpirun.", exit_code,
+      run);
   add_flags(*verb, options->settings);
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

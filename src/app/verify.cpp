@@ -2,9 +2,8 @@
 // sluice verify MODEL: compares a downloaded model with its digests; --repair fetches again what is damaged.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
-
 #include "app/progress.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -51,8 +50,8 @@ int run(VerifyOptions& options) {
 }  // namespace
 
 void add_verify(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<VerifyOptions>();
-  CLI::App* verb = app.add_subcommand("verify", "Check a downloaded model byte by byte against the hub's digests.");
+  const auto [verb, options] = add_verb<VerifyOptions>(
+      app, "verify", "Check a downloaded model byte by byte against the hub's digests.", exit_code, run);
   verb->add_option("MODEL", options->request.repo, "Name on the hub, ORG/NAME [MODEL_ID].")
       ->envname("MODEL_ID")
       ->required();
@@ -61,7 +60,6 @@ void add_verify(CLI::App& app, int& exit_code) {
       ->envname("REVISION")
       ->capture_default_str();
   verb->add_flag("--repair", options->repair, "Fetch again what is damaged or missing.");
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

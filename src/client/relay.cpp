@@ -154,25 +154,6 @@ bool same_key(std::string_view given, std::string_view key) {
   return difference == 0;
 }
 
-int dial(const RelayTarget& target, double seconds) {
-  if (target.unix_socket.empty()) {
-    const int fd = connect_to(target.url, seconds);
-    ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
-    return fd;
-  }
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (target.unix_socket.size() >= sizeof address.sun_path) throw Error("the path of the socket is too long");
-  std::memcpy(address.sun_path, target.unix_socket.data(), target.unix_socket.size());
-  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
-    const std::string reason = std::strerror(errno);
-    ::close(fd);
-    throw Error(fmt::format("cannot connect to {}: {}", target.unix_socket, reason));
-  }
-  return fd;
-}
-
 // The request as the backend gets it: its own Host, one request per connection, the key where the client sent none.
 std::string outgoing(const Incoming& in, const RelayTarget& target) {
   const std::string host =
@@ -361,7 +342,8 @@ struct Relay::Impl {
   RelayOutcome pass(int fd, const Incoming& in, const RelayTarget& target) {
     int back = -1;
     try {
-      back = dial(target, options.connect_seconds);
+      back = connect_to(target.url, options.connect_seconds);
+      ::fcntl(back, F_SETFL, ::fcntl(back, F_GETFL) & ~O_NONBLOCK);
     } catch (const Error&) {
       return RelayOutcome::kNoAnswer;
     }

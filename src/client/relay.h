@@ -18,9 +18,8 @@ namespace sluice {
 
 struct RelayTarget {
   Url url;
-  std::string key;          // added as a bearer token where the request has none; empty: nothing is added
-  uint64_t tag = 0;         // the chooser's own
-  std::string unix_socket;  // connected to instead of url where not empty
+  std::string key;   // added as a bearer token where the request has none; empty: nothing is added
+  uint64_t tag = 0;  // the chooser's own
 };
 
 struct RelayRequest {

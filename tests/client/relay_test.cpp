@@ -85,7 +85,7 @@ std::string ok(const std::string& body) {
          body;
 }
 RelayTarget to(int port, std::string key = {}, uint64_t tag = 0) {
-  return {Url::parse("http://127.0.0.1:" + std::to_string(port)), std::move(key), tag, {}};
+  return {Url::parse("http://127.0.0.1:" + std::to_string(port)), std::move(key), tag};
 }
 Url at(const Relay& relay) { return Url::parse("http://127.0.0.1:" + std::to_string(relay.port())); }
 const Relay::Ended kIgnore = [](const RelayTarget&, RelayOutcome) {};
