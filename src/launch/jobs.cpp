@@ -13,21 +13,12 @@
 #include "cluster/devices.h"
 #include "cluster/hostlist.h"
 #include "cluster/walltime.h"
+#include "launch/split.h"
 #include "launch/wait.h"
 
 namespace sluice {
 namespace {
 constexpr double kQueueSeconds = 10, kWatchSeconds = 15, kSoonSeconds = 2;
-
-std::vector<std::string> split(std::string_view line, char mark) {
-  std::vector<std::string> out;
-  for (size_t begin = 0; begin <= line.size();) {
-    const size_t end = std::min(line.find(mark, begin), line.size());
-    out.emplace_back(line.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return out;
-}
 
 std::string base_id(const std::string& id) { return id.substr(0, id.find('.')); }
 
@@ -102,9 +93,11 @@ void judge_local(JobView& view, const Endpoint& record, const LocalFacts& local)
 
 std::vector<QueueRow> parse_queue(std::string_view text) {
   std::vector<QueueRow> rows;
-  for (const std::string& line : split(text, '\n')) {
-    const std::vector<std::string> f = split(line, '|');
-    if (f.size() == 7 && !f[0].empty()) rows.push_back({f[0], f[1], f[2], f[3], f[4], f[5], f[6]});
+  for (const std::string_view line : split(text, '\n')) {
+    const std::vector<std::string_view> fields = split(line, '|');
+    if (fields.size() != 7 || fields[0].empty()) continue;
+    const std::vector<std::string> f(fields.begin(), fields.end());
+    rows.push_back({f[0], f[1], f[2], f[3], f[4], f[5], f[6]});
   }
   return rows;
 }

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "cluster/walltime.h"
+#include "launch/split.h"
 
 namespace sluice {
 namespace {
@@ -22,16 +23,6 @@ std::optional<int64_t> number(std::string_view text) {
   if (text.empty() || error != std::errc() || end != text.data() + text.size() || value < 0 || value > 100'000'000)
     return std::nullopt;
   return value;
-}
-
-std::vector<std::string_view> split(std::string_view text, char mark) {
-  std::vector<std::string_view> out;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t end = std::min(text.find(mark, at), text.size());
-    out.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  return out;
 }
 }  // namespace
 

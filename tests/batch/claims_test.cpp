@@ -18,16 +18,6 @@ using namespace sluice;
 
 namespace {
 
-Owner owner(const std::string& id, const std::string& job = "", int restart = 0) {
-  Owner o;
-  o.id = id;
-  o.cluster = "c";
-  o.job = o.task = job;
-  o.restart = restart;
-  o.host = "elsewhere";
-  return o;
-}
-
 Claims::Options options(const Scratch& scratch, int64_t chunks) {
   set_log_level(LogLevel::kOff);
   Claims::Options out;

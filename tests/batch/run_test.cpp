@@ -131,17 +131,6 @@ class Echo : public Answerer {
   int64_t left_;
 };
 
-Owner owner(const std::string& id, const std::string& job = "", int restart = 0) {
-  Owner o;
-  o.id = id;
-  o.cluster = "c";
-  o.job = o.task = job;
-  o.restart = restart;
-  o.host = "elsewhere";
-  o.boot = "another boot";
-  return o;
-}
-
 BatchOptions shared_options(const Fixture& f, const std::string& prompts, const std::string& id, int64_t first = 0) {
   BatchOptions options = f.options(prompts);
   options.shared = SharedOptions{.me = owner(id), .first = first, .of = 4, .chunk = 8};

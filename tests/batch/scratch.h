@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A folder of one test, removed with everything in it.
+// A folder of one test, removed with everything in it, and owners that claim in it.
 #pragma once
 
 #include <unistd.h>
@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/file.h"
+#include "batch/owner_file.h"
 
 struct Scratch {
   std::filesystem::path path;
@@ -25,3 +26,15 @@ struct Scratch {
     return path / name;
   }
 };
+
+// A process of another host, as the Slurm job `job` where that is not empty.
+inline sluice::Owner owner(const std::string& id, const std::string& job = "", int restart = 0) {
+  sluice::Owner o;
+  o.id = id;
+  o.cluster = "c";
+  o.job = o.task = job;
+  o.restart = restart;
+  o.host = "elsewhere";
+  o.boot = "another boot";
+  return o;
+}

@@ -125,15 +125,7 @@ TEST_CASE("a beam search survives preemption in a small cache") {
 }
 
 TEST_CASE("a search that cannot run is refused by name") {
-  const Golden golden = read_golden("llama/llama2_gqa");
-  ExecutorOptions executor;
-  executor.max_seqs = 8;
-  executor.max_rows = 64;
-  executor.max_context = 128;
-  const auto tokenizer = Tokenizer::bytes();
-  EngineOptions options;
-  options.token_budget = 64;
-  Engine engine(options, std::make_unique<Rank>(golden, solo_groups(), executor), *tokenizer);
+  OneRank rank(read_golden("llama/llama2_gqa"), {});
   const auto refusal = [&](const std::function<void(GenerateRequest&)>& change) {
     GenerateRequest r;
     r.prompt = {1, 2, 3};
@@ -141,7 +133,7 @@ TEST_CASE("a search that cannot run is refused by name") {
     r.beams.width = 4;
     change(r);
     try {
-      engine.submit(r, std::make_shared<RecordingSink>());
+      rank.engine.submit(r, std::make_shared<RecordingSink>());
     } catch (const RequestError& error) {
       return std::string(error.what());
     }

@@ -62,16 +62,11 @@ TEST_CASE("an encoder's prompt gives the reference's tokens, whatever the layout
 }
 
 TEST_CASE("with an encoder the limits hold for prompt and answer apart") {
-  const Golden golden = read_golden("t5/tied");
-  ExecutorOptions executor;
-  executor.max_seqs = 4;
-  executor.max_rows = 40;
-  executor.max_context = 32;
-  executor.block_size = 16;
-  const auto tokenizer = Tokenizer::bytes();
-  EngineOptions options;
-  options.token_budget = 40;
-  Engine engine(options, std::make_unique<Rank>(golden, solo_groups(), executor), *tokenizer);
+  Setup setup;
+  setup.token_budget = 40;
+  setup.max_context = 32;
+  OneRank rank(read_golden("t5/tied"), setup);
+  Engine& engine = rank.engine;
   CHECK(engine.info().limits.max_encoder == 32);
   const auto ask = [&](size_t prompt, int32_t answer, bool scores = false) {
     GenerateRequest r;

@@ -79,12 +79,33 @@ struct Outcome {
   EngineStats stats;
 };
 
-inline Outcome run(const Golden& golden, const std::vector<GenerateRequest>& requests, const Setup& setup) {
+inline ExecutorOptions executor_options(const Setup& setup) {
   ExecutorOptions executor;
   executor.max_seqs = setup.max_seqs;
   executor.max_rows = setup.token_budget;
   executor.max_context = setup.max_context;
   executor.block_size = 16;
+  return executor;
+}
+
+inline EngineOptions engine_options(const Setup& setup) {
+  EngineOptions options;
+  options.token_budget = setup.token_budget;
+  options.prefix_cache = setup.prefix_cache;
+  return options;
+}
+
+// An engine of one rank, to be asked one thing after another; its cache is as large as its sequences can use.
+struct OneRank {
+  OneRank(const Golden& golden, const Setup& setup)
+      : engine(engine_options(setup), std::make_unique<Rank>(golden, solo_groups(), executor_options(setup)),
+               *tokenizer) {}
+  std::unique_ptr<Tokenizer> tokenizer = Tokenizer::bytes();
+  Engine engine;
+};
+
+inline Outcome run(const Golden& golden, const std::vector<GenerateRequest>& requests, const Setup& setup) {
+  ExecutorOptions executor = executor_options(setup);
   {  // bytes of one token on one rank, from a model that is thrown away
     Groups solo = solo_groups();
     CpuOptions cpu;
@@ -107,9 +128,7 @@ inline Outcome run(const Golden& golden, const std::vector<GenerateRequest>& req
     });
   Outcome outcome;
   {
-    EngineOptions options;
-    options.token_budget = setup.token_budget;
-    options.prefix_cache = setup.prefix_cache;
+    EngineOptions options = engine_options(setup);
     if (groups.size() > 1)
       options.broadcast = [&](std::span<const std::byte> bytes) {
         for (size_t r = 1; r < wires.size(); ++r) wires[r].push(bytes);
