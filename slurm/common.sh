@@ -165,7 +165,7 @@ job::start() {
   job::site
   if [[ -n ${CONTAINER_IMAGE:-} ]]; then
     # shellcheck source=slurm/container.sh
-    source "$root/slurm/container.sh"
+    declare -F container::program >/dev/null || source "$root/slurm/container.sh" || job::err "CONTAINER_IMAGE is set, but this script was written without it and $root/slurm/container.sh is not there; unset it, or write the script again with CONTAINER_IMAGE set"
     container::program
     # PMIx keeps its sockets outside the image; ranks need no MPI.
     [[ $SITE_MPI != auto ]] || SITE_MPI=none

@@ -1,15 +1,22 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 # CONTAINER_IMAGE: the job scripts start the program of an image instead of one on the file system, under pyxis (options of srun) or Apptainer
-# (a command before the program). Sourced by common.sh.
+# (a command before the program). Sourced by common.sh, or written into the script by `sluice launch`.
+
+# Settings that name a file; SLUICE_HOST may name a socket.
+readonly container_files=(SLUICE_CHAT_TEMPLATE CHAT_TEMPLATE PROMPTS OUTPUT SLUICE_REQUEST_LOG REQUEST_LOG SLUICE_HOST)
 
 # The folders that the program reads and writes, each once, where they exist: they have the same names inside.
 container::folders() {
-  local path folders=() list=()
+  local name path folders=() list=()
   mkdir -p "${SLUICE_HOME:-$HOME/.sluice}" && chmod 700 "${SLUICE_HOME:-$HOME/.sluice}"
   IFS=: read -ra list <<<"${MODEL_PATH:-}"
-  for path in "${MODEL_ID:-}" "${TOKENIZER:-}" "${SLUICE_HOME:-$HOME/.sluice}" "${HF_HUB_CACHE:-}" "${HF_HOME:-$HOME/.cache/huggingface}" "${TGI_DIR:-}" "${list[@]}" \
-    "${PROMPTS:+$(dirname "$PROMPTS")}" "${OUTPUT:+$(dirname "$OUTPUT")}"; do
+  list=("${SLUICE_MODEL:-}" "${MODEL_ID:-}" "${SLUICE_TOKENIZER:-}" "${TOKENIZER:-}" "${SLUICE_HOME:-$HOME/.sluice}" "${HF_HUB_CACHE:-}" "${HF_HOME:-$HOME/.cache/huggingface}" "${TGI_DIR:-}" "${list[@]}")
+  for name in "${container_files[@]}"; do
+    path=${!name:-}
+    [[ ${path#unix:} != */* ]] || list+=("$(dirname "${path#unix:}")")
+  done
+  for path in "${list[@]}"; do
     [[ -n $path && -d $path ]] || continue
     path=$(realpath "$path")
     [[ " ${folders[*]} " == *" $path "* ]] || folders+=("$path")
@@ -51,7 +58,7 @@ container::runtime() {
 # Files are named in full: the program starts in another folder.
 container::absolute() {
   local name
-  for name in MODEL_ID TOKENIZER CHAT_TEMPLATE PROMPTS OUTPUT; do
+  for name in SLUICE_MODEL MODEL_ID SLUICE_TOKENIZER TOKENIZER "${container_files[@]}"; do
     [[ -z ${!name:-} || ! (-e ${!name} || $name == OUTPUT) ]] || export "$name=$(realpath -m "${!name}")"
   done
 }

@@ -5,7 +5,6 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
@@ -14,6 +13,7 @@
 #include "app/follow_job.h"
 #include "app/options.h"
 #include "app/plan_request.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -44,9 +44,10 @@ struct LaunchOptions {
 constexpr int kMostMinutesOfNotice = 5;
 
 // Variables that decide where models and records are; the job must see what this shell sees.
-constexpr const char* kPlaces[] = {"SLUICE_HOME",       "HF_HUB_CACHE",   "HF_HOME",      "TGI_DIR",
-                                   "XDG_CACHE_HOME",    "MODEL_PATH",     "SITE_MODULES", "SITE_MPI",
-                                   "SITE_SRUN_OPTIONS", "SITE_INTERFACE", "SITE_SCRATCH", "SLUICE_CUDA_MODULE"};
+constexpr const char* kPlaces[] = {"SLUICE_HOME",       "HF_HUB_CACHE",      "HF_HOME",          "TGI_DIR",
+                                   "XDG_CACHE_HOME",    "MODEL_PATH",        "SITE_MODULES",     "SITE_MPI",
+                                   "SITE_SRUN_OPTIONS", "SITE_INTERFACE",    "SITE_SCRATCH",     "SLUICE_CUDA_MODULE",
+                                   "CONTAINER_IMAGE",   "CONTAINER_RUNTIME", "CONTAINER_MOUNTS", "CONTAINER_BINARY"};
 
 bool has_cuda_module() {
   std::error_code error;
@@ -286,7 +287,11 @@ int run(LaunchOptions& options) {
   const JobShape shape = shape_of(options, request);
   const char* site = process_environment()("SLUICE_SITE");
   const char* release = process_environment()("RELEASE_DIR");
+  const char* image = process_environment()("CONTAINER_IMAGE");
   ScriptRequest script;
+  script.container = image != nullptr && *image != '\0';
+  if (service && script.container)
+    throw Error("a service (--name, --keep-alive) runs on the node itself; unset CONTAINER_IMAGE, or leave those out");
   script.program = fs::canonical("/proc/self/exe");
   script.tree = read_job_tree(script.program, release == nullptr ? "" : release,
                               !options.site.empty() ? options.site
@@ -345,9 +350,9 @@ int run(LaunchOptions& options) {
 }  // namespace
 
 void add_launch(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<LaunchOptions>();
-  CLI::App* verb =
-      app.add_subcommand("launch", "Write the job script that serves a model here, submit it, wait until it answers.");
+  const auto [verb, options] = add_verb<LaunchOptions>(
+      app, "launch", "Write the job script that serves a model here, submit it, wait until it answers.", exit_code,
+      run);
   verb->add_option("MODEL", options->model, "Folder, downloaded model (ORG/NAME) or named shape.");
   verb->add_option("SBATCH", options->extra, "Behind --: further options of sbatch (--qos=x).");
   verb->add_option("--site", options->site, "env/<site>.sh to use; default: SLUICE_SITE, else generic.");
@@ -386,7 +391,6 @@ void add_launch(CLI::App& app, int& exit_code) {
   verb->add_flag("--no-wait", options->no_wait, "Print the job's id once it is submitted.");
   verb->add_flag("--json", options->json, "Machine-readable.");
   add_flags(*verb, options->settings);
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace sluice

@@ -64,6 +64,7 @@ JobTree read_job_tree(const fs::path& program, const std::string& release, const
   }
   tree.site_text = read_file(file);
   tree.functions = read_file(tree.root / "slurm/common.sh");
+  tree.container = read_file(tree.root / "slurm/container.sh");
   return tree;
 }
 
@@ -92,6 +93,7 @@ std::string render_script(const ScriptRequest& request) {
                      shell_word(request.tree.root.string()));
   out += fmt::format("\n# The site: env/{}.sh.\nsite::values() {{\n{}}}\n", request.tree.site,
                      body(request.tree.site_text));
+  if (request.container) out += fmt::format("\n# The image: slurm/container.sh.\n{}", body(request.tree.container));
   out += fmt::format("\n# The job: slurm/common.sh.\n{}\njob::serve \"$@\"\n", body(request.tree.functions));
   return out;
 }

@@ -16,6 +16,7 @@ struct JobTree {
   std::string site;       // "mila"
   std::string site_text;  // env/<site>.sh
   std::string functions;  // slurm/common.sh
+  std::string container;  // slurm/container.sh
 };
 // `program` is the running one; its release (bin/..), its source tree (build/cpu/../..), then `release` (RELEASE_DIR)
 // and the current folder are tried. Throws Error that names the places, or the sites that are known.
@@ -26,6 +27,7 @@ struct ScriptRequest {
   std::vector<std::string> options;                            // of sbatch: "--nodes=2"
   std::vector<std::pair<std::string, std::string>> variables;  // exported
   std::filesystem::path program;
+  bool container = false;  // runs the program of an image (CONTAINER_IMAGE)
   JobTree tree;
 };
 // Throws Error for a value with a line break, which an #SBATCH line cannot hold.

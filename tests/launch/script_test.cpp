@@ -20,7 +20,7 @@ ScriptRequest request_of() {
   ScriptRequest request;
   request.title = "Serves x.";
   request.options = {"--job-name=sluice-x", "--comment=two words"};
-  request.variables = {{"SLUICE_MODEL", "/models/it's here"}, {"SLUICE_TP", "2"}};
+  request.variables = {{"SLUICE_MODEL", "/models/it's here"}, {"SLUICE_TP", "2"}, {"SLUICE_SERVED_MODEL_NAME", "a,b"}};
   request.program = "/bin/echo";
   request.tree = read_job_tree("/nowhere/bin/sluice", test::source_dir().string(), "mila");
   return request;
@@ -35,7 +35,9 @@ TEST_CASE("the script holds options, settings, the site and the job functions, a
   const std::string text = render_script(request_of());
   CHECK(text.starts_with("#!/usr/bin/env bash\n"));
   CHECK(text.find("#SBATCH --job-name=sluice-x\n#SBATCH '--comment=two words'\nset -uo") != text.npos);
-  CHECK(text.find("export SLUICE_MODEL='/models/it'\\''s here'\nexport SLUICE_TP=2\n") != text.npos);
+  CHECK(text.find(
+            "export SLUICE_MODEL='/models/it'\\''s here'\nexport SLUICE_TP=2\nexport SLUICE_SERVED_MODEL_NAME=a,b\n") !=
+        text.npos);
   CHECK(text.find("site::values() {\n") != text.npos);
   CHECK(text.find("\njob::serve \"$@\"\n") != text.npos);
   CHECK(text.find("source=slurm/common.sh") == text.npos);
@@ -44,6 +46,31 @@ TEST_CASE("the script holds options, settings, the site and the job functions, a
   // Outside Slurm it becomes the program, wherever it lies.
   std::ofstream(folder.path / "run.sh") << "cd / && unset SLURM_JOB_ID && out=$(bash "
                                         << (folder.path / "job.sh").string() << ") && [[ $out == serve ]]\n";
+  CHECK(bash(folder.path / "run.sh", "") == 0);
+}
+
+TEST_CASE("a script for an image needs nothing of the tree, and mounts the model that it names") {
+  TestFolder folder;
+  const std::string here = folder.path.string();
+  ScriptRequest request = request_of();
+  request.container = true;
+  request.tree.root = "/nowhere";
+  request.variables = {{"SLUICE_MODEL", here + "/model"},
+                       {"SLUICE_HOME", here + "/home"},
+                       {"CONTAINER_IMAGE", "/images/x.sif"},
+                       {"CONTAINER_RUNTIME", "apptainer"}};
+  fs::create_directory(folder.path / "model");
+  fs::create_directory(folder.path / "bin");
+  std::ofstream(folder.path / "bin/apptainer") << "#!/bin/sh\necho \"$@\"\n";
+  fs::permissions(folder.path / "bin/apptainer", fs::perms::owner_all);
+  std::ofstream(folder.path / "job.sh") << render_script(request);
+  request.container = false;
+  std::ofstream(folder.path / "without.sh") << render_script(request);
+  std::ofstream(folder.path / "run.sh") << "cd / && unset SLURM_JOB_ID HF_HOME TGI_DIR MODEL_PATH && HOME=" << here
+                                        << " PATH=" << here << "/bin:$PATH && out=$(bash " << here
+                                        << "/job.sh) && [[ $out == 'exec --bind " << here << "/model," << here
+                                        << "/home /images/x.sif sluice serve' ]] && out=$(bash " << here
+                                        << "/without.sh 2>&1); [[ $? == 2 && $out == *'written without it'* ]]\n";
   CHECK(bash(folder.path / "run.sh", "") == 0);
 }
 
