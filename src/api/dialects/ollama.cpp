@@ -54,6 +54,7 @@ class Writer final : public StreamWriter {
 
   void event(std::string& out, const Event& event) override {
     if (event.has_token) context_.push_back(event.token.id);
+    if (call_.logprobs && event.has_token && event.finish != FinishReason::kEos) tokens_.push_back(event.token);
     if (event.finish != FinishReason::kNone) finish_ = event.finish;
     std::string_view text = event.text;
     std::vector<ToolCall> calls;
@@ -67,11 +68,14 @@ class Writer final : public StreamWriter {
     }
     if (text.empty() && calls.empty()) return;
     append_piece(out, call_, wall_seconds(), text, false, calls);
+    append_tokens(out, call_, tokens_);
+    tokens_.clear();
     out += "}\n";
   }
   void done(std::string& out, const Usage& usage) override {
     append_piece(out, call_, wall_seconds(), "", true);
     append_end(out, call_, finish_, usage, monotonic_seconds() - arrived_, context_);
+    append_tokens(out, call_, tokens_);  // those that no text has come of
     out += "}\n";
   }
   void failed(std::string& out, const RequestError& error) override {
@@ -83,8 +87,9 @@ class Writer final : public StreamWriter {
   Call call_;
   double arrived_;
   std::vector<int32_t> context_;
-  bool held_;         // the text may be a call: it waits until that is known
-  std::string text_;  // held back
+  bool held_;                      // the text may be a call: it waits until that is known
+  std::string text_;               // held back
+  std::vector<TokenInfo> tokens_;  // since the last piece, with logprobs
   FinishReason finish_ = FinishReason::kNone;
 };
 
@@ -111,6 +116,9 @@ void answer(const HttpRequest& http, Reply& reply, const Service& service, Call 
   const std::vector<ToolCall> calls = find_calls(call.tools, only.text);
   append_piece(out, call, wall_seconds(), calls.empty() ? only.text : "", true, calls);
   append_end(out, call, only.finish, finished->usage, monotonic_seconds() - http.arrived, context);
+  std::vector<TokenInfo> tokens = only.tokens;
+  if (only.finish == FinishReason::kEos && !tokens.empty()) tokens.pop_back();
+  append_tokens(out, call, tokens);
   out += '}';
   reply.json(200, std::move(out));
 }

@@ -81,9 +81,16 @@ Call read_common(const JsonView& body, const Service& service) {
   Call call;
   call.model = read_model(body, service.model);
   call.stream = fields.boolean("stream", true);
-  refuse(body, {{"images", ""}, {"suffix", ""}, {"template", ""}, {"think", ""}, {"logprobs", ""}}, "");
+  refuse(body, {{"images", ""}, {"suffix", ""}, {"template", ""}, {"think", ""}}, "");
   if (JsonView format = body["format"]; !format.unset()) read_grammar_field("format", format.value(), call.request);
   call.unload = unloads(body["keep_alive"]);
+  call.logprobs = fields.boolean("logprobs", false);
+  const int64_t top = fields.integer("top_logprobs").value_or(0),
+                most = std::min<int64_t>(20, service.limits.max_logprobs);
+  if (top < 0 || top > most) invalid_field("top_logprobs", fmt::format("top_logprobs must be between 0 and {}", most));
+  if (top > 0 && !call.logprobs) invalid_field("top_logprobs", "top_logprobs needs logprobs to be true");
+  call.request.want_tokens = call.logprobs;
+  call.request.sampling.n_logprobs = static_cast<int32_t>(top);
   return call;
 }
 
@@ -143,7 +150,7 @@ Call read_generate(const JsonView& body, const Service& service) {
   r.prompt.insert(r.prompt.end(), ids.begin(), ids.end());
   fit_prompt(r, wanted, service.limits);
   call.tells_context = !raw;
-  r.want_tokens = call.tells_context;
+  r.want_tokens = call.tells_context || call.logprobs;
   return call;
 }
 
@@ -163,6 +170,8 @@ Call read_chat(const JsonView& body, const Service& service) {
   ChatInput input;
   input.messages = read_messages(messages, chat);
   call.tools = read_tools(body["tools"], {});
+  if (call.tools.choice != ToolUse::Choice::kNone && call.logprobs)
+    invalid_field("logprobs", "logprobs together with tools are not supported; leave one of them out");
   show_tools(input, call.tools, chat, "");
   r.prompt = service.tokenizer->encode(chat.render(input), false);
   fit_prompt(r, wanted, service.limits);

@@ -15,6 +15,7 @@ struct Call {
   bool stream = true;
   bool load = false;           // nothing to generate: the client only wants the model to be there
   bool unload = false;         // load with keep_alive 0
+  bool logprobs = false;       // pieces carry their tokens
   bool tells_context = false;  // the reply repeats the conversation as token ids
   std::string model;           // as sent
   ToolUse tools;               // calls to look for in the answer

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <ctime>
 
+#include "api/logprobs.h"
 #include "control/auth.h"
 
 namespace sluice::ollama {
@@ -136,6 +137,12 @@ void append_end(std::string& out, const Call& call, FinishReason finish, const U
   out += ",\"eval_count\":";
   append_integer(out, usage.generated_tokens);
   append_nanoseconds(out, ",\"eval_duration\":", usage.decode_seconds);
+}
+
+void append_tokens(std::string& out, const Call& call, const std::vector<TokenInfo>& tokens) {
+  if (!call.logprobs || tokens.empty()) return;
+  out += ",\"logprobs\":";
+  append_logprobs(out, tokens.data(), tokens.size());
 }
 
 void append_error(std::string& out, std::string_view message) {

@@ -19,6 +19,8 @@ void append_piece(std::string& out, const Call& call, double wall, std::string_v
 // What the last object adds. `seconds`: from arrival to now; `context`: ids of the conversation, when told.
 void append_end(std::string& out, const Call& call, FinishReason finish, const Usage& usage, double seconds,
                 const std::vector<int32_t>& context);
+// The tokens of a piece, where they were asked for; the one that ended the text is none of them.
+void append_tokens(std::string& out, const Call& call, const std::vector<TokenInfo>& tokens);
 void append_error(std::string& out, std::string_view message);
 
 std::string tags(const ModelFacts& facts, double modified);

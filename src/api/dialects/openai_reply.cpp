@@ -4,12 +4,10 @@
 #include <algorithm>
 
 #include "api/json.h"
+#include "api/logprobs.h"
 
 namespace sluice::openai {
 namespace {
-
-// As vLLM: minus infinity has no place in JSON.
-float floored(float logprob) { return std::max(logprob, -9999.0f); }
 
 // TGI tells a stop string from the end of the text, and in completion streams names the latter eos_token.
 std::string_view finish_name(const Call& call, FinishReason reason, bool chunk) {
@@ -67,33 +65,10 @@ const char* calls_finish(const Call& call) {
   return plain ? ",\"finish_reason\":\"stop\"" : ",\"finish_reason\":\"tool_calls\"";
 }
 
-void append_chat_entry(std::string& out, const TokenInfo& token) {
-  out += "{\"token\":";
-  append_json_string(out, token.text);
-  out += ",\"logprob\":";
-  append_json_number(out, floored(token.logprob));
-  out += ",\"bytes\":[";
-  for (size_t i = 0; i < token.text.size(); ++i) {
-    if (i > 0) out += ',';
-    append_integer(out, static_cast<unsigned char>(token.text[i]));
-  }
-  out += ']';
-}
-
 void append_chat_logprobs(std::string& out, const TokenInfo* tokens, size_t count) {
-  out += "{\"content\":[";
-  for (size_t i = 0; i < count; ++i) {
-    if (i > 0) out += ',';
-    append_chat_entry(out, tokens[i]);
-    out += ",\"top_logprobs\":[";
-    for (size_t k = 0; k < tokens[i].top.size(); ++k) {
-      if (k > 0) out += ',';
-      append_chat_entry(out, tokens[i].top[k]);
-      out += '}';
-    }
-    out += "]}";
-  }
-  out += "]}";
+  out += "{\"content\":";
+  append_logprobs(out, tokens, count);
+  out += '}';
 }
 
 void append_top(std::string& out, const TokenInfo& token) {
@@ -107,7 +82,7 @@ void append_top(std::string& out, const TokenInfo& token) {
     first = false;
     append_json_string(out, t.text);
     out += ':';
-    append_json_number(out, floored(t.logprob));
+    append_json_number(out, floored_logprob(t.logprob));
   };
   for (const TokenInfo& t : token.top) {
     chosen = chosen || t.id == token.id;
@@ -131,7 +106,7 @@ void append_text_logprobs(std::string& out, const TokenInfo* tokens, size_t coun
       values += "null";
       tops += "null";
     } else {
-      append_json_number(values, floored(token.logprob));
+      append_json_number(values, floored_logprob(token.logprob));
       append_top(tops, token);
     }
   }
