@@ -86,6 +86,7 @@ std::filesystem::path Claims::claim_path(int64_t chunk, int attempt) const {
 }
 
 void Claims::refresh() {
+  const double begin = monotonic_seconds();
   std::error_code error;
   std::filesystem::directory_iterator entries(options_.folder / "claims", error);
   if (error) throw Error(fmt::format("cannot list {}/claims: {}", options_.folder.string(), error.message()));
@@ -102,7 +103,11 @@ void Claims::refresh() {
     else if (std::from_chars(rest.data(), rest.data() + rest.size(), attempt).ec == std::errc())
       known.attempts = std::max(known.attempts, attempt + 1);
   }
+  looked_ = monotonic_seconds();
+  look_seconds_ = looked_ - begin;
 }
+
+bool Claims::overdue() const { return monotonic_seconds() - looked_ > 20 * look_seconds_; }
 
 // True when the claim is this process's from now on.
 bool Claims::claim(int64_t chunk, int attempt) {
@@ -136,20 +141,36 @@ std::optional<Claim> Claims::take() {
   };
   const auto at = [this](int64_t i) { return (options_.first + i) % options_.chunks; };
   for (const bool fresh : {false, true}) {
-    if (fresh) refresh();
-    for (int64_t i = 0; i < options_.chunks; ++i) {
-      const Chunk& chunk = chunks_[static_cast<size_t>(at(i))];
-      if (!chunk.done && chunk.attempts == 0 && claim(at(i), 0)) return made(at(i), 0);
+    if (fresh && (!took_over_ || overdue())) refresh();
+    for (; begun_ < options_.chunks; ++begun_) {
+      const int64_t k = at(begun_);
+      const Chunk& chunk = chunks_[static_cast<size_t>(k)];
+      if (chunk.done || chunk.attempts > 0) continue;
+      if (claim(k, 0)) return made(k, 0);
+      if (overdue()) refresh();  // others were here: what they have is passed over without asking for each
     }
   }
-  for (int64_t i = 0; i < options_.chunks; ++i) {
-    Chunk& chunk = chunks_[static_cast<size_t>(at(i))];
-    if (chunk.done || chunk.attempts == 0) continue;
+  took_over_ = false;
+  std::vector<int64_t> held;
+  for (int64_t i = 0; i < options_.chunks; ++i)
+    if (const Chunk& chunk = chunks_[static_cast<size_t>(at(i))]; !chunk.done && chunk.attempts > 0)
+      held.push_back(at(i));
+  // All of them first: one's claim may show that another, of the same job, is dead.
+  for (const int64_t k : held) owner_of(k, chunks_[static_cast<size_t>(k)].attempts - 1);
+  std::set<std::string> alive;
+  for (const int64_t k : held) {
+    Chunk& chunk = chunks_[static_cast<size_t>(k)];
     const int attempt = chunk.attempts;
-    if (!dead(owner_of(at(i), attempt - 1))) continue;
+    const Owner& owner = owner_of(k, attempt - 1);
+    if (alive.contains(owner.id)) continue;
+    if (!dead(owner)) {
+      alive.insert(owner.id);
+      continue;
+    }
     // It may have finished the chunk since this process looked last, and then left.
-    chunk.done = ::access((options_.folder / "claims" / fmt::format("{}.done", at(i))).c_str(), F_OK) == 0;
-    if (!chunk.done && claim(at(i), attempt)) return made(at(i), attempt);
+    chunk.done = ::access((options_.folder / "claims" / fmt::format("{}.done", k)).c_str(), F_OK) == 0;
+    took_over_ = !chunk.done && claim(k, attempt);
+    if (took_over_) return made(k, attempt);
   }
   return std::nullopt;
 }
@@ -170,6 +191,7 @@ void Claims::reopen(int64_t chunk) {
     owners_.erase({chunk, n});
   }
   known = {};
+  begun_ = 0;
 }
 
 bool Claims::all_finished() {

@@ -79,6 +79,7 @@ class Claims {
     bool done = false;
   };
   void refresh();
+  bool overdue() const;  // whether another look at the folder costs little beside what has passed since the last
   bool claim(int64_t chunk, int attempt);
   std::filesystem::path claim_path(int64_t chunk, int attempt) const;
   const Owner& owner_of(int64_t chunk, int attempt);
@@ -91,6 +92,9 @@ class Claims {
   const Owner me_;
   std::filesystem::path mine_;  // this owner's file
   std::vector<Chunk> chunks_;
+  int64_t begun_ = 0;                                // chunks from `first` on that all have been claimed
+  bool took_over_ = false;                           // the last take() did: the next will find more of the same
+  double looked_ = 0, look_seconds_ = 0;             // when the folder was read last, and how long that took
   std::map<std::pair<int64_t, int>, Owner> owners_;  // by claim
   std::map<std::string, int> restarts_;              // by job, the newest seen
   struct Heard {

@@ -87,7 +87,8 @@ class Run {
   // Until no prompt is left for this process.
   void answer_what_there_is() {
     while (!stop_ && lost_.empty()) {
-      bool none = false;
+      // Where nothing was left to begin there may be something later, when others have died; to look is work.
+      bool none = under_way_ > 0 && monotonic_seconds() < look_again_;
       while (under_way_ < options_.window && !stop_ && !none) none = !start_next();
       Answered answered;
       if (under_way_ > 0) {
@@ -103,7 +104,10 @@ class Run {
 
   bool start_next() {
     const int64_t index = work_->next();
-    if (index < 0) return false;
+    if (index < 0) {
+      look_again_ = monotonic_seconds() + kIdleSeconds;
+      return false;
+    }
     Prompt prompt = prompts_.read(index, options_.defaults);
     ++under_way_;
     if (!prompt.error.empty()) {
@@ -182,7 +186,7 @@ class Run {
   const std::atomic<bool>& stop_;
   const PromptFile prompts_;
   const double started_ = monotonic_seconds();
-  double last_sync_ = started_, last_progress_ = started_, last_waiting_ = -1e9;
+  double last_sync_ = started_, last_progress_ = started_, last_waiting_ = -1e9, look_again_ = 0;
   std::unique_ptr<Work> work_;
   const std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
   int64_t under_way_ = 0;

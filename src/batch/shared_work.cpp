@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <deque>
+#include <set>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -77,8 +78,10 @@ class SharedWork final : public Work {
     while (queue_.empty()) {
       std::optional<Claim> claim;
       if (!guarded([&] { claim = claims_->take(); }) || !claim) return -1;
-      // Whoever had it before may have answered some.
-      for (const std::string& owner : claim->before) read(folder_ / "journals" / owner);
+      // Whoever had it before may have answered some. It is dead: what its journal says once it says for all its
+      // chunks.
+      for (const std::string& owner : claim->before)
+        if (read_.insert(owner).second) read(folder_ / "journals" / owner);
       const int64_t begin = claim->chunk * chunk_, end = std::min(begin + chunk_, prompts_.size());
       for (int64_t i = begin; i < end; ++i)
         if (!answers_.has(i)) queue_.push_back(i);
@@ -190,6 +193,7 @@ class SharedWork final : public Work {
   std::unique_ptr<Journal> journal_;
   uint32_t number_ = 0;
   std::deque<int64_t> queue_;   // of the chunk claimed last
+  std::set<std::string> read_;  // dead owners whose journals have been
   std::vector<int64_t> left_;   // by chunk of this process: prompts without an answer
   std::vector<int64_t> whole_;  // chunks whose last answer is not synced yet
 };

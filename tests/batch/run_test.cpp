@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 
@@ -192,6 +193,30 @@ TEST_CASE("what a process that broke down had answered is kept and what it had c
   CHECK(report.complete);
   CHECK(report.generated_tokens == 150);
   CHECK(lines(read_file(options.output)) == 200);
+}
+
+TEST_CASE("what a dead process had answered is read once, not once for each of its chunks") {
+  const auto bytes_read = [] {
+    std::ifstream io("/proc/self/io");
+    std::string name;
+    int64_t value = -1;
+    io >> name >> value;
+    return value;
+  };
+  Fixture f;
+  BatchOptions options = shared_options(f, numbered(1500), "first");
+  options.shared->chunk = 1;
+  options.window = 1500;
+  {
+    Echo breaks(1000);
+    CHECK_THROWS_AS(run_batch(options, breaks, f.stop), Error);
+  }
+  options.shared->me = owner("second");
+  Echo echo;
+  const int64_t before = bytes_read();
+  REQUIRE(before >= 0);
+  CHECK(run_batch(options, echo, f.stop).generated_tokens == 500);
+  CHECK(bytes_read() - before < 5'000'000);
 }
 
 TEST_CASE("work begun alone is gone on with in company, and the other way round") {
