@@ -195,9 +195,10 @@ job::serve() {
   job::start serve "$@"
   code=$?
   [[ -z $keeper ]] || kill "$keeper" 2>/dev/null
-  # A preempted server comes back elsewhere, unless its successor is there; one that reached its time limit or was stopped does not.
-  if ((code != 2)) && job::preempted && ! { [[ -n $keeper ]] && "$binary" keep --successor; }; then
-    job::requeue "preempted" || { [[ -n $keeper ]] && "$binary" keep --now "$0"; }
+  # A preempted server comes back elsewhere: as its service's next job, which need not wait as Slurm makes requeued ones wait, else requeued.
+  # One that reached its time limit or was stopped does not.
+  if ((code != 2)) && job::preempted; then
+    { [[ -n $keeper ]] && "$binary" keep --now "$0"; } || job::requeue "preempted"
   fi
   exit "$code"
 }

@@ -5,13 +5,13 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
 
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -29,7 +29,7 @@ constexpr int kTestTries = 3;
 
 struct KeepOptions {
   std::string script;
-  bool enter = false, successor = false, now = false;
+  bool enter = false, now = false;
 };
 
 // What this job is, read before the environment is cleaned for what is submitted from here.
@@ -198,8 +198,8 @@ int run(const KeepOptions& options) {
   Keeper keeper;
   if (options.enter) return enter(keeper, options.script);
   const int generation = keeper.chain.generation_of(keeper.job);
-  if (options.successor) return generation > 0 && keeper.chain.job_of(generation + 1) ? 0 : 1;
   if (options.now) {
+    if (generation > 0 && keeper.chain.job_of(generation + 1)) return 0;
     if (!keeper.policy.successors || keeper.chain.stopped() || generation == 0) return 1;
     if (keeper.policy.most_jobs > 0 && generation >= keeper.policy.most_jobs) return 1;
     if (keeper.policy.until > 0 && wall_seconds() >= keeper.policy.until) return 1;
@@ -213,14 +213,13 @@ int run(const KeepOptions& options) {
 }  // namespace
 
 void add_keep(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<KeepOptions>();
-  CLI::App* verb = app.add_subcommand("keep", "Keeps a service's jobs following one another; for the job scripts.");
+  const auto [verb, options] = add_verb<KeepOptions>(
+      app, "keep", "Keeps a service's jobs following one another; for the job scripts.", exit_code, run);
   verb->group("");
   verb->add_option("SCRIPT", options->script, "The job's script.");
   verb->add_flag("--enter", options->enter, "Take this job's place in its service.");
-  verb->add_flag("--successor", options->successor, "Exit code 0 where the next job is submitted.");
-  verb->add_flag("--now", options->now, "Submit the next job at once.");
-  verb->callback([options, &exit_code] { exit_code = run(*options); });
+  verb->add_flag("--now", options->now,
+                 "Submit the next job at once, unless it is there. Exit code 1: there is to be none.");
 }
 
 }  // namespace sluice

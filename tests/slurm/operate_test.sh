@@ -6,10 +6,10 @@ model=$repository/tests/models/demo sluice=$build/sluice
 unset RELEASE_DIR MODEL_ID
 mkdir "$work/here"
 
-# launch ARGUMENT...: the demo model on one CPU, small enough for these nodes.
+# launch ARGUMENT...: the demo model on CPUs (one, or $cpus), small enough for these nodes.
 launch() {
   cd "$work/here" || exit
-  slurm "$sluice" launch "$model" --cpu -c1 --mem 600M "$@"
+  slurm "$sluice" launch "$model" --cpu -c"${cpus:-1}" --mem 600M "$@"
 }
 # value FILE KEY: of a flat JSON output
 value() { sed -nE "s/^ *\"$2\": \"?([^\",]*)\"?,?\$/\1/p" "$1"; }
@@ -72,18 +72,16 @@ worker() {
 }
 chain_reached() { (($(find "$SLUICE_HOME/services/keep" -name '[0-9]*' | wc -l) >= $1)); }
 chain_of_four() {
-  local i pids=() route connect
+  local i route connect workers=()
   launch --name keep -t 4 --keep-alive --keep-alive-jobs 4 --keep-alive-lead 3:55 --keep-alive-overlap 0:04 --json >"$log" 2>"$work/err" ||
     fail "launch failed" "$work/err" "$log"
-  slurm "$sluice" route --model "$model" >"$work/route" 2>"$work/route.err" &
-  pids+=($!)
-  slurm "$sluice" connect keep >"$work/connect" 2>"$work/connect.err" &
-  pids+=($!)
+  begin "$work/route" slurm "$sluice" route --model "$model"
+  begin "$work/connect" slurm "$sluice" connect keep
   wait_for 20 grep -q OPENAI "$work/route" || fail "route did not start" "$work/route.err"
   wait_for 20 grep -q OPENAI "$work/connect" || fail "connect did not start" "$work/connect.err"
   route=$(head -1 "$work/route") connect=$(head -1 "$work/connect")
   worker "$route" "$(sed -n 's/key file: //p' "$work/route")" "$work/codes.1" &
-  workers=($!)
+  workers+=($!)
   worker "$connect" /dev/null "$work/codes.2" &
   workers+=($!)
   wait_for 100 chain_reached 4 || fail "the chain did not reach four jobs" "$log" ./*keep*.log
@@ -91,8 +89,8 @@ chain_of_four() {
   sleep 8
   touch "$work/enough"
   wait "${workers[@]}"
-  kill "${pids[@]}" 2>/dev/null
-  pkill_children
+  end "$work/route"
+  end "$work/connect"
   for i in 1 2; do
     lacks "$work/codes.$i" 503
     [[ $(sort -u "$work/codes.$i") == 200 ]] || fail "of $(wc -l <"$work/codes.$i") requests some failed: $(sort "$work/codes.$i" | uniq -c)" "$work/route.err" "$work/connect.err"
@@ -106,9 +104,88 @@ chain_of_four() {
   wait_for 60 queue_empty || fail "the service still runs" <(slurm squeue)
   [[ ! -e $SLUICE_HOME/services/keep/5 ]] || fail "a fifth job was submitted"
 }
-# The program's children of this shell, which the wrapper has started in other namespaces.
-pkill_children() { pkill -f "^$sluice (route --model $model|connect keep)" || true; }
 it "a service goes on over three successors without a failed request" chain_of_four
+
+node_of() { slurm squeue -h -j "$1" -o %N; }
+# connected FILE JOB: a local end of its own, whose address is the first line of FILE
+connected() {
+  begin "$1" slurm "$sluice" connect "$2"
+  wait_for 30 grep -q OPENAI "$1" || fail "connect did not start" "$1.err"
+}
+answers() { [[ $(ask "$1" /dev/null) == 200 ]]; }
+
+on_a_socket() {
+  local node=n1
+  # Stands in for ssh to a node, which has no daemon here: one forwarding from a local port to a socket there.
+  mkdir -p "$work/ssh"
+  cat >"$work/ssh/ssh" <<'SSH'
+#!/usr/bin/env python3
+import pathlib, shutil, socket, sys, threading
+port, path = sys.argv[sys.argv.index("-L") + 1].split(":", 2)[1:]
+pathlib.Path(__file__).with_name("asked").write_text(sys.argv[-1])
+def copy(a, b):
+    shutil.copyfileobj(a.makefile("rb", 0), b.makefile("wb", 0))
+    b.shutdown(socket.SHUT_WR)
+listening = socket.create_server(("127.0.0.1", int(port)))
+while True:
+    near, _ = listening.accept()
+    far = socket.socket(socket.AF_UNIX)
+    far.connect(path)
+    for pair in ((near, far), (far, near)):
+        threading.Thread(target=copy, args=pair, daemon=True).start()
+SSH
+  chmod +x "$work/ssh/ssh"
+  launch -t 10 --host "unix:$work/server.sock" -- "--nodelist=$node" >"$log" 2>"$work/err" || fail "launch failed" "$work/err" "$log"
+  job=$(grep -oE 'connect [0-9]+' "$log" | cut -d' ' -f2)
+  [[ $(stat -c %a "$work/server.sock") == 600 ]] || fail "the socket is not private"
+  begin "$work/near" on "$node" "$sluice" connect "$job"
+  wait_for 30 grep -q OPENAI "$work/near" || fail "connect did not start" "$work/near.err"
+  [[ $(on "$node" curl -s -o /dev/null -w '%{http_code}' "$(head -1 "$work/near")/v1/models") == 200 ]] || fail "no answer on the node" "$work/near.err"
+  PATH=$work/ssh:$PATH connected "$work/far" "$job"
+  wait_for 30 answers "$(head -1 "$work/far")" || fail "no answer through ssh" "$work/far.err"
+  [[ $(cat "$work/ssh/asked") == "$node" ]] || fail "ssh went to $(cat "$work/ssh/asked")"
+  end "$work/near"
+  end "$work/far"
+}
+it "connect reaches a server's socket on its node, and by ssh from elsewhere" on_a_socket
+
+follows() {
+  local first second
+  cpus=8 launch -t 10 --json >"$log" 2>"$work/err" || fail "launch failed" "$work/err" "$log"
+  job=$(value "$log" job)
+  first=$(node_of "$job")
+  connected "$work/follow" "$job"
+  answers "$(head -1 "$work/follow")" || fail "no answer" "$work/follow.err"
+  slurm srun -Q -p high -w "$first" -n1 -c8 sleep 60 &
+  wait_for 100 moved || fail "it did not come back" <(slurm squeue)
+  wait_for 30 answers "$(head -1 "$work/follow")" || fail "no answer after the requeue" "$work/follow.err"
+  second=$(node_of "$job")
+  [[ $second == n? && $second != "$first" ]] || fail "it should have moved from $first, found '$second'"
+  has "$work/follow.err" ": ready at http://$second:" 1
+  end "$work/follow"
+}
+moved() { [[ $(slurm squeue -h -j "$job" -o "%T %N") == "RUNNING n"* && $(node_of "$job") != "$first" ]]; }
+it "connect follows a preempted job to its next node" follows
+
+preempted_service() {
+  rm -f "$work/enough"
+  cpus=4 launch --name gone -t 10 --keep-alive --json >"$log" 2>"$work/err" || fail "launch failed" "$work/err" "$log"
+  begin "$work/route" slurm "$sluice" route --model "$model"
+  wait_for 20 grep -q OPENAI "$work/route" || fail "route did not start" "$work/route.err"
+  worker "$(head -1 "$work/route")" "$(sed -n 's/key file: //p' "$work/route")" "$work/codes.3" &
+  worker=$!
+  sleep 1
+  slurm srun -Q -p high -w "$(node_of "$(value "$log" job)")" -n1 -c8 sleep 1 || fail "the other job did not run" <(slurm squeue)
+  wait_for 60 chain_ready gone 2 || fail "the next job did not become ready" <(slurm squeue) ./*gone*.log
+  sleep 2
+  touch "$work/enough"
+  wait "$worker"
+  end "$work/route"
+  [[ $(sort -u "$work/codes.3") == 200 ]] || fail "of $(wc -l <"$work/codes.3") requests some failed: $(sort "$work/codes.3" | uniq -c)" "$work/route.err"
+  slurm "$sluice" stop gone >"$log" || fail "stop failed" "$log"
+}
+chain_ready() { grep -q '"state": "ready"' "$SLUICE_HOME/jobs/$(cat "$SLUICE_HOME/services/$1/$2").json"; }
+it "a preempted service goes on as its next job without a failed request" preempted_service
 
 refused_submission() {
   mkdir -p "$work/bin"

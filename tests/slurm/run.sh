@@ -27,6 +27,16 @@ failed=0 passed=0
 slurm() { "$repository"/scripts/test-cluster.sh run "$@"; }
 on() { "$repository"/scripts/test-cluster.sh on "$@"; }
 
+# begin FILE slurm|on NODE COMMAND...: behind the test, with its output in FILE and FILE.err; end FILE ends it.
+begin() {
+  local out=$1 where=("$2")
+  shift 2
+  [[ ${where[0]} == slurm ]] || { where+=("$1") && shift; }
+  # shellcheck disable=SC2016,SC2094  # expanded by the inner shell
+  "${where[@]}" sh -c 'echo $$ >"$0.pid" && exec "$@"' "$out" "$@" >"$out" 2>"$out.err" &
+}
+end() { kill "$(cat "$1.pid")"; }
+
 # fail WHY [FILE...]: the test goes on no further.
 fail() {
   printf '    %s\n' "$1"

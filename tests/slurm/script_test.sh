@@ -29,7 +29,7 @@ cat >"$work/release/bin/sluice" <<'SLUICE'
 #!/bin/bash
 echo "sluice $*"
 [[ $* != "keep --enter"* ]] || exit "${FAKE_ENTER:-0}"
-[[ $* != "keep --successor"* ]] || exit "${FAKE_SUCCESSOR:-1}"
+[[ $* != "keep --now"* ]] || exit "${FAKE_NOW:-1}"
 SLUICE
 chmod +x "$work"/bin/* "$work/release/bin/sluice"
 
@@ -113,10 +113,10 @@ check "a preempted server with a wrong setting does not" "!queue" "exit=2" -- "$
 check "a job of a service takes its place there before its ranks start" "sluice keep --enter slurm/serve.sh" "bin/sluice serve" "exit=0" -- "${job[@]}" SLUICE_SERVICE=demo
 check "a job that a service refuses starts no rank" "!srun --" "exit=2" -- "${job[@]}" SLUICE_SERVICE=demo FAKE_ENTER=2
 check "prompts are no service" "!sluice keep" -- "${job[@]}" SLUICE_SERVICE=demo OUTPUT=o slurm/generate.sh
-check "a preempted server whose successor is there does not come back" "!back into the queue" "exit=0" -- \
-  "${job[@]}" SLUICE_SERVICE=demo FAKE_PREEMPT=2026-01-01T00:00:00 FAKE_SUCCESSOR=0
-check "a preempted server that cannot come back submits its successor" "sluice keep --now slurm/serve.sh" -- \
-  "${job[@]}" SLUICE_SERVICE=demo FAKE_PREEMPT=2026-01-01T00:00:00 FAKE_NO_REQUEUE=1
+check "a preempted server of a service goes on as its next job" "sluice keep --now slurm/serve.sh" "!back into the queue" "exit=0" -- \
+  "${job[@]}" SLUICE_SERVICE=demo FAKE_PREEMPT=2026-01-01T00:00:00 FAKE_NOW=0
+check "a preempted server of a service that has no next job comes back itself" "sluice keep --now slurm/serve.sh" "back into the queue: preempted" "exit=143" -- \
+  "${job[@]}" SLUICE_SERVICE=demo FAKE_PREEMPT=2026-01-01T00:00:00 FAKE_NOW=1
 check "prompts that are left put the job back" "back into the queue" "exit=143" -- "${job[@]}" FAKE_EXIT=75 OUTPUT=o slurm/generate.sh
 check "a cancelled job is not put back" "!back into the queue" "submit the same line again" "exit=75" -- "${job[@]}" FAKE_EXIT=75 FAKE_STATE=COMPLETING OUTPUT=o slurm/generate.sh
 check "where requeueing is off the job says how to go on" "submit the same line again to complete o" "exit=75" -- \
