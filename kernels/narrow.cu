@@ -57,7 +57,8 @@ __global__ void __launch_bounds__(kThreads) narrow_kernel(const NarrowParams p) 
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         if (first_t + r >= end) break;
-        const T* x = static_cast<const T*>(p.x) + (first_t + r) * p.x_stride + k;
+        const T* row = static_cast<const T*>(p.x) + (first_t + r) * p.x_stride;
+        const T* x = row + k;
         float part = 0;
         if (kPacked) {
           constexpr int P = kPack<T>;
@@ -70,7 +71,9 @@ __global__ void __launch_bounds__(kThreads) narrow_kernel(const NarrowParams p) 
         } else {
 #pragma unroll
           for (int e = 0; e < N; ++e) {
-            if (e < count) part += to_float(x[e]) * (number<kBits>(bytes, e) - group.zero);
+            if (e < count)
+              part +=
+                  to_float(w.order != nullptr ? row[w.order[k + e]] : x[e]) * (number<kBits>(bytes, e) - group.zero);
           }
         }
         sums[r] += part * group.scale;
@@ -108,7 +111,9 @@ __global__ void __launch_bounds__(kThreads) widen_kernel(const WidenParams p) {
     const Group group = kBits == Bits::kFour ? group_of(p.w, n, k) : Group{p.w.scales[n], 0.0f};
 #pragma unroll
     for (int e = 0; e < N; ++e) {
-      if (k + e < p.w.k) out[k + e] = from_float<T>((number<kBits>(bytes, e) - group.zero) * group.scale);
+      if (k + e < p.w.k)
+        out[p.w.order != nullptr ? p.w.order[k + e] : k + e] =
+            from_float<T>((number<kBits>(bytes, e) - group.zero) * group.scale);
     }
   }
 }
@@ -131,7 +136,7 @@ cudaError_t start(const NarrowParams& p, cudaStream_t stream) {
 
 template <class T, Bits kBits>
 cudaError_t choose(const NarrowParams& p, cudaStream_t stream) {
-  const bool packed = p.w.k % kNumbers<kBits> == 0 && aligned16(p.x, p.x_stride, sizeof(T));
+  const bool packed = p.w.order == nullptr && p.w.k % kNumbers<kBits> == 0 && aligned16(p.x, p.x_stride, sizeof(T));
   return packed ? start<T, kBits, true>(p, stream) : start<T, kBits, false>(p, stream);
 }
 

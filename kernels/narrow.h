@@ -13,9 +13,10 @@ enum class Bits : int32_t { kEight, kFour };
 //   kEight: i8, w = number * scale[row].
 //   kFour: two numbers to a byte, the even column low; w = (number - zero) * scale, of each `group` columns of a row.
 struct NarrowMatrix {
-  const void* numbers;  // rows `stride` bytes apart, 16-byte aligned; k is padded to whole 16 bytes with any numbers
-  const float* scales;  // kEight: [n]
-  const void* groups;   // kFour: f16 [n, groups, 2] of scale and zero, groups = (k + group - 1) / group
+  const void* numbers;   // rows `stride` bytes apart, 16-byte aligned; k is padded to whole 16 bytes with any numbers
+  const float* scales;   // kEight: [n]
+  const void* groups;    // kFour: f16 [n, groups, 2] of scale and zero, groups = (k + group - 1) / group
+  const int32_t* order;  // [k]: the element of x that column j multiplies; null: j
   int64_t n, k, stride, group;
   Bits bits;
 };

@@ -56,7 +56,7 @@ struct Narrow {
     d_pairs = std::make_unique<DeviceVector<uint16_t>>(pairs);
   }
   kernels::NarrowMatrix matrix() const {
-    return {d_numbers->data(), d_scales->data(), d_pairs->data(), n, k, stride, group, bits};
+    return {d_numbers->data(), d_scales->data(), d_pairs->data(), nullptr, n, k, stride, group, bits};
   }
 };
 

@@ -144,7 +144,8 @@ TEST_CASE("weights of few bits: no access is out of place") {
       const DeviceVector<uint8_t> numbers(bytes);
       const DeviceVector<float> scales(std::vector<float>(width, 0.01f));
       const DeviceVector<uint16_t> groups(std::vector<uint16_t>(static_cast<size_t>(width * 2 * 3), f32_to_f16(0.5f)));
-      const kernels::NarrowMatrix w{numbers.data(), scales.data(), groups.data(), width, depth, stride, 64, bits};
+      const kernels::NarrowMatrix w{
+          numbers.data(), scales.data(), groups.data(), nullptr, width, depth, stride, 64, bits};
       DeviceMatrix x(Type::kBF16, rows, depth, 8), out(Type::kBF16, rows, width, 3), wide(Type::kBF16, width, depth, 8);
       x.fill(normal(random, rows * depth, Type::kBF16));
       kernels::NarrowParams p{};

@@ -89,10 +89,6 @@ std::unique_ptr<Weight> CudaBackend::pack_narrow(const HostMatrix& source, Schem
   const int64_t rows = source.rows, cols = source.cols;
   int64_t group = kInt4Group;
   if (source.groups != nullptr) {
-    if (source.groups->order != nullptr)
-      throw Error(
-          "the CUDA backend takes no quantised layers whose columns are in an order of their own (desc_act); run the "
-          "model on the CPU (--device cpu)");
     group = std::min(source.groups->group, (cols + 31) / 32 * 32);
   }
   check(wide || group % 32 == 0, "groups of 4-bit weights are multiples of 32 columns");
@@ -102,6 +98,11 @@ std::unique_ptr<Weight> CudaBackend::pack_narrow(const HostMatrix& source, Schem
       std::make_unique<CudaWeight>(rows, cols, stride, group, wide ? kernels::Bits::kEight : kernels::Bits::kFour,
                                    allocate_device(static_cast<size_t>(rows * stride), stream_),
                                    allocate_device(static_cast<size_t>(rows) * scale_bytes, stream_));
+  if (source.groups != nullptr && source.groups->order != nullptr) {
+    const size_t bytes = static_cast<size_t>(cols) * sizeof(int32_t);
+    weight->order = allocate_device(bytes, stream_);
+    ring_.upload(weight->order.data(), bytes, source.groups->order, bytes, 1);
+  }
   const int64_t most = std::min(rows, kRowsAtOnce);
   Rows part{source, weight->bits, stride, group, groups, std::vector<uint8_t>(static_cast<size_t>(most * stride)), {},
             {}};

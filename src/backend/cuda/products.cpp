@@ -92,6 +92,7 @@ kernels::NarrowMatrix CudaWeight::matrix() const {
   m.numbers = data.data();
   m.scales = static_cast<const float*>(scales.data());  // one of the two is looked at
   m.groups = scales.data();
+  m.order = static_cast<const int32_t*>(order.data());
   m.n = rows();
   m.k = cols();
   m.stride = stride;

@@ -37,6 +37,7 @@ struct CudaWeight final : Weight {
   DType dtype;
   Buffer data;
   Buffer scales;  // of a narrow one
+  Buffer order;   // of a narrow one whose columns are in an order of their own: i32 [cols]
   int64_t group = 0;
   kernels::Bits bits = kernels::Bits::kEight;
 };

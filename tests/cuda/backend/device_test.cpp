@@ -2,8 +2,11 @@
 // Memory, copies, recorded steps and sampling of the CUDA backend.
 #include <cstring>
 
+#include <algorithm>
+#include <numeric>
 #include "backend/quantise.h"
 #include "base/error.h"
+
 #include "cuda/backend/twin.h"
 #include "sample/params.h"
 
@@ -154,13 +157,35 @@ TEST_CASE("weights of 8 and 4 bits multiply as the floats that they mean, for fe
             CHECK(close);
           }
         }
-  std::vector<int32_t> order(64);
-  const std::vector<float> one(64, 1.0f);
-  const std::vector<uint8_t> q(64);
-  const HostGroups ordered{64, one.data(), one.data(), order.data()};
+}
+
+TEST_CASE("columns in an order of their own multiply the inputs that they belong to, for few rows and many") {
+  std::mt19937 random(9);
+  const int64_t n = 12, k = 128, groups = 2;
+  std::vector<int32_t> order(static_cast<size_t>(k));
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), random);
+  std::vector<uint8_t> q(static_cast<size_t>(n * k));
+  for (uint8_t& number : q) number = static_cast<uint8_t>(random() % 16);
+  const std::vector<float> scale(static_cast<size_t>(n * groups), 0.25f), zero(static_cast<size_t>(n * groups), 7.0f);
+  const HostGroups ordered{k / groups, scale.data(), zero.data(), order.data()};
   Side gpu(test::make_cuda(), DType::kF32);
-  CHECK_THROWS_WITH_AS(gpu->pack({q.data(), DType::kU8, 1, 64, 64, &ordered}, Scheme::kInt4),
-                       doctest::Contains("desc_act"), Error);
+  const auto weight = gpu->pack({q.data(), DType::kU8, n, k, k, &ordered}, Scheme::kInt4);
+  for (const int64_t rows : {3, 20}) {
+    const std::vector<float> x = test::normal(random, rows * k);
+    std::vector<float> want;
+    for (int64_t t = 0; t < rows; ++t)
+      for (int64_t r = 0; r < n; ++r) {
+        double sum = 0;
+        for (int64_t c = 0; c < k; ++c)
+          sum += static_cast<double>(x[static_cast<size_t>(t * k + order[static_cast<size_t>(c)])]) *
+                 (static_cast<double>(q[static_cast<size_t>(r * k + c)]) - 7) / 4;
+        want.push_back(static_cast<float>(sum));
+      }
+    const Tensor out = gpu.empty(rows, n);
+    gpu->linear(out, gpu.matrix(x, rows, k), *weight, {});
+    test::check_near(gpu.read(out), want, DType::kF32, 200, 10.0);
+  }
 }
 
 TEST_CASE("a step is run once, recorded once, and replayed from then on") {
