@@ -76,6 +76,7 @@ std::optional<std::vector<Finished>> run_rows(const HttpRequest& http, Reply& re
                                               Clock& clock, const std::vector<Row>& rows, double& queued) {
   service.metrics->validated(monotonic_seconds() - http.arrived);
   std::vector<GenerateRequest> requests;
+  requests.reserve(rows.size());
   for (const Row& row : rows) requests.push_back(row.request);
   clock.submitted();
   auto finished = run_all(service, reply, std::move(requests));

@@ -46,7 +46,7 @@ Scalar load_scalar(std::string_view datatype, const char* at) {
   if (datatype == "FP32") s.number = static_cast<double>(load<float>(at));
   if (datatype == "FP64") s.number = load<double>(at);
   if (datatype == "BOOL" || datatype == "UINT8") s.integer = load<uint8_t>(at);
-  if (datatype == "INT8") s.integer = load<int8_t>(at);
+  if (datatype == "INT8") s.integer = static_cast<int64_t>(load<int8_t>(at));
   if (datatype == "INT16") s.integer = load<int16_t>(at);
   if (datatype == "UINT16") s.integer = load<uint16_t>(at);
   if (datatype == "INT32") s.integer = load<int32_t>(at);
