@@ -27,7 +27,7 @@ Scheduler::Scheduler(const SchedulerOptions& options)
   check(!options.groups.front().fixed, "the first cache group grows with the sequence");
   for (const auto& group : options.groups) {
     pools_.emplace_back(group.blocks, options.block_size);
-    if (group.window > 0 || group.fixed) caching_ = false;
+    if (group.fixed) caching_ = false;
   }
   for (auto slot = static_cast<int32_t>(options.max_running); slot-- > 0;) free_slots_.push_back(slot);
   records_.resize(depth_);
@@ -239,27 +239,28 @@ bool Scheduler::admit(Sequence& s, Step& step) {
     beams = std::ranges::count(s.group->members, Sequence::State::kWaiting, &Sequence::state);
     beside -= std::ranges::count(s.group->members, Sequence::State::kRunning, &Sequence::state);
   }
-  if (static_cast<int64_t>(free_slots_.size()) < beams) {
+  const auto put_back = [&] {
     drop_blocks(s);
+    s.n_computed = 0;
     return false;
-  }
+  };
+  if (static_cast<int64_t>(free_slots_.size()) < beams) return put_back();
+  s.n_computed = hits * static_cast<int32_t>(options_.block_size);
+  leave_window(s);
   for (size_t g = 0; g < pools_.size(); ++g) {
     // Room for the whole prompt, and for everybody's next block: a new sequence should not be preempted at once.
     int64_t tokens = static_cast<int64_t>(s.tokens.size()) + 1;
     if (const int64_t window = options_.groups[g].window; window > 0)
       tokens = std::min(tokens, window + options_.token_budget + options_.block_size);
-    const int64_t spare = options_.groups[g].fixed ? 0 : beside;
-    if (pools_[g].available() < beams * std::min(needed(s, g, tokens), pools_[g].blocks()) - hits + spare) {
-      drop_blocks(s);
-      return false;
-    }
+    const int64_t spare = options_.groups[g].fixed ? 0 : beside, found = hits - s.tables[g].n_left;
+    if (pools_[g].available() < beams * std::min(needed(s, g, tokens), pools_[g].blocks()) - found + spare)
+      return put_back();
   }
   waiting_.erase(waiting_.begin());
   insert(running_, &s);
   s.state = Sequence::State::kRunning;
   s.slot = free_slots_.back();
   free_slots_.pop_back();
-  s.n_computed = hits * static_cast<int32_t>(options_.block_size);
   init_slot(s, step);
   if (!s.started) started_.push_back({s.tag, std::min(s.n_computed, s.n_prompt)});
   s.started = true;

@@ -38,8 +38,9 @@ struct SchedulerOptions {
   int64_t max_running = 0;  // sequences that hold a slot
   int stages = 1;
   int64_t encode_budget = 0;  // rows of encoder prompts in one step, besides token_budget
-  // Without effect when a group has a window, where the start of a prompt is gone, or is fixed: what decoder tokens
-  // become depends on the encoder's prompt.
+  // Without effect when a group is fixed: what decoder tokens become depends on the encoder's prompt. A prefix counts
+  // where every group still has all of its blocks, those that left a window too; a sequence keeps what its window
+  // shows.
   bool prefix_cache = true;
   // Where it is not 0: the state of sequences begun with more tokens than this depends on how many those are.
   int64_t varies_beyond = 0;

@@ -121,7 +121,8 @@ void Scheduler::enter_cache(Sequence& s) {
   const size_t full = std::min(s.tokens.size(), static_cast<size_t>(s.n_computed)) / size;
   for (size_t g = 0; g < pools_.size(); ++g) {
     Sequence::Table& table = s.tables[g];
-    for (auto i = static_cast<size_t>(table.n_cached); i < full; ++i, ++table.n_cached)
+    // A block may leave a window of one or two tokens before all its own are known; what follows is not found then.
+    for (auto i = static_cast<size_t>(table.n_cached); i < full && table.blocks[i] >= 0; ++i, ++table.n_cached)
       table.last_cached = pools_[g].insert(table.blocks[i], table.last_cached, {s.tokens.data() + i * size, size});
   }
 }

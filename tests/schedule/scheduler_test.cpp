@@ -302,6 +302,46 @@ TEST_CASE("a window group gives back blocks that no query sees any more") {
   CHECK(n == 200);
 }
 
+TEST_CASE("a prompt seen before takes from a window group what its next row sees") {
+  SchedulerOptions o = options(0, 64);
+  o.groups = {{100, 0}, {100, 6}};
+  Scheduler s(o);
+  Step step;
+  add(s, spec(22, 1), 1);
+  REQUIRE(s.schedule(step));
+  complete(s, step);
+  CHECK(s.counts().blocks_used == 0);
+  add(s, spec(22, 1), 2);
+  REQUIRE(s.schedule(step));
+  CHECK(s.started()[0].cached_tokens == 20);
+  CHECK(step.rows() == 2);
+  // Row 20 sees keys 15 to 20 of the window: its blocks are 3 to 5, of which the last is new.
+  std::map<int32_t, std::vector<int32_t>> indices;
+  for (const BlockDelta& d : step.tables) indices[d.group].push_back(d.index);
+  CHECK(indices[0] == std::vector<int32_t>{0, 1, 2, 3, 4, 5});
+  CHECK(indices[1] == std::vector<int32_t>{3, 4, 5});
+  complete(s, step);
+  CHECK(s.counts().blocks_used == 0);
+}
+
+TEST_CASE("a prefix of which a window group forgot the start is computed again") {
+  SchedulerOptions o = options(0, 8);
+  o.groups = {{100, 0}, {7, 6}};  // what left the window is the first to be forgotten
+  Scheduler s(o);
+  Step step;
+  for (const int32_t first : {100, 500, 100}) {
+    add(s, spec(22, 1, first), static_cast<uint64_t>(first));
+    REQUIRE(s.schedule(step));
+    CHECK(s.started()[0].cached_tokens == 0);
+    CHECK(step.rows() == 8);
+    complete(s, step);
+    while (!s.idle()) {
+      REQUIRE(s.schedule(step));
+      complete(s, step);
+    }
+  }
+}
+
 TEST_CASE("a finished sequence is heard of no more, and an unknown one is ignored") {
   Scheduler s(options(100, 64));
   const SequenceId id = add(s, spec(4, 50), 1);
