@@ -18,10 +18,11 @@ constexpr int kMostGpus = 64;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Cache bytes of one token on the fullest rank.
+// Cache bytes of one token on the fullest rank; with an encoder, of one of the answer and one of the prompt.
 double token_bytes(const PlanRequest& r, int tp, int pp) {
   const int64_t layers = ceil_div(r.model.n_layers, pp), heads = ceil_div(r.model.n_kv_heads, tp);
-  return 2.0 * static_cast<double>(layers * heads * r.model.head_dim) * r.bytes_per_cache;
+  const double kinds = r.model.decoder_start >= 0 ? 2 : 1;
+  return 2.0 * kinds * static_cast<double>(layers * heads * r.model.head_dim) * r.bytes_per_cache;
 }
 }  // namespace
 

@@ -54,6 +54,39 @@ TEST_CASE("Llama 2 fits where clusters have confirmed it") {
   confirm(llama2(4096, 11008, 32, 32, 32), "a100:80/3g.40gb", 1);
 }
 
+TEST_CASE("Falcon and FLAN-T5 fit where clusters have confirmed them") {
+  const std::string falcon = R"({"architectures": ["FalconForCausalLM"], "torch_dtype": "bfloat16", "vocab_size": 65024,
+                                 "alibi": false, "bias": false, "parallel_attn": true, )";
+  confirm(falcon + R"("hidden_size": 8192, "num_hidden_layers": 60, "num_attention_heads": 128, "num_kv_heads": 8,
+                      "new_decoder_architecture": true})",
+          "a100:80", 2);
+  confirm(falcon + R"("hidden_size": 4544, "num_hidden_layers": 32, "num_attention_heads": 71, "multi_query": true})",
+          "a100:80/3g.40gb", 1);
+  for (const char* dtype : {"float32", "bfloat16"}) {
+    confirm(R"({"architectures": ["T5ForConditionalGeneration"], "vocab_size": 32128, "d_model": 4096, "d_kv": 64,
+                "d_ff": 10240, "num_layers": 24, "num_decoder_layers": 24, "num_heads": 64,
+                "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false, "decoder_start_token_id": 0,
+                "pad_token_id": 0, "eos_token_id": 1, "torch_dtype": ")" +
+                std::string(dtype) + "\"}",
+            "a100:80", 1);
+  }
+}
+
+TEST_CASE("models without an encoder hold half the cache of those whose prompts have one of their own") {
+  const auto tokens = [](const std::string& config) {
+    const PlanRequest request = request_for(config);
+    const Fit fit = layout_fit(request, find_gpu("a100:80"), 1, 1);
+    const double bytes =
+        2.0 * static_cast<double>(request.model.n_layers * request.model.n_kv_heads * request.model.head_dim) * 2;
+    return static_cast<double>(fit.cache_tokens) * bytes / (fit.room_gib * (1 << 30));
+  };
+  CHECK(tokens(llama2(4096, 11008, 32, 32, 32)) == doctest::Approx(1.0).epsilon(0.001));
+  CHECK(tokens(R"({"architectures": ["T5ForConditionalGeneration"], "vocab_size": 32128, "d_model": 2048, "d_kv": 64,
+                   "d_ff": 5120, "num_layers": 24, "num_heads": 32, "feed_forward_proj": "gated-gelu",
+                   "decoder_start_token_id": 0, "eos_token_id": 1, "torch_dtype": "bfloat16"})") ==
+        doctest::Approx(0.5).epsilon(0.001));
+}
+
 TEST_CASE("weights of a rank are its share of the layers, the table and the head") {
   PlanRequest request = request_for(llama2(8192, 28672, 80, 64, 8));
   const Fit one = layout_fit(request, find_gpu("a100:80"), 1, 1), two = layout_fit(request, find_gpu("a100:80"), 2, 1);
