@@ -11,7 +11,7 @@ const std::string kEmbed = "model.embed_tokens.weight", kHead = "lm_head.weight"
 std::string layer_prefix(int64_t layer) { return fmt::format("model.layers.{}.", layer); }
 
 // Without the head where it is the embedding.
-std::vector<TensorSpec> gated_tensors(const GatedConfig& c, bool tied, bool spread) {
+std::vector<TensorSpec> gated_tensors(const GatedConfig& c, bool tied, bool spread, ExpertNames experts) {
   const Dim h{c.d_model}, f{c.d_ff, Split::kFeedForward};
   const Dim q{c.n_heads * c.head_dim, Split::kQueryHeads}, kv{c.n_kv_heads * c.head_dim, Split::kKvHeads};
   const auto part = [&](const char* name, int64_t first, int64_t outputs) {
@@ -34,7 +34,7 @@ std::vector<TensorSpec> gated_tensors(const GatedConfig& c, bool tied, bool spre
     t.linear("self_attn.o_proj", h, q, c.o_bias);
     t.norm("post_attention_layernorm", c.d_model);
     if (c.is_sparse(i)) {
-      list_mixture(t, c.mixture, c.d_model, spread, c.mixtral_names);
+      list_mixture(t, c.mixture, c.d_model, spread, experts);
       continue;
     }
     t.linear("mlp.gate_proj", f, h, c.mlp_bias, part("mlp.gate_up_proj", 0, 2 * f.size));
@@ -45,6 +45,13 @@ std::vector<TensorSpec> gated_tensors(const GatedConfig& c, bool tied, bool spre
   t.norm("model.norm", c.d_model);
   if (!tied) t.tensor(kHead, {c.vocab, c.d_model}, Split::kVocab);
   return t.take();
+}
+
+// By the first layer that has any.
+ExpertNames experts_in(const LoadContext& context, const GatedConfig& c) {
+  for (int64_t i = 0; i < c.n_layers; ++i)
+    if (c.is_sparse(i)) return find_experts(context, layer_prefix(i), c.experts);
+  return c.experts;
 }
 
 class GatedDecoder final : public DecoderModel {
@@ -84,7 +91,8 @@ GatedDecoder::GatedDecoder(LoadContext& context, const GatedConfig& c)
   rope_.config = c.rope;
   const TiedNames names = tie_head(context, kEmbed, kHead);
   ModuleLoader load(context,
-                    prepare(context, gated_tensors(c, names.tied, spread), kEmbed, names, {".rotary_emb.inv_freq"}),
+                    prepare(context, gated_tensors(c, names.tied, spread, experts_in(context, c)), kEmbed, names,
+                            {".rotary_emb.inv_freq"}),
                     partition_);
   load_ends(load, names);
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -236,7 +244,7 @@ void describe_rotation(const RopeConfig& rope, ModelInfo& info) {
 }
 
 void describe_gated(const GatedConfig& config, ModelInfo& info) {
-  describe_decoder(config, gated_tensors(config, config.tied, false), info);
+  describe_decoder(config, gated_tensors(config, config.tied, false, config.experts), info);
   const MixtureConfig& m = config.mixture;
   const int64_t unused = 3 * (m.experts - m.top_k) * m.d_ff * config.d_model;  // of a layer in a decode step
   for (int64_t i = 0; i < config.n_layers; ++i)

@@ -14,11 +14,11 @@ struct GatedConfig : DecoderSizes {
   Activation activation = Activation::kSilu;
   RopeConfig rope;
   bool qkv_bias = false, o_bias = false, mlp_bias = false;
-  bool head_norms = false;     // of q and k, each head by itself, before they are rotated
-  std::vector<bool> sparse;    // layers with a mixture in place of the MLP; empty: none
-  MixtureConfig mixture;       // of those
-  bool mixtral_names = false;  // of the mixture's tensors
-  bool fused = false;          // files hold qkv_proj and gate_up_proj
+  bool head_norms = false;                    // of q and k, each head by itself, before they are rotated
+  std::vector<bool> sparse;                   // layers with a mixture in place of the MLP; empty: none
+  MixtureConfig mixture;                      // of those
+  ExpertNames experts = ExpertNames::kPlain;  // where files do not stack them
+  bool fused = false;                         // files hold qkv_proj and gate_up_proj
 
   bool is_sparse(int64_t layer) const { return !sparse.empty() && sparse[static_cast<size_t>(layer)]; }
 };

@@ -22,15 +22,43 @@ Held held(const MixtureConfig& config, bool spread, const Groups& groups) {
 std::string expert_name(int64_t expert, const char* part) { return fmt::format("mlp.experts.{}.{}", expert, part); }
 }  // namespace
 
-void list_mixture(TensorTable& table, const MixtureConfig& config, int64_t d_model, bool spread, bool mixtral) {
+ExpertNames find_experts(const LoadContext& context, const std::string& layer, ExpertNames names) {
+  if (context.checkpoint == nullptr) return names;
+  const std::string stack = layer + "mlp.experts.gate_up_proj";
+  if (context.checkpoint->find(stack) == nullptr) return names;
+  const std::string single =
+      layer + (names == ExpertNames::kMixtral ? "block_sparse_moe.experts.0.w1" : "mlp.experts.0.gate_proj") +
+      ".weight";
+  if (context.checkpoint->find(single) != nullptr)
+    throw Error(
+        fmt::format("{} has both {} and {}, expected experts stacked or one by one; remove the files that do "
+                    "not belong to it",
+                    context.checkpoint->folder().string(), stack, single));
+  return ExpertNames::kStacked;
+}
+
+void list_mixture(TensorTable& table, const MixtureConfig& config, int64_t d_model, bool spread, ExpertNames names) {
   const auto stored = [&](std::string name) {
     Stored out;
-    if (mixtral) out.name = std::move(name);
+    if (names == ExpertNames::kMixtral) out.name = std::move(name);
     return out;
   };
-  const Dim h{d_model}, f{config.d_ff, spread ? Split::kWhole : Split::kFeedForward};
+  const int64_t ff = config.d_ff;
+  const Dim h{d_model}, f{ff, spread ? Split::kWhole : Split::kFeedForward};
   table.linear("mlp.gate", {config.experts}, h, false, stored("block_sparse_moe.gate"));
   for (int64_t e = 0; e < config.experts; ++e) {
+    if (names == ExpertNames::kStacked) {
+      const auto in_stack = [&](const char* part, Dim out, Dim in, const char* stack, int64_t first, int64_t rows) {
+        Stored from;
+        from.name = table.prefix() + stack, from.first = e * rows + first, from.outputs = config.experts * rows;
+        from.stack = config.experts;
+        table.tensor(expert_name(e, part) + ".weight", {out.size, in.size}, out.split, in.split, Init::kUniform, from);
+      };
+      in_stack("gate_proj", f, h, "mlp.experts.gate_up_proj", 0, 2 * ff);
+      in_stack("up_proj", f, h, "mlp.experts.gate_up_proj", ff, 2 * ff);
+      in_stack("down_proj", h, f, "mlp.experts.down_proj", 0, d_model);
+      continue;
+    }
     const auto file = [&](const char* part) { return stored(fmt::format("block_sparse_moe.experts.{}.{}", e, part)); };
     table.linear(expert_name(e, "gate_proj"), f, h, false, file("w1"));
     table.linear(expert_name(e, "up_proj"), f, h, false, file("w3"));

@@ -18,9 +18,16 @@ struct MixtureConfig {
   int64_t shared_d_ff = 0;  // of the shared expert, which a sigmoid of its own gates; 0: none
 };
 
-// The tensors of a layer: mlp.gate, mlp.experts.E.{gate,up,down}_proj, mlp.shared_expert and its gate. `mixtral`: files
-// hold them as block_sparse_moe.gate and block_sparse_moe.experts.E.{w1,w3,w2}.
-void list_mixture(TensorTable& table, const MixtureConfig& config, int64_t d_model, bool spread, bool mixtral);
+// How files hold a layer's router and experts: as mlp.gate and mlp.experts.E.{gate,up,down}_proj; as
+// block_sparse_moe.gate and block_sparse_moe.experts.E.{w1,w3,w2}; or, as transformers 5 computes them, stacked in
+// mlp.experts.gate_up_proj [experts, 2 F, H], gate rows first, and mlp.experts.down_proj [experts, H, F].
+enum class ExpertNames { kPlain, kMixtral, kStacked };
+
+// `names`, or kStacked where the checkpoint has that in the layer of this prefix. Throws Error where it has both.
+ExpertNames find_experts(const LoadContext& context, const std::string& layer, ExpertNames names);
+
+// The tensors of a layer: mlp.gate, mlp.experts.E.{gate,up,down}_proj, mlp.shared_expert and its gate.
+void list_mixture(TensorTable& table, const MixtureConfig& config, int64_t d_model, bool spread, ExpertNames names);
 
 // Whether experts are spread, by LoadContext::experts.
 bool spread_experts(const LoadContext& context, const MixtureConfig& config);

@@ -33,6 +33,8 @@ class TensorTable {
   void tensor(const std::string& name, std::vector<int64_t> shape, Split rows = Split::kWhole,
               Split cols = Split::kWhole, Init init = Init::kUniform, const Stored& stored = {});  // NAME as it is
 
+  const std::string& prefix() const { return prefix_; }
+
   std::vector<TensorSpec> take() { return std::move(out_); }
 
  private:

@@ -29,6 +29,7 @@ std::vector<int64_t> TensorSpec::stored_shape() const {
   std::vector<int64_t> out = shape;
   if (stored.outputs > 0) out[0] = stored.outputs;
   if (stored.transposed) std::swap(out.at(0), out.at(1));
+  if (stored.stack > 0) out = {stored.stack, out.at(0) / stored.stack, out.at(1)};
   return out;
 }
 

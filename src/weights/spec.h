@@ -26,6 +26,7 @@ struct Stored {
   int64_t first = 0;        // output feature of that tensor with which this one begins
   int64_t outputs = 0;      // output features of that tensor; 0: no others
   int64_t run = 0, stride = 0;
+  int64_t stack = 0;  // matrices that the file's tensor has one below the other, in three dimensions; 0: it has two
 };
 
 struct TensorSpec {

@@ -11,7 +11,7 @@ GatedConfig read_mixtral(const Config& config) {
   defaults.eps = 1e-5f;
   GatedConfig c = read_gated(config, defaults, {1e6, 0, 0.0});
   c.sparse.assign(static_cast<size_t>(c.n_layers), true);
-  c.mixtral_names = true;
+  c.experts = ExpertNames::kMixtral;
   const char* experts = config.contains("num_experts") ? "num_experts" : "num_local_experts";
   c.mixture.experts = config.integer(experts, 8, 1, 65536);
   c.mixture.top_k = config.integer("num_experts_per_tok", 2, 1, c.mixture.experts);
