@@ -113,6 +113,7 @@ HWY_INLINE void call_ahead(const uint8_t* w) {
 template <bool kVnni>
 struct Int8 {
   static constexpr bool kBytes = kVnni;
+  static constexpr int64_t kMost = kMaxHeight;
   static constexpr int kMaxWide = 3;  // rows up to which many columns are taken at once
   static constexpr size_t record(int64_t group) { return static_cast<size_t>(group * kPanel); }
 
@@ -159,6 +160,7 @@ template <bool kVnni>
 struct Int4 {
   static constexpr bool kShort = !kVnni && SLUICE_BYTE_PAIRS;
   static constexpr bool kBytes = kVnni || kShort;
+  static constexpr int64_t kMost = kVnni ? 8 : kMaxHeight;  // rows: with more, sums and both halves leave the registers
   static constexpr int kMaxWide = 1;
   static constexpr size_t record(int64_t group) { return kInt4Header + static_cast<size_t>(group * kPanel / 2); }
 
@@ -172,13 +174,25 @@ struct Int4 {
     const uint8_t* zeros = record + 2 * kPanel + column;
     for (int v = 0; v < N; ++v) {
       const VI zero = hn::PromoteTo(I32(), hn::LoadU(hn::Rebind<uint8_t, I32>(), zeros + v * kLanes));
-      for (int r = 0; r < H; ++r) sum[r][v] = hn::Mul(zero, hn::Set(I32(), -x_sum[r]));
+      // Sums of kMaxGroup activations fit 16 bits, and a product of pairs is quicker than one of 32 bits.
+      for (int r = 0; r < H; ++r) sum[r][v] = pairs_product(zero, hn::Set(I32(), -x_sum[r] & 0xffff));
     }
     const uint8_t* w = record + kInt4Header + 4 * column;
     const uint8_t* at = x + 8 * H;
     const VI mask = hn::Set(I32(), 0x0f0f0f0f);
     constexpr int64_t kQuad = quad_bytes<kBytes>() * H;
-    for (int64_t i = 0; i < k; i += 32) {
+    for (int64_t i = 0; kVnni && i < k; i += 8) {
+      call_ahead<kFirst>(w);
+      for (int v = 0; v < N; ++v) {
+        const VI bytes = load_bytes(w + v * kLanes * 4);
+        const VI low = hn::And(bytes, mask), high = hn::And(hn::ShiftRight<4>(bytes), mask);
+        for (int r = 0; r < H; ++r) sum[r][v] = dot4(sum[r][v], low, at + 4 * r);
+        for (int r = 0; r < H; ++r) sum[r][v] = dot4(sum[r][v], high, at + kQuad + 4 * r);
+      }
+      at += 2 * kQuad;
+      w += 4 * kPanel;
+    }
+    for (int64_t i = 0; !kVnni && i < k; i += 32) {
       // Eight sums of two products below 15 * 127 each fit 16 bits.
       [[maybe_unused]] VI short_sum[H][N];
       if constexpr (kShort) {
@@ -191,12 +205,7 @@ struct Int4 {
         for (int v = 0; v < N; ++v) {
           const VI bytes = load_bytes(w + v * kLanes * 4);
           const VI low = hn::And(bytes, mask), high = hn::And(hn::ShiftRight<4>(bytes), mask);
-          if constexpr (kVnni) {
-            for (int r = 0; r < H; ++r) {
-              sum[r][v] = dot4(sum[r][v], low, at + 4 * r);
-              sum[r][v] = dot4(sum[r][v], high, at + kQuad + 4 * r);
-            }
-          } else if constexpr (kShort) {
+          if constexpr (kShort) {
             for (int r = 0; r < H; ++r) {
               short_sum[r][v] = add16(short_sum[r][v], byte_pairs(low, four(at + 4 * r)));
               short_sum[r][v] = add16(short_sum[r][v], byte_pairs(high, four(at + kQuad + 4 * r)));
@@ -260,7 +269,10 @@ void multiply_blocks(const ProductCall& call) {
   }
 }
 
-int64_t integer_block_height(int64_t rows) { return even_height(rows, kMaxHeight); }
+template <int64_t kMost>
+int64_t block_height(int64_t rows) {
+  return even_height(rows, kMost);
+}
 
 template <class Store>
 void multiply(const ProductCall& call) {
@@ -354,9 +366,9 @@ template <class Store>
 constexpr ProductKernel make_kernel(std::string_view name) {
   ProductKernel kernel{};
   kernel.name = name;
-  kernel.max_height = kMaxHeight;
+  kernel.max_height = Store::kMost;
   kernel.x_bytes = static_cast<size_t>(quad_bytes<Store::kBytes>() / 4);
-  kernel.block_height = integer_block_height;
+  kernel.block_height = block_height<Store::kMost>;
   kernel.multiply = multiply<Store>;
   kernel.x_header = 8;
   kernel.pack_groups = pack_groups<Store::kBytes>;
