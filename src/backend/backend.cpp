@@ -11,6 +11,15 @@
 
 namespace sluice {
 
+size_t PackedPart::bytes() const {
+  size_t out = shape.empty() ? 0 : dtype_bytes(dtype);
+  for (const int64_t n : shape) out *= static_cast<size_t>(n);
+  return out;
+}
+
+PackedForm Backend::form(const Weight&) const { fatal("this backend keeps no packed matrices in files"); }
+std::unique_ptr<Weight> Backend::restore(PackedForm) { fatal("this backend keeps no packed matrices in files"); }
+
 std::unique_ptr<WeightGroup> Backend::group(std::vector<std::unique_ptr<Weight>> members) {
   return std::make_unique<WeightGroup>(std::move(members));
 }

@@ -47,6 +47,20 @@ struct HostMatrix {
 enum class Scheme { kF32, kBF16, kF16, kInt8, kInt4 };
 inline constexpr int64_t kInt4Group = 64;
 
+// A packed matrix as files keep it: its arrays, cut as the backend wants them.
+struct PackedPart {
+  std::vector<int64_t> shape;  // row-major; empty: the matrix has no such part
+  DType dtype = DType::kU8;
+  const void* data = nullptr;  // form(): in host memory of the weight
+  Buffer memory{};             // restore(): the same, in memory of allocate()
+  size_t bytes() const;
+};
+struct PackedForm {
+  Scheme scheme = Scheme::kF32;
+  int64_t rows = 0, cols = 0;
+  std::vector<PackedPart> parts;
+};
+
 // A packed matrix, opaque to models.
 class Weight {
  public:
@@ -175,6 +189,12 @@ class Backend {
   virtual void start_copy_out(const Tensor& device) = 0;
   virtual void finish_copy_out(void* host) = 0;
   virtual std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme) = 0;
+  // Packed matrices in files. packing() names how they are packed and changes with it; where it is empty this backend
+  // keeps none and the other two abort. Where it is not, memory of allocate() is the host's too.
+  virtual std::string_view packing() const { return {}; }
+  virtual PackedForm form(const Weight& weight) const;  // as long as the weight lives
+  // The weight whose form this is. Throws Error where the parts do not fit together.
+  virtual std::unique_ptr<Weight> restore(PackedForm form);
 
   // out[t] = table[ids[t] - first_id] where that row exists here, else 0. table [V, H].
   virtual void embed(const Tensor& out, const Tensor& table, const Tensor& ids, int64_t first_id) = 0;

@@ -32,6 +32,9 @@ class CpuBackend : public Backend {
   void start_copy_out(const Tensor& device) override;
   void finish_copy_out(void* host) override;
   std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme) override;
+  std::string_view packing() const override { return kPanelPacking; }
+  PackedForm form(const Weight& weight) const override { return static_cast<const PanelWeight&>(weight).form(); }
+  std::unique_ptr<Weight> restore(PackedForm form) override { return PanelWeight::restore(std::move(form)); }
 
   void embed(const Tensor& out, const Tensor& table, const Tensor& ids, int64_t first_id) override;
   void rms_norm(const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight, float eps) override;

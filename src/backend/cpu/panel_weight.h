@@ -23,6 +23,9 @@ struct PanelLayout {
   size_t record_bytes() const;
 };
 
+// Of packed weights in files: another layout of panels takes another name.
+inline constexpr std::string_view kPanelPacking = "cpu-panels-1";
+
 // Panels as product.h lays them out.
 class PanelWeight : public Weight {
  public:
@@ -37,6 +40,10 @@ class PanelWeight : public Weight {
   int64_t panels() const { return (rows_ + kPanel - 1) / kPanel; }
   int64_t depth() const { return layout_.depth(cols_); }
   size_t panel_bytes() const { return static_cast<size_t>(depth() / layout_.group) * layout_.record_bytes(); }
+
+  // Parts in files: panels u8 [panels, records, bytes], scales f32 [panels * kPanel], order i32 [cols].
+  PackedForm form() const;
+  static std::unique_ptr<PanelWeight> restore(PackedForm form);  // throws Error
 
  private:
   PanelLayout layout_;
