@@ -42,8 +42,16 @@ const Family& family_of(const Config& config) {
       fmt::join(model_families(), ", ")));
 }
 
-TiedNames resolve_tie(const LoadContext& context, const std::string& embed, const std::string& head, bool claimed) {
-  if (!claimed) return {embed, head, false};
+bool LoadContext::names_begin(const std::string& prefix) const {
+  if (packed.from != nullptr) return packed.from->holds(prefix);
+  if (checkpoint == nullptr) return false;
+  const auto& tensors = checkpoint->tensors();
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [&](const CheckpointTensor& tensor) { return tensor.name.starts_with(prefix); });
+}
+
+namespace {
+TiedNames tie_of_files(const LoadContext& context, const std::string& embed, const std::string& head) {
   if (context.checkpoint == nullptr) return {embed, embed, true};
   const CheckpointTensor* one = context.checkpoint->find(embed);
   const CheckpointTensor* two = context.checkpoint->find(head);
@@ -54,6 +62,21 @@ TiedNames resolve_tie(const LoadContext& context, const std::string& embed, cons
                             context.checkpoint->folder().string(), embed, head));
   }
   return {embed, head, false};
+}
+}  // namespace
+
+TiedNames resolve_tie(const LoadContext& context, const std::string& embed, const std::string& head, bool claimed) {
+  if (!claimed) return {embed, head, false};
+  if (context.packed.from != nullptr) {
+    const std::optional<PackedTie>& tie = context.packed.from->layout().tie;
+    if (!tie)
+      throw Error(fmt::format("{}: tie_word_embeddings is true, but the weights were packed when it was not; {}",
+                              context.config.origin(), context.packed.from->layout().again()));
+    return {tie->embed, tie->head, tie->tied};
+  }
+  const TiedNames out = tie_of_files(context, embed, head);
+  if (context.packed.to != nullptr) context.packed.to->set_tie({out.embed, out.head, out.tied});
+  return out;
 }
 
 void warn_unused(const LoadContext& context, const std::vector<TensorSpec>& table,

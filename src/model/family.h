@@ -17,13 +17,16 @@ namespace sluice {
 
 struct LoadContext {
   const Config& config;
-  const Checkpoint* checkpoint;  // null: random weights
+  const Checkpoint* checkpoint;  // null: random or packed weights
   Backend& backend;
   Groups& groups;  // outlives the model
   StoredAs dtype;  // of stored weights
   StagingOptions staging;
   ModelInfo info;                // as described; load() completes this rank's bytes
   std::string experts = "auto";  // as in ModelSource
+  PackedFiles packed{};          // `from` in place of a checkpoint
+  // Whether the files have a tensor whose name begins so, as they write it.
+  bool names_begin(const std::string& prefix) const;
 };
 
 // The tensors that serve as token embedding and as head. As transformers 5: where a file that claims to be tied holds

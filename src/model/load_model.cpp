@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "model/family.h"
 #include "weights/foreign.h"
+#include "weights/packed.h"
 #include "weights/quantised.h"
 
 namespace sluice {
@@ -114,23 +115,35 @@ ModelInfo describe(const ModelSource& source, const Config& config, const Family
   family.describe(config, info);
   return info;
 }
-}  // namespace
 
-ModelInfo read_model_info(const ModelSource& source) {
-  const Config config = open_config(source);
-  const Family& family = family_of(config);
-  std::optional<Checkpoint> checkpoint;
-  if (source.dtype == "auto" && config_dtype(config).empty() && !source.folder.empty())
-    checkpoint = Checkpoint::open(source.folder, family.base_prefix);
-  const DType dtype = choose_dtype(source, config, checkpoint ? &*checkpoint : nullptr);
-  return describe(source, config, family, dtype);
+// What packed weights are of is what their folder says; a setting that asks for something else is refused.
+ModelSource settle(const ModelSource& source, const std::optional<PackedLayout>& layout) {
+  if (!layout) return source;
+  layout->require_stored(source.dtype, source.quantize, source.experts);
+  ModelSource out = source;
+  out.dtype = layout->dtype;
+  out.quantize = layout->quantize;
+  out.experts = layout->experts;
+  return out;
 }
 
-std::unique_ptr<Model> load_model(const ModelSource& source, Backend& backend, Groups& groups) {
+std::unique_ptr<Model> load(const ModelSource& given, Backend& backend, Groups& groups, PackedWriter* to) {
+  const std::optional<PackedLayout> layout = read_packed_layout(given.folder);
+  if (layout && to != nullptr)
+    throw Error(fmt::format("{} is packed already ({}); pack what it was made of: {}", given.folder.string(),
+                            layout->describe(), layout->source));
+  const ModelSource source = settle(given, layout);
   const Config config = open_config(source);
   const Family& family = family_of(config);
   std::optional<Checkpoint> checkpoint;
-  if (!source.folder.empty()) checkpoint = Checkpoint::open(source.folder, family.base_prefix);
+  std::optional<PackedReader> packed;
+  if (layout) {
+    layout->require_packing(backend);
+    layout->require_ranks(groups.tp_size(), groups.stages());
+    packed.emplace(*layout, groups.stage() * groups.tp_size() + groups.tp_rank());
+  } else if (!source.folder.empty()) {
+    checkpoint = Checkpoint::open(source.folder, family.base_prefix);
+  }
   const Checkpoint* file = checkpoint ? &*checkpoint : nullptr;
   const auto found = find_quantisation(source, config);
   if (found && checkpoint) checkpoint->join(*found);
@@ -141,7 +154,30 @@ std::unique_ptr<Model> load_model(const ModelSource& source, Backend& backend, G
   if (source.experts != "auto" && source.experts != "split" && source.experts != "spread")
     throw Error(fmt::format("--experts is {}, expected auto, split or spread", source.experts));
   context.experts = source.experts;
+  context.packed = {packed ? &*packed : nullptr, to};
   return family.load(context);
+}
+}  // namespace
+
+ModelInfo read_model_info(const ModelSource& given) {
+  const ModelSource source = settle(given, read_packed_layout(given.folder));
+  const Config config = open_config(source);
+  const Family& family = family_of(config);
+  std::optional<Checkpoint> checkpoint;
+  if (source.dtype == "auto" && config_dtype(config).empty() && !source.folder.empty())
+    checkpoint = Checkpoint::open(source.folder, family.base_prefix);
+  const DType dtype = choose_dtype(source, config, checkpoint ? &*checkpoint : nullptr);
+  return describe(source, config, family, dtype);
+}
+
+std::unique_ptr<Model> load_model(const ModelSource& source, Backend& backend, Groups& groups) {
+  return load(source, backend, groups, nullptr);
+}
+
+void pack_model(const ModelSource& source, Backend& backend, Groups& groups, PackedWriter& file) {
+  if (backend.packing().empty())
+    throw Error(fmt::format("the {} backend keeps no packed weights in files; expected cpu", backend.name()));
+  load(source, backend, groups, &file);
 }
 
 }  // namespace sluice

@@ -14,6 +14,8 @@
 
 namespace sluice {
 
+class PackedWriter;
+
 struct ModelInfo {
   std::string family;         // "llama"
   std::string name;           // folder name or shape name
@@ -88,6 +90,8 @@ struct ModelSource {
 ModelInfo read_model_info(const ModelSource& source);
 // Loads this rank's bytes, packed by the backend; logs progress with GB/s. Throws Error.
 std::unique_ptr<Model> load_model(const ModelSource& source, Backend& backend, Groups& groups);
+// Loads this rank's share and writes it to `file`, packed. Throws Error where the backend keeps no packed weights.
+void pack_model(const ModelSource& source, Backend& backend, Groups& groups, PackedWriter& file);
 // Names for --random-init.
 std::vector<std::string> random_shapes();
 // Architectures of all families, sorted.

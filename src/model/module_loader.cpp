@@ -18,7 +18,7 @@ ModuleLoader::ModuleLoader(LoadContext& context, const std::vector<TensorSpec>& 
     : context_(context),
       partition_(partition),
       table_(table),
-      loader_(context.backend, context.checkpoint, table, partition, context.dtype) {}
+      loader_(context.backend, context.checkpoint, table, partition, context.dtype, context.packed) {}
 
 std::vector<std::string> ModuleLoader::full(std::initializer_list<const char*> names, const char* end) const {
   std::vector<std::string> out;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "weights/load.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <tuple>
@@ -127,13 +130,30 @@ std::string_view quantise_name(Quantise quantise) {
 }
 
 WeightLoader::WeightLoader(Backend& backend, const Checkpoint* checkpoint, const std::vector<TensorSpec>& table,
-                           const Partition& partition, StoredAs stored)
+                           const Partition& partition, StoredAs stored, PackedFiles packed)
     : backend_(backend),
       checkpoint_(checkpoint),
       partition_(partition),
       dtype_(stored.dtype),
-      quantise_(stored.quantise) {
+      quantise_(stored.quantise),
+      packed_(packed) {
   for (const TensorSpec& spec : table) specs_.emplace(spec.name, spec);
+}
+
+Range WeightLoader::rows_of(const TensorSpec& spec) const { return partition_.of(spec.rows, spec.shape[0]); }
+Range WeightLoader::cols_of(const TensorSpec& spec) const {
+  return spec.shape.size() == 2 ? partition_.of(spec.cols, spec.shape[1]) : Range{0, 1, 1};
+}
+
+std::pair<int64_t, int64_t> WeightLoader::size(std::span<const std::string> names) const {
+  int64_t rows = 0, cols = 0;
+  for (const std::string& name : names) {
+    const auto spec = specs_.find(name);
+    check(spec != specs_.end(), "a tensor is loaded that the family's table does not list");
+    rows += rows_of(spec->second).padded;
+    cols = cols_of(spec->second).padded;
+  }
+  return {rows, cols};
 }
 
 StagingItem& WeightLoader::item(std::span<const std::string> names) {
@@ -149,8 +169,8 @@ StagingItem& WeightLoader::item(std::span<const std::string> names) {
     const std::vector<int64_t>& shape = spec->second.shape;
     StagingPart part;
     part.source_cols = shape.size() == 2 ? shape[1] : 1;
-    part.rows = partition_.of(spec->second.rows, shape[0]);
-    part.cols = shape.size() == 2 ? partition_.of(spec->second.cols, shape[1]) : Range{0, 1, 1};
+    part.rows = rows_of(spec->second);
+    part.cols = cols_of(spec->second);
     part.to_row = out.rows;
     check(out.parts.empty() || out.cols == part.cols.padded, "stacked tensors have equally many columns");
     out.cols = part.cols.padded;
@@ -202,11 +222,23 @@ Scheme WeightLoader::scheme(std::span<const std::string> names) const {
 }
 
 void WeightLoader::matrix(std::span<const std::string> names, std::unique_ptr<Weight>& to) {
+  const std::string label = fmt::format("{}", fmt::join(names, " "));
+  if (packed_.from != nullptr) {
+    const auto [rows, cols] = size(names);
+    auto form = std::make_shared<PackedForm>(packed_.from->matrix(backend_, label, rows, cols));
+    restored_.push_back([this, form, &to] {
+      to = backend_.restore(std::move(*form));
+      weight_bytes_ += to->bytes();
+    });
+    return;
+  }
+  if (packed_.to != nullptr) packed_.to->announce(label);
   StagingItem& staged = item(names);
-  staged.consumers.push_back([this, &to, scheme = scheme(names)](const HostMatrix& source) {
+  staged.consumers.push_back([this, &to, label, scheme = scheme(names)](const HostMatrix& source) {
     const bool rows8 = source.groups != nullptr && source.groups->group == source.cols && source.groups->zero[0] == 128;
     to = backend_.pack(source, source.groups == nullptr ? scheme : rows8 ? Scheme::kInt8 : Scheme::kInt4);
     weight_bytes_ += to->bytes();
+    if (packed_.to != nullptr) packed_.to->matrix(label, backend_.form(*to));
   });
 }
 
@@ -220,23 +252,34 @@ StagingItem& WeightLoader::floats(std::span<const std::string> names) {
   return out;
 }
 
-void WeightLoader::table(const std::string& name, Buffer& to) {
-  floats({&name, 1}).consumers.push_back([this, &to](const HostMatrix& source) {
-    to = backend_.allocate(static_cast<size_t>(source.rows * source.cols) * dtype_bytes(dtype_));
-    weight_bytes_ += to.bytes();
-    copy_converted(backend_, to, dtype_, source);
-  });
-}
+void WeightLoader::table(const std::string& name, Buffer& to) { plain("table", {&name, 1}, dtype_, to); }
 
-void WeightLoader::vector(std::span<const std::string> names, Buffer& to) {
-  floats(names).consumers.push_back([this, &to](const HostMatrix& source) {
-    to = backend_.allocate(static_cast<size_t>(source.rows * source.cols) * sizeof(float));
+void WeightLoader::vector(std::span<const std::string> names, Buffer& to) { plain("vector", names, DType::kF32, to); }
+
+void WeightLoader::plain(const char* kind, std::span<const std::string> names, DType dtype, Buffer& to) {
+  const std::string label = fmt::format("{}", fmt::join(names, " "));
+  if (packed_.from != nullptr) {
+    const auto [rows, cols] = size(names);
+    to = packed_.from->plain(backend_, kind, label, dtype, rows, cols);
     weight_bytes_ += to.bytes();
-    copy_converted(backend_, to, DType::kF32, source);
+    return;
+  }
+  if (packed_.to != nullptr) packed_.to->announce(label);
+  floats(names).consumers.push_back([this, &to, kind, label, dtype](const HostMatrix& source) {
+    to = backend_.allocate(static_cast<size_t>(source.rows * source.cols) * dtype_bytes(dtype));
+    weight_bytes_ += to.bytes();
+    copy_converted(backend_, to, dtype, source);
+    if (packed_.to != nullptr) packed_.to->plain(kind, label, dtype, {source.rows, source.cols}, to.data());
   });
 }
 
 void WeightLoader::run(const StagingOptions& options_in) {
+  if (packed_.from != nullptr) {
+    packed_.from->read(options_in.threads, options_in.quiet);
+    for (const auto& restore : restored_) restore();
+    restored_.clear();
+    return;
+  }
   StagingOptions options = options_in;
   options.backend = &backend_;
   static const std::vector<File> kNoFiles;

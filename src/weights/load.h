@@ -4,15 +4,18 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
 #include "weights/checkpoint.h"
+#include "weights/packed.h"
 #include "weights/spec.h"
 #include "weights/staging.h"
 
@@ -30,12 +33,19 @@ struct StoredAs {
   Quantise quantise;
 };
 
+// Packed weights of this rank: read in place of a checkpoint, or written besides being loaded. At most one.
+struct PackedFiles {
+  PackedReader* from = nullptr;
+  PackedWriter* to = nullptr;
+};
+
 class WeightLoader {
  public:
-  // `checkpoint` is null for random weights; it outlives the loader. `stored` has a dtype of f32, bf16 or f16. Throws
-  // Error where the checkpoint lacks a tensor of this rank or holds another shape.
+  // `checkpoint` is null for random weights and packed ones; it outlives the loader, as the files of `packed` do.
+  // `stored` has a dtype of f32, bf16 or f16. Throws Error where the checkpoint lacks a tensor of this rank or holds
+  // another shape.
   WeightLoader(Backend& backend, const Checkpoint* checkpoint, const std::vector<TensorSpec>& table,
-               const Partition& partition, StoredAs stored);
+               const Partition& partition, StoredAs stored, PackedFiles packed = {});
 
   // The destinations stay where they are until run() returns. Several names stack their rows in that order; each tensor
   // is cut and padded as its row of the table says.
@@ -51,6 +61,10 @@ class WeightLoader {
  private:
   StagingItem& item(std::span<const std::string> names);
   StagingItem& floats(std::span<const std::string> names);
+  Range rows_of(const TensorSpec& spec) const;
+  Range cols_of(const TensorSpec& spec) const;
+  std::pair<int64_t, int64_t> size(std::span<const std::string> names) const;  // of the stacked share: rows, columns
+  void plain(const char* kind, std::span<const std::string> names, DType dtype, Buffer& to);
   Scheme scheme(std::span<const std::string> names) const;  // of a product
 
   Backend& backend_;
@@ -59,6 +73,8 @@ class WeightLoader {
   Partition partition_;
   DType dtype_;
   Quantise quantise_;
+  PackedFiles packed_;
+  std::vector<std::function<void()>> restored_;  // after packed files were read
   std::vector<StagingItem> items_;
   std::unordered_map<std::string, size_t> by_names_;  // a tensor that is used twice is read once
   size_t weight_bytes_ = 0;

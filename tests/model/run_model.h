@@ -283,19 +283,22 @@ inline Outcome run_golden(Model& model, Backend& backend, const Golden& golden) 
 }
 
 inline std::unique_ptr<Model> load_golden(const Golden& golden, const std::string& dtype, Backend& backend,
-                                          Groups& groups, const std::string& experts = "auto") {
+                                          Groups& groups, const std::string& experts = "auto",
+                                          const std::string& quantize = "") {
   ModelSource source;
   source.folder = golden.folder;
   source.dtype = dtype;
   source.load_threads = 2;
   source.quiet = true;
   source.experts = experts;
+  source.quantize = quantize;
   return load_model(source, backend, groups);
 }
 
 // Outcomes by rank, each rank a thread with its own backend. An Error of any rank aborts: the others wait for it.
 inline std::vector<Outcome> run_ranks(const Golden& golden, int tp, int pp, const std::string& dtype,
-                                      const MakeBackend& make, const std::string& experts = "auto") {
+                                      const MakeBackend& make, const std::string& experts = "auto",
+                                      const std::string& quantize = "") {
   std::vector<Groups> groups = make_thread_groups(tp, pp);
   std::vector<Outcome> outcomes(groups.size());
   std::vector<std::thread> threads;
@@ -303,7 +306,7 @@ inline std::vector<Outcome> run_ranks(const Golden& golden, int tp, int pp, cons
     threads.emplace_back([&, r] {
       try {
         const std::unique_ptr<Backend> backend = make();
-        const std::unique_ptr<Model> model = load_golden(golden, dtype, *backend, groups[r], experts);
+        const std::unique_ptr<Model> model = load_golden(golden, dtype, *backend, groups[r], experts, quantize);
         outcomes[r] = run_golden(*model, *backend, golden);
       } catch (const Error& error) {
         fatal(error.what());

@@ -91,9 +91,9 @@ struct Names {
   std::string base;
 };
 Names names_of(const LoadContext& context) {
-  if (context.checkpoint != nullptr && nested(context.config)) {
+  if (nested(context.config)) {
     for (const char* base : {"language_model.model.", "model.language_model."})
-      if (context.checkpoint->find(std::string(base) + "embed_tokens.weight") != nullptr) return Names(base);
+      if (context.names_begin(base)) return Names(base);
   }
   return Names("model.");
 }
