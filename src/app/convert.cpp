@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // sluice convert MODEL OUT: any checkpoint that is read, written as safetensors in Hugging Face layout; on request in
-// another dtype, or quantised so that loading rounds nothing.
+// another dtype, or quantised so that loading rounds nothing. With --tp or --pp: packed for the ranks of that layout.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "app/convert_packed.h"
 #include "app/options.h"
 #include "app/verb.h"
 #include "app/verbs.h"
@@ -20,6 +21,7 @@
 #include "weights/convert.h"
 #include "weights/foreign.h"
 #include "weights/nemo.h"
+#include "weights/packed.h"
 #include "weights/write.h"
 
 namespace sluice {
@@ -31,6 +33,9 @@ struct ConvertOptions {
   Settings settings = make_settings({Topic::kModel});
   std::string model, out;
   double shard_gb = 5;
+  int tp = 0, pp = 0, threads = 0;  // 0: not given
+  std::string experts = "auto";
+  bool packed() const { return tp > 0 || pp > 0; }
 };
 
 // One tensor of the source and what becomes of it.
@@ -158,32 +163,60 @@ void write_tensor(const Checkpoint& checkpoint, const Conversion& c, Safetensors
   out.write(converted.data(), converted.size());
 }
 
-// Everything of a folder that is neither weights nor their index.
-void copy_other_files(const fs::path& from, const fs::path& to) {
+// Everything of a folder that is neither weights nor their index. `quantised` are files that say how weights are.
+void copy_other_files(const fs::path& from, const fs::path& to, bool quantised) {
   for (const auto& item : fs::directory_iterator(from)) {
     const std::string name = item.path().filename().string(), end = item.path().extension().string();
     const bool small =
         end == ".json" || end == ".txt" || end == ".model" || end == ".jinja" || end == ".py" || end == ".md";
-    const bool ours = name == "config.json" || name.ends_with(".index.json") || name == "quantize_config.json" ||
-                      name == "quant_config.json";
+    const bool how = name == "quantize_config.json" || name == "quant_config.json";
+    const bool ours = name == "config.json" || name.ends_with(".index.json") || (how && !quantised);
     if (item.is_regular_file() && small && !ours)
       fs::copy_file(item.path(), to / name, fs::copy_options::overwrite_existing);
   }
 }
 
+// Tokenizer, templates, and at last the config: a folder without it is not a checkpoint.
+void complete(const ModelSource& source, const fs::path& out, const Json& config, bool quantised) {
+  if (fs::is_directory(source.folder)) copy_other_files(source.folder, out, quantised);
+  if (source.folder.extension() == ".nemo") {
+    for (const auto& [name, content] : nemo_tokenizer_files(source.folder)) replace_file(out / name, content);
+  }
+  replace_file(out / "config.json", config.dump(2) + "\n");
+}
+
+int run_packed(const ConvertOptions& options, const ModelSource& source, Json& config) {
+  const double started = monotonic_seconds();
+  const PackOptions pack{std::max(1, options.tp), std::max(1, options.pp), options.threads, options.model};
+  const uint64_t bytes = convert_packed(source, options.out, pack);
+  config["torch_dtype"] = read_model_info(source).dtype;
+  config.erase("dtype");
+  complete(source, options.out, config, true);
+  log_info(fmt::format("{}: packed for tp {}, pp {}, {:.2f} GB in {:.1f} s", options.out, pack.tp, pack.pp,
+                       static_cast<double>(bytes) * 1e-9, monotonic_seconds() - started));
+  return 0;
+}
+
 int run(ConvertOptions& options) {
   Settings& settings = options.settings;
   settings.set("model", options.model, "argument");
-  const ModelSource source = model_source(settings);
+  ModelSource source = model_source(settings);
+  source.experts = options.experts;
   const fs::path out = options.out;
   if (source.folder.empty() || source.folder == "null") throw Error("convert needs a checkpoint; give MODEL");
   if (fs::exists(out) && (!fs::is_directory(out) || !fs::is_empty(out)))
     throw Error(fmt::format("{} exists already and is not an empty folder; name another", out.string()));
+  if (options.experts != "auto" && !options.packed())
+    throw Error("--experts is about ranks; give --tp and --pp with it");
+  if (const auto layout = read_packed_layout(source.folder))
+    throw Error(fmt::format("{} is packed already ({}); convert what it was made of: {}", source.folder.string(),
+                            layout->describe(), layout->source));
 
   const bool foreign = is_foreign(source.folder);
   Json config =
       Json::parse(foreign ? foreign_config(source.folder) : read_file(source.folder / "config.json"), nullptr, false);
   if (!config.is_object()) throw Error(fmt::format("{}: config.json is not a JSON object", source.folder.string()));
+  if (options.packed()) return run_packed(options, source, config);
   const Checkpoint checkpoint = Checkpoint::open(source.folder, "");
   const bool quantised =
       std::any_of(checkpoint.tensors().begin(), checkpoint.tensors().end(),
@@ -215,6 +248,13 @@ int run(ConvertOptions& options) {
                     {"desc_act", false},      {"sym", false}, {"checkpoint_format", "gptq_v2"}};
   }
 
+  const auto stacked = std::find_if(checkpoint.tensors().begin(), checkpoint.tensors().end(),
+                                    [](const CheckpointTensor& t) { return t.shape.size() > 2; });
+  if (!source.quantize.empty() && stacked != checkpoint.tensors().end())
+    throw Error(
+        fmt::format("{} stacks experts ({} has {} dimensions), which no quantised layout holds; quantise while "
+                    "loading (--quantize {}), or pack it: --tp N --quantize {}",
+                    source.folder.string(), stacked->name, stacked->shape.size(), source.quantize, source.quantize));
   std::vector<Conversion> conversions;
   std::vector<WrittenTensor> written;
   uint64_t bytes = 0;
@@ -247,11 +287,7 @@ int run(ConvertOptions& options) {
   SafetensorsWriter writer(out, std::move(written), static_cast<uint64_t>(options.shard_gb * 1e9));
   for (const Conversion& c : conversions) write_tensor(checkpoint, c, writer);
   writer.finish();
-  if (fs::is_directory(source.folder)) copy_other_files(source.folder, out);
-  if (source.folder.extension() == ".nemo") {
-    for (const auto& [name, content] : nemo_tokenizer_files(source.folder)) replace_file(out / name, content);
-  }
-  replace_file(out / "config.json", config.dump(2) + "\n");  // last: a folder without it is not a checkpoint
+  complete(source, out, config, false);
   log_info(fmt::format("{}: {} tensors, {:.2f} GB in {:.1f} s", out.string(), conversions.size(),
                        static_cast<double>(bytes) * 1e-9, monotonic_seconds() - started));
   return 0;
@@ -261,13 +297,21 @@ int run(ConvertOptions& options) {
 
 void add_convert(CLI::App& app, int& exit_code) {
   const auto [verb, options] = add_verb<ConvertOptions>(
-      app, "convert", "Write a checkpoint as safetensors, in another dtype or quantised.", exit_code, run);
+      app, "convert", "Write a checkpoint as safetensors, in another dtype, quantised, or packed for ranks.", exit_code,
+      run);
   verb->add_option("MODEL", options->model, "Checkpoint: a folder, a .nemo file or a FasterTransformer folder.")
       ->required();
   verb->add_option("OUT", options->out, "Folder to write, new or empty.")->required();
   verb->add_option("--shard-gb", options->shard_gb, "Largest file, in GB.")
       ->check(CLI::Range(0.001, 1000.0))
       ->capture_default_str();
+  verb->add_option("--tp", options->tp, "Pack for this number of tensor-parallel ranks: each loads its own file.")
+      ->check(CLI::Range(1, 4096));
+  verb->add_option("--pp", options->pp, "Pack for this number of pipeline stages.")->check(CLI::Range(1, 4096));
+  verb->add_option("--experts", options->experts, "Packed experts: split, spread or auto, as in serve.")
+      ->check(CLI::IsMember({"auto", "split", "spread"}))
+      ->capture_default_str();
+  verb->add_option("--threads", options->threads, "Threads that pack; 0: all CPUs.")->check(CLI::Range(0, 4096));
   add_flags(*verb, options->settings);
 }
 

@@ -9,6 +9,7 @@
 #include "app/verb.h"
 #include "app/verbs.h"
 #include "weights/checkpoint.h"
+#include "weights/packed.h"
 
 namespace sluice {
 namespace {
@@ -52,7 +53,13 @@ void print_model(const Settings& settings) {
   row("cache", fmt::format("{} bytes per token{}", 2 * m.n_layers * m.n_kv_heads * m.head_dim * width,
                            m.decoder_start >= 0 ? " of the answer, and as many of the prompt" : ""));
   row("context", fmt::format("{} tokens", m.max_positions));
-  if (!served.source.folder.empty()) {
+  if (const auto layout = read_packed_layout(served.source.folder)) {
+    uint64_t bytes = 0;
+    for (const PackedFile& file : layout->files) bytes += file.bytes;
+    row("packed", fmt::format("for {} ({}), of {}", layout->describe(), layout->packing, layout->source));
+    row("files",
+        fmt::format("{}, one for each rank, {:.3f} GB", layout->files.size(), static_cast<double>(bytes) * 1e-9));
+  } else if (!served.source.folder.empty()) {
     const Checkpoint files = Checkpoint::open(served.source.folder, "");
     uint64_t bytes = 0;
     for (const File& file : files.files()) bytes += file.size();
@@ -64,8 +71,13 @@ void print_model(const Settings& settings) {
   for (const auto& [name, token] : served.tokenizer->special_tokens())
     special += fmt::format("{}{} '{}'", special.empty() ? "" : ", ", name, token);
   row("special tokens", special.empty() ? "none" : special);
-  row("tensor parallel", fits(m));
-  row("pipeline stages", fmt::format("1 to {}", m.n_layers));
+  if (const auto layout = read_packed_layout(served.source.folder)) {
+    row("tensor parallel", fmt::format("{}, as it is packed", layout->tp));
+    row("pipeline stages", fmt::format("{}, as it is packed", layout->pp));
+  } else {
+    row("tensor parallel", fits(m));
+    row("pipeline stages", fmt::format("1 to {}", m.n_layers));
+  }
   std::string eos;
   for (const int32_t id : m.eos)
     eos += fmt::format("{}{} '{}'", eos.empty() ? "" : ", ", id, served.tokenizer->token_text(id));

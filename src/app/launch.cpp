@@ -134,6 +134,14 @@ JobShape shape_of(LaunchOptions& options, PlanRequest& request) {
     log_info("this program has no CUDA module, so the job asks for CPUs alone");
     cpu = true;
   }
+  const auto packed =
+      packed_layout({options.model, settings.text("revision"), settings.text("dtype"), quantize_setting(settings)});
+  if (packed && !cpu) refuse_gpus(*packed);
+  if (packed) {
+    if (!settings.has("tp")) settings.set("tp", std::to_string(packed->tp), "packed.json");
+    if (!settings.has("pp")) settings.set("pp", std::to_string(packed->pp), "packed.json");
+    packed->require_ranks(layout_value(settings, "tp"), layout_value(settings, "pp"));
+  }
   JobShape shape;
   if (cpu) {
     const int nodes = std::max(1, options.nodes);

@@ -37,8 +37,9 @@ nlohmann::json fit_json(const Fit& fit) {
 }
 
 int run(PlanOptions& options) {
-  PlanRequest request =
-      plan_request({options.model, options.revision, options.dtype, options.quantize}, options.context);
+  const ModelQuery query{options.model, options.revision, options.dtype, options.quantize};
+  if (const auto layout = packed_layout(query)) refuse_gpus(*layout);
+  PlanRequest request = plan_request(query, options.context);
   const ModelInfo& m = request.model;
   request.sequences = options.sequences;
   request.utilization = options.utilization;

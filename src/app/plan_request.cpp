@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "hub/cache.h"
+#include "weights/packed.h"
 
 namespace sluice {
 namespace {
@@ -27,8 +28,7 @@ ModelSource source_of(const ModelQuery& query) {
   return source;
 }
 
-double weight_bytes(const ModelQuery& query, const ModelInfo& model) {
-  const std::string& name = query.quantize;
+double weight_bytes(const std::string& name, const ModelInfo& model) {
   if (name.empty() || name == "none") return static_cast<double>(dtype_bytes(parse_dtype(model.dtype)));
   if (name == "int8" || name == "bitsandbytes" || name == "fp8") return 1.0;
   if (name == "int4" || name == "gptq" || name == "awq") return 0.5625;  // with scales
@@ -36,10 +36,23 @@ double weight_bytes(const ModelQuery& query, const ModelInfo& model) {
 }
 }  // namespace
 
+std::optional<PackedLayout> packed_layout(const ModelQuery& query) {
+  return read_packed_layout(source_of(query).folder);
+}
+
+void refuse_gpus(const PackedLayout& layout) {
+  throw Error(
+      fmt::format("{} is packed for the CPUs of {} rank{} ({}) and runs on no GPU; take what it was made of: {}",
+                  layout.folder.string(), layout.files.size(), layout.files.size() == 1 ? "" : "s", layout.describe(),
+                  layout.source));
+}
+
 PlanRequest plan_request(const ModelQuery& query, int64_t context) {
   PlanRequest request;
-  request.model = read_model_info(source_of(query));
-  request.bytes_per_weight = weight_bytes(query, request.model);
+  const ModelSource source = source_of(query);
+  const auto layout = read_packed_layout(source.folder);
+  request.model = read_model_info(source);
+  request.bytes_per_weight = weight_bytes(layout ? layout->quantize : query.quantize, request.model);
   request.bytes_per_cache = static_cast<double>(dtype_bytes(parse_dtype(request.model.dtype)));
   request.context = context > 0 ? context : std::min<int64_t>(request.model.max_positions, 4096);
   if (request.context > request.model.max_positions)

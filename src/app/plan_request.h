@@ -5,6 +5,7 @@
 #include <string>
 
 #include "launch/plan.h"
+#include "weights/packed.h"
 
 namespace sluice {
 
@@ -14,5 +15,8 @@ struct ModelQuery {
 };
 // Reads the config; `context` 0: the model's, at most 4096. Throws Error.
 PlanRequest plan_request(const ModelQuery& query, int64_t context);
+// Of a folder of packed weights, which run on the CPUs of so many ranks alone.
+std::optional<PackedLayout> packed_layout(const ModelQuery& query);
+[[noreturn]] void refuse_gpus(const PackedLayout& layout);
 
 }  // namespace sluice

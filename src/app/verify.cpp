@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// sluice verify MODEL: compares a downloaded model with its digests; --repair fetches again what is damaged.
+// sluice verify MODEL: compares a downloaded model with its digests, and packed weights with those that convert wrote;
+// --repair fetches again what is damaged.
 #include <fmt/format.h>
 
 #include "app/progress.h"
@@ -7,7 +8,9 @@
 #include "app/verbs.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "hub/digest.h"
 #include "hub/download.h"
+#include "weights/packed.h"
 
 namespace sluice {
 namespace {
@@ -17,10 +20,45 @@ struct VerifyOptions {
   bool repair = false;
 };
 
+int verify_packed(const PackedLayout& layout) {
+  int damaged = 0;
+  for (const PackedFile& file : layout.files) {
+    const auto path = layout.folder / file.name;
+    log_info(fmt::format("reading {}", path.string()));
+    std::error_code missing;
+    const auto bytes = std::filesystem::file_size(path, missing);
+    std::string what;
+    if (missing)
+      what = "missing";
+    else if (bytes != file.bytes)
+      what = fmt::format("{} bytes, expected {}", bytes, file.bytes);
+    else if (file_digest(path, file.sha256) != file.sha256)
+      what = "its bytes are not those that were written";
+    if (what.empty()) continue;
+    log_error(fmt::format("{}: {}", path.string(), what));
+    ++damaged;
+  }
+  const std::string folder = layout.folder.string();
+  if (damaged == 0) {
+    fmt::print("{}: {} files packed for {}, all right\n", folder, layout.files.size(), layout.describe());
+    return 0;
+  }
+  fmt::print("{}: {} files are damaged; {}\n", folder, damaged, layout.again());
+  return 1;
+}
+
 int run(VerifyOptions& options) {
+  if (const auto layout = read_packed_layout(options.request.repo)) {
+    if (options.repair) throw Error(fmt::format("--repair fetches from the hub; {}", layout->again()));
+    return verify_packed(*layout);
+  }
   const HubSettings hub = read_hub_settings(process_environment());
   const std::string &repo = options.request.repo, &revision = options.request.revision;
-  if (!is_repo_id(repo)) throw Error(fmt::format("'{}' is no name of a downloaded model; expected ORG/NAME", repo));
+  if (!is_repo_id(repo))
+    throw Error(
+        fmt::format("'{}' is no name of a downloaded model and no folder of packed weights; expected ORG/NAME, "
+                    "or what sluice convert --tp N --pp N wrote",
+                    repo));
   check_revision(revision);
   int64_t files = 0;
   const auto reading = [&](const std::string& path) {
@@ -51,8 +89,10 @@ int run(VerifyOptions& options) {
 
 void add_verify(CLI::App& app, int& exit_code) {
   const auto [verb, options] = add_verb<VerifyOptions>(
-      app, "verify", "Check a downloaded model byte by byte against the hub's digests.", exit_code, run);
-  verb->add_option("MODEL", options->request.repo, "Name on the hub, ORG/NAME [MODEL_ID].")
+      app, "verify", "Check a downloaded model byte by byte against the hub's digests, or packed weights.", exit_code,
+      run);
+  verb->add_option("MODEL", options->request.repo,
+                   "Name on the hub, ORG/NAME, or a folder of packed weights [MODEL_ID].")
       ->envname("MODEL_ID")
       ->required();
   options->request.revision = "main";

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "cluster/endpoint.h"
 #include "comm/mpi.h"
+#include "weights/packed.h"
 
 namespace sluice {
 namespace {
@@ -106,8 +107,11 @@ World::World(const Settings& settings, const ServedModel& model, std::function<v
   places_ = sluice::places(control_->hellos());
   const ModelLimits limits{static_cast<int>(model.info.n_heads), static_cast<int>(model.info.n_layers)};
   const bool across = settings.flag("tp-across-hosts");
-  layout_ = choose_layout(ranks_per_host(places_), optional_count(settings, "tp"), optional_count(settings, "pp"),
-                          limits, across);
+  std::optional<int> tp = optional_count(settings, "tp"), pp = optional_count(settings, "pp");
+  if (const auto packed = read_packed_layout(model.source.folder)) {
+    if (!tp && !pp && packed->tp * packed->pp == launch_.world) tp = packed->tp, pp = packed->pp;
+  }
+  layout_ = choose_layout(ranks_per_host(places_), tp, pp, limits, across);
   const std::vector<std::string> warnings = check_rank_devices(places_, layout_.tp);
   if (leader()) {
     for (const std::string& warning : device_.warnings) log_warning(warning);
