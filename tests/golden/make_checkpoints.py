@@ -263,7 +263,6 @@ def make_nemo():
     write_nemo(path / "gz_one.nemo", [("./model_weights.ckpt", saved(rank_share(weights, 0, 1, 0, 1))), config] + tokenizer)
     ranks = [(f"./tp_rank_{t:02d}_pp_rank_{p:03d}/model_weights.ckpt", saved(rank_share(weights, t, 2, p, 2))) for t in range(2) for p in range(2)]
     write_nemo(path / "tp2_pp2.nemo", [config] + ranks + tokenizer)
-    write_nemo(path / "missing_rank.nemo", [config] + [r for r in ranks if "tp_rank_01_pp_rank_000" not in r[0]][:1] + [ranks[3]])
     write_nemo(path / "unsafe.nemo", [("../model_config.yaml", CONFIG.encode())])
     write_nemo(path / "distributed.nemo", [config, ("./model_weights/metadata.json", b"{}")])
 
