@@ -15,6 +15,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 #include "backend/cpu/convert-inl.h"
 #include "backend/cpu/dispatch.h"
@@ -293,15 +295,19 @@ void multiply(const ProductCall& call) {
     case 8:
       return multiply_blocks<Store, 8>(call);
     case 10:
-      return multiply_blocks<Store, 10>(call);
+      if constexpr (Store::kMost >= 10) return multiply_blocks<Store, 10>(call);
+      break;
     case 12:
-      return multiply_blocks<Store, 12>(call);
+      if constexpr (Store::kMost >= 12) return multiply_blocks<Store, 12>(call);
+      break;
 #endif
   }
 }
 
-// Rounds n <= kMaxGroup activations to whole numbers up to 127 and returns their scale; NaN where one is not finite.
-HWY_INLINE float round_group(int32_t* to, const float* x, int64_t n) {
+// Rounds n <= kMaxGroup activations to whole numbers up to 127 and returns their scale and sum; the scale is NaN where
+// one is not finite.
+template <class T>
+HWY_INLINE std::pair<float, int32_t> round_group(T* to, const float* x, int64_t n) {
   const F32 d;
   float largest = 0, poison = 0;
   int64_t i = 0;
@@ -318,42 +324,47 @@ HWY_INLINE float round_group(int32_t* to, const float* x, int64_t n) {
     poison += x[j] * 0.0f;
   }
   if (!(poison == 0.0f)) {
-    std::memset(to, 0, static_cast<size_t>(n) * sizeof(int32_t));
-    return poison;
+    std::fill(to, to + n, T{0});
+    return {poison, 0};
   }
   const float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
-  for (i = 0; i + kLanes <= n; i += kLanes)
-    hn::StoreU(hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, inverse))), I32(), to + i);
-  for (; i < n; ++i) to[i] = static_cast<int32_t>(std::nearbyint(x[i] * inverse));
-  return inverse == 0.0f ? 0.0f : largest / 127.0f;
+  VI sums = hn::Zero(I32());
+  for (i = 0; i + kLanes <= n; i += kLanes) {
+    const VI numbers = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, inverse)));
+    sums = hn::Add(sums, numbers);
+    const hn::Rebind<T, I32> narrow;
+    hn::StoreU(hn::DemoteTo(narrow, numbers), narrow, to + i);
+  }
+  int32_t sum = hn::GetLane(hn::SumOfLanes(I32(), sums));
+  for (; i < n; ++i) {
+    to[i] = static_cast<T>(std::nearbyint(x[i] * inverse));
+    sum += to[i];
+  }
+  return {inverse == 0.0f ? 0.0f : largest / 127.0f, sum};
 }
 
 template <bool kBytes>
 void pack_groups(void* to, const float* x, int64_t x_stride, int64_t rows, int64_t height, int64_t cols, int64_t depth,
                  int64_t group) {
+  using Number = std::conditional_t<kBytes, int8_t, int16_t>;
   constexpr int64_t kQuad = quad_bytes<kBytes>();
   char* out = static_cast<char*>(to);
-  HWY_ALIGN int32_t numbers[kMaxGroup];
+  HWY_ALIGN Number numbers[kMaxGroup];
   for (int64_t k = 0; k < depth; k += group) {
     char* data = out + 8 * height;
     for (int64_t r = 0; r < height; ++r) {
       const int64_t valid = r < rows ? std::clamp<int64_t>(cols - k, 0, group) : 0;
-      const float scale = valid > 0 ? round_group(numbers, x + r * x_stride + k, valid) : 0.0f;
-      std::fill(numbers + valid, numbers + group, 0);
-      int32_t sum = 0;
-      for (int64_t i = 0; i < group; ++i) sum += numbers[i];
-      std::memcpy(out + 4 * r, &scale, 4);
-      std::memcpy(out + 4 * (height + r), &sum, 4);
-      for (int64_t i = 0; i < group; i += 4) {
-        const int32_t* q = numbers + i;
-        char* at = data + (i / 4 * height + r) * kQuad;
+      std::pair<float, int32_t> scale_and_sum{0.0f, 0};
+      if (valid > 0) scale_and_sum = round_group(numbers, x + r * x_stride + k, valid);
+      std::fill(numbers + valid, numbers + group, Number{0});
+      std::memcpy(out + 4 * r, &scale_and_sum.first, 4);
+      std::memcpy(out + 4 * (height + r), &scale_and_sum.second, 4);
+      char* at = data + r * kQuad;
+      for (int64_t i = 0; i < group; i += 4, at += height * kQuad) {
         if (kBytes) {
-          const int8_t four[4] = {static_cast<int8_t>(q[0]), static_cast<int8_t>(q[1]), static_cast<int8_t>(q[2]),
-                                  static_cast<int8_t>(q[3])};
-          std::memcpy(at, four, sizeof four);
+          std::memcpy(at, numbers + i, 4);
         } else {
-          const int16_t four[4] = {static_cast<int16_t>(q[0]), static_cast<int16_t>(q[2]), static_cast<int16_t>(q[1]),
-                                   static_cast<int16_t>(q[3])};
+          const Number four[4] = {numbers[i], numbers[i + 2], numbers[i + 1], numbers[i + 3]};
           std::memcpy(at, four, sizeof four);
         }
       }
