@@ -59,8 +59,6 @@ CASES = {
     "biases": (LlamaConfig, dict(attention_bias=True, mlp_bias=True), {}),
     "sharded": (LlamaConfig, {}, dict(shards=3)),
     "rope_linear": (LlamaConfig, dict(rope_scaling=dict(rope_type="linear", factor=4.0)), {}),
-    # Older configs name the kind of scaling "type".
-    "rope_linear_legacy": (LlamaConfig, dict(rope_scaling=dict(rope_type="linear", factor=2.0)), dict(legacy_rope=True)),
     # The prompt is longer than the window of 16 keys.
     "mistral_window": (MistralConfig, dict(intermediate_size=48, sliding_window=16, head_dim=8), dict(prompt=48)),
     "qwen2": (Qwen2Config, dict(tie_word_embeddings=True, rope_theta=1000000.0, rms_norm_eps=1e-6, use_sliding_window=False,
@@ -133,8 +131,6 @@ def edit_config(path, options):
     cfg = json.loads(path.read_text())
     if options.get("claim_tied"):
         cfg["tie_word_embeddings"] = True
-    if options.get("legacy_rope"):
-        cfg["rope_scaling"] = {"type": cfg["rope_scaling"]["rope_type"], "factor": cfg["rope_scaling"]["factor"]}
     if options.get("rope_parameters"):
         scaling = cfg.pop("rope_scaling")
         cfg["rope_parameters"] = {"rope_theta": cfg.pop("rope_theta"), **scaling}

@@ -71,6 +71,14 @@ class StoringBackend : public Backend {
   void add_bias(const Tensor&, const Tensor&) override { none(); }
   void gather_rows(const Tensor&, const Tensor&, const Tensor&) override { none(); }
   void copy_blocks(const Tensor&, const Tensor&) override { none(); }
+  void scale(const Tensor&, float) override { none(); }
+  void head_norm(const Tensor&, const Tensor&, float) override { none(); }
+  void soft_cap(const Tensor&, float) override { none(); }
+  void rotations(const Tensor&, const Tensor&, const Tensor&, const LengthRotation&) override { none(); }
+  void route(const Routing&, const Tensor&, const RouterRule&) override { none(); }
+  void grouped_gemm(const Tensor&, const Tensor&, const WeightGroup&, const Tensor&) override { none(); }
+  void combine(const Tensor&, const Tensor&, const Routing&) override { none(); }
+  void add_gated(const Tensor&, const Tensor&, const Tensor&) override { none(); }
   std::unique_ptr<SamplerState> make_sampler(int64_t, int64_t) override { none(); }
   void set_slot(SamplerState&, int64_t, const SamplingParams&, const int32_t*, int64_t, int64_t) override { none(); }
   void resolve_tokens(SamplerState&, const Tensor&, const Tensor&) override { none(); }
