@@ -75,7 +75,9 @@ __device__ void ban_repeats(const SlotParams& slot, const TokenSequence& sequenc
     if (word % kThreads != static_cast<int>(threadIdx.x)) continue;
     const int32_t length = slot.bad_words.ids[at];
     const int32_t* ids = slot.bad_words.ids + at + 1;
-    if (ends_with(sequence, ids, length - 1)) never(scores, vocab, ids[length - 1]);
+    // As on the host: several tokens that are more than all that came so far are not looked for.
+    if ((length == 1 || length <= sequence.n) && ends_with(sequence, ids, length - 1))
+      never(scores, vocab, ids[length - 1]);
   }
 }
 

@@ -49,7 +49,9 @@ void ban_words(std::span<float> row, std::span<const int32_t> words, std::span<c
     const auto length = static_cast<size_t>(words[0]);
     check(length > 0 && length < words.size(), "bad words are malformed");
     const std::span<const int32_t> start = words.subspan(1, length - 1);
-    if (start.size() <= ids.size() && std::ranges::equal(start, ids.last(start.size()))) never(row, words[length]);
+    // As in transformers: several tokens that are more than all that came so far are not looked for.
+    const bool fits = start.empty() || length <= ids.size();
+    if (fits && std::ranges::equal(start, ids.last(start.size()))) never(row, words[length]);
     words = words.subspan(1 + length);
   }
 }

@@ -7,7 +7,8 @@
 //   repetition_penalty r  ids of prompt or output, once: s < 0 ? s * r : s / r
 //   frequency, presence   ids of the output: s -= frequency * count + presence
 //   no_repeat_ngram n     the last n - 1 tokens occurred before: what followed them there never comes
-//   bad_words             all but its last id end the sequence: the last never comes
+//   bad_words             all but its last id end the sequence: the last never comes; of several ids only where the
+//                         sequence has as many already
 //   eos_ids               never before eos_from
 //   forced                at a position that is named: its ids get 0, all others never come
 //   decay                 decay_ids: s += |s| * (decay_factor^(position - decay_from) - 1)

@@ -82,6 +82,8 @@ for name in (*drawn, *scored):
 case([1.0] * VOCAB, [3, 4, 5, 6], [], {"do_sample": True, "top_k": 0, "typical_p": 0.5})
 case([1.0] * VOCAB, [3, 4, 5, 6], [], {"do_sample": True, "top_k": 3})
 case([1.0] * VOCAB, [3, 4, 5, 6], [], {"do_sample": True, "top_k": 0, "eta_cutoff": 0.3, "epsilon_cutoff": 0.3})
+for prompt, output in (([3], []), ([3, 4], []), ([3], [4]), ([5, 3], [4])):  # words that are longer, as long and shorter than what came
+    case([1.0] * VOCAB, prompt, output, {"bad_words_ids": [[8], [3, 9], [3, 4, 10], [4, 11]]})
 case(logits(1.0), [3], [], {"forced_bos_token_id": 4})
 case(logits(1.0), [3], [2], {"forced_bos_token_id": 4})
 for _ in range(80):

@@ -76,8 +76,18 @@ TEST_CASE("a bad word is cut off at its last token") {
   p.bad_words = {1, 5, 2, 0, 1, 3, 2, 0, 3};  // [5], [0 1], [2 0 3]
   CHECK(banned(p, history_of({4})) == Ids{5});
   CHECK(banned(p, history_of({4}, {0})) == Ids{1, 5});
-  CHECK(banned(p, history_of({2}, {0})) == Ids{1, 3, 5});  // begun in the prompt
-  CHECK(banned(p, history_of({0})) == Ids{1, 5});          // a prompt shorter than the word
+  CHECK(banned(p, history_of({4, 2}, {0})) == Ids{1, 3, 5});  // begun in the prompt
+  CHECK(banned(p, history_of({3}, {0, 1})) == Ids{5});
+}
+
+TEST_CASE("a bad word of several tokens needs as many before it, as in transformers") {
+  SamplingParams p;
+  p.bad_words = {1, 5, 2, 0, 1, 3, 2, 0, 3};  // [5], [0 1], [2 0 3]
+  CHECK(banned(p, history_of({})) == Ids{5});
+  CHECK(banned(p, history_of({0})) == Ids{5});        // all there is begins the word
+  CHECK(banned(p, history_of({2, 0})) == Ids{1, 5});  // of two words one is as short as what came
+  CHECK(banned(p, history_of({2}, {0})) == Ids{1, 5});
+  CHECK(banned(p, history_of({4, 2}, {0})) == Ids{1, 3, 5});
 }
 
 TEST_CASE("suppressed tokens never come, begin-suppressed ones not first, others than the allowed never") {
