@@ -124,8 +124,14 @@ void Checkpoint::add_file(const fs::path& path) {
     return;
   }
   for (SafetensorsEntry& entry : read_safetensors(files_.back()).tensors) {
-    add_tensor({std::move(entry.name), std::move(entry.dtype), std::move(entry.shape), file, entry.begin,
-                entry.end - entry.begin});
+    add_tensor({std::move(entry.name),
+                std::move(entry.dtype),
+                std::move(entry.shape),
+                file,
+                entry.begin,
+                entry.end - entry.begin,
+                0,
+                {}});
   }
 }
 

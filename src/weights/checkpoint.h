@@ -25,9 +25,8 @@ struct CheckpointTensor {
   std::vector<int64_t> shape;  // row-major
   int file = 0;                // index of files()
   uint64_t offset = 0, bytes = 0;
-  int64_t row_stride = 0;  // elements, where the file holds more beside each row; 0: rows touch
-  std::vector<TensorPiece>
-      pieces{};  // of a tensor that lies in several places; file, offset and bytes mean nothing then
+  int64_t row_stride = 0;           // elements, where the file holds more beside each row; 0: rows touch
+  std::vector<TensorPiece> pieces;  // of one that lies in several places; file, offset and bytes mean nothing then
 
   // Of a layer that is quantised (quantised.h): shape and type are those of the floats [out, in] that it means.
   std::shared_ptr<const QuantisedTensor> quantised{};

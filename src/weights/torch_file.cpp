@@ -241,7 +241,8 @@ CheckpointTensor torch_tensor(TorchEntry& entry, int file, const std::string& or
     touching = touching && (n <= 1 || entry.stride[i - 1] == count);
     count *= n;
   }
-  CheckpointTensor out{std::move(entry.name), std::move(entry.dtype), std::move(entry.shape), file, entry.offset, 0};
+  CheckpointTensor out{
+      std::move(entry.name), std::move(entry.dtype), std::move(entry.shape), file, entry.offset, 0, 0, {}};
   const uint64_t element = element_bytes(out.stored_dtype);
   out.bytes = static_cast<uint64_t>(count) * element;
   if (touching || count == 0) return out;
