@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "text/bpe.h"
 #include "text/unigram.h"
 #include "text/word_models.h"
@@ -10,6 +12,7 @@
 namespace sluice {
 namespace {
 constexpr int64_t kMaxIds = 1 << 26;
+constexpr int64_t kGaps = 1 << 16;  // ids that may stand for nothing, besides 16 for each token: tables are as long
 }  // namespace
 
 std::unique_ptr<TokenModel> TokenModel::load(const ComponentJson& json) {
@@ -40,10 +43,14 @@ void TokenModel::add(std::string_view token, int32_t id) {
 void TokenModel::read_vocab(const ComponentJson& json) {
   const Value* vocab = json.json.find("vocab");
   if (vocab == nullptr || !vocab->is_dict()) json.refuse("\"vocab\" should be an object of token to id");
+  const auto n_tokens = static_cast<int64_t>(vocab->as_dict().size());
+  const int64_t end = std::min(kMaxIds, kGaps + 16 * n_tokens);
   ids_.reserve(vocab->as_dict().size());
   for (const auto& [token, id] : vocab->as_dict().entries()) {
-    if (!id.is_int() || id.as_int() < 0 || id.as_int() >= kMaxIds)
-      json.refuse(fmt::format("id of token {} is out of range", token));
+    if (!id.is_int() || id.as_int() < 0 || id.as_int() >= end) {
+      json.refuse(fmt::format("id of token {} is out of range: expected 0 to {} among {} tokens, found {}", token,
+                              end - 1, n_tokens, id.dump_compact()));
+    }
     add(token, static_cast<int32_t>(id.as_int()));
   }
 }

@@ -89,6 +89,16 @@ TEST_CASE("WordLevel knows whole words") {
   CHECK_THROWS_WITH_AS(bare->encode("b", false), doctest::Contains("does not know the word b"), RequestError);
 }
 
+TEST_CASE("ids far beyond the number of tokens are refused, some gaps are not") {
+  const auto two = [](int64_t id) {
+    return fmt::format(R"({{"type": "BPE", "merges": [], "vocab": {{"a": 0, "b": {}}}}})", id);
+  };
+  CHECK(with_model(two(65567))->vocab_size() == 65568);
+  CHECK(refusal(two(65568)) ==
+        "file: model: id of token b is out of range: expected 0 to 65567 among 2 tokens, found 65568");
+  CHECK(refusal(two(-1)) == "file: model: id of token b is out of range: expected 0 to 65567 among 2 tokens, found -1");
+}
+
 TEST_CASE("a megabyte without spaces goes through every model") {
   std::string text;
   std::mt19937 random(3);
