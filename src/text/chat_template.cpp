@@ -214,7 +214,7 @@ std::string ChatTemplate::render(const ChatInput& input) const {
   variables.set("documents", input.documents);
   variables.set("add_generation_prompt", input.add_generation_prompt);
   for (const auto& [key, value] : input.variables.entries()) variables.set(key, value);
-  Evaluator evaluator(variables);
+  Evaluator evaluator(variables, input.max_steps);
   std::string text = evaluator.run(entry.body);
   return input.continue_final_message ? cut_at_mark(std::move(text), final_text) : text;
 }

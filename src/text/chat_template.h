@@ -3,6 +3,7 @@
 // Immutable after loading; render may be called from several threads at once.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -22,6 +23,7 @@ struct ChatInput {
   bool continue_final_message = false;  // leave the last message open; excludes add_generation_prompt
   std::string name;                     // named template; empty: "tool_use" with tools where it exists, else "default"
   Dict variables;                       // further variables (enable_thinking, ...); override special tokens
+  int64_t max_steps = 5'000'000;        // statements and expressions that it may take
 };
 
 class ChatTemplate {

@@ -56,7 +56,7 @@ void Evaluator::Scope::set(std::string_view name, Value value) {
   values.emplace_back(std::string(name), std::move(value));
 }
 
-Evaluator::Evaluator(const Dict& variables) : variables_(variables) {}
+Evaluator::Evaluator(const Dict& variables, int64_t max_steps) : variables_(variables), max_steps_(max_steps) {}
 
 Evaluator::~Evaluator() {
   for (const auto& weak : namespaces_) {
@@ -79,7 +79,7 @@ std::string Evaluator::run(const Body& body) {
 }
 
 void Evaluator::step() {
-  if (++steps_ > kMaxSteps) python::fail("template exceeds its limit of steps");
+  if (++steps_ > max_steps_) python::fail("template exceeds its limit of steps");
 }
 
 Evaluator::Flow Evaluator::run_body(const Body& body, const ScopePtr& scope, std::string& out) {

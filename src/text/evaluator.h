@@ -15,11 +15,11 @@ namespace sluice {
 
 class Evaluator {
  public:
-  static constexpr int64_t kMaxSteps = 5'000'000;  // statements and expressions
   static constexpr int kMaxDepth = 600;            // nested statements and expressions, macro calls included
   static constexpr size_t kMaxOutput = 64u << 20;  // bytes
 
-  explicit Evaluator(const Dict& variables);
+  // `max_steps`: statements and expressions, and turns of loops inside filters.
+  Evaluator(const Dict& variables, int64_t max_steps);
   ~Evaluator();  // empties the namespaces, which may hold themselves
   Evaluator(const Evaluator&) = delete;
   Evaluator& operator=(const Evaluator&) = delete;
@@ -60,6 +60,7 @@ class Evaluator {
 
   const Dict& variables_;
   std::vector<std::weak_ptr<NamespaceObject>> namespaces_;
+  const int64_t max_steps_;
   int64_t steps_ = 0;
   int depth_ = 0;
 };
