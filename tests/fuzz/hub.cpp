@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The hub's answers: what a revision is, NUL, what it holds. Names of files stay inside the model's folder.
 #include "fuzz/fuzz.h"
-#include "hub/repo.h"
+#include "hub/answers.h"
 
 using namespace sluice;
 
@@ -28,6 +28,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   answer.headers.erase("retry-after");
   answer.headers["ratelimit"] = revision;
   fuzz::demand(delay >= 0 && delay <= 300 && retry_delay(answer, 1) <= 300, "a delay without bounds");
-  fuzz::demand(!explain_refusal(answer, {}, "fuzz").empty(), "a refusal without words");
+  answer.headers["link"] = revision;
+  next_page(answer);
+  answer.headers["x-error-message"] = revision;
+  for (const char* code : {"", "GatedRepo", "RevisionNotFound", "EntryNotFound", "RepoNotFound"}) {
+    answer.headers["x-error-code"] = code;
+    for (const long status : {0, 401, 403, 404, 407, 408, 429, 500}) {
+      answer.status = status;
+      fuzz::demand(!explain_refusal(answer, {}, "fuzz").empty(), "a refusal without words");
+      fuzz::demand(status < 500 || worth_retrying(answer), "a fault that is not retried");
+      if (*code != '\0') break;
+    }
+  }
   return 0;
 }
