@@ -4,6 +4,7 @@
 
 #include "fuzz/fuzz.h"
 #include "model/family.h"
+#include "model/rope.h"
 
 using namespace sluice;
 
@@ -12,6 +13,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const Config config = Config::parse(fuzz::text_of(data, size), "config.json");
     config_dtype(config);
     read_quantisation(config);
+    const RopeConfig rope = read_rope(config, 8, 10000.0);
+    for (const int64_t length : {1, 100000})
+      fuzz::demand(rope_table(rope, 3, length).size() == 24, "a table of another size");
     ModelInfo info;
     family_of(config).describe(config, info);
     fuzz::demand(info.n_layers > 0 && info.n_heads > 0 && info.n_kv_heads > 0 && info.head_dim > 0 && info.vocab > 0 &&

@@ -22,6 +22,19 @@ void read_hello(std::string_view bytes) {
   fuzz::demand(once == twice && !to_string(hello).empty(), "a hello changes when read again");
 }
 
+// Of this process, once: what it says of itself arrives as it was said.
+void check_own() {
+  Launch launch;
+  launch.rank = 3;
+  launch.world = 5;
+  const Hello own = describe_process(launch);
+  std::string bytes;
+  serialise(own, bytes);
+  Hello read;
+  fuzz::demand(parse(bytes, read) && to_string(read) == to_string(own) && read.build == own.build, "another hello");
+  fuzz::demand(places(std::span(&read, 1)).front().host == own.place.host, "another place");
+}
+
 void read_frames(std::string_view bytes) {
   bytes = bytes.substr(0, 64 << 10);  // what the socket takes before anybody reads
   int ends[2];
@@ -46,14 +59,24 @@ void read_frames(std::string_view bytes) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
+  static const bool checked = (check_own(), true);
+  (void)checked;
   const std::string_view bytes = fuzz::text_of(data + 1, size - 1);
   fuzz::accepts([&] {
     if (data[0] == 'h') {
       read_hello(bytes);
     } else if (data[0] == 'a') {
       static const fuzz::Folder folder;
-      if (const auto found = read_announcement(folder.write("run", bytes)))
+      if (const auto found = read_announcement(folder.write("run", bytes))) {
         fuzz::demand(found->port != 0, "an announcement without a port");
+        const auto path = announcement_path(folder.path(), bytes.substr(0, 40));
+        fuzz::demand(path.parent_path() == folder.path() / "rendezvous", "a run's file outside its folder");
+        write_announcement(path, *found);
+        const auto again = read_announcement(path);
+        fuzz::demand(again && again->port == found->port && again->addresses == found->addresses,
+                     "an announcement changes when read again");
+        std::filesystem::remove(path);
+      }
     } else {
       read_frames(bytes);
     }

@@ -24,6 +24,13 @@ struct Target {
               const BodyResult result = read();
               fuzz::demand(request.body.size() <= 4096, "a body above the limit");
               reply.content(result == BodyResult::kOk ? 200 : 400, "text/plain", "done");
+              reply.headers.add("x-fuzz", "1");
+              if (!request.path.starts_with("/stream")) return;
+              reply.stream = [left = 4](std::string& out) mutable {
+                if (--left != 2) out += "a piece";  // one call without a byte
+                fuzz::demand(left >= 0, "a stream goes on after its end");
+                return left > 0;
+              };
             },
             [](int status, Reply& reply) { reply.content(status, "text/plain", "refused"); }) {}
 };

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tokenizers without tokenizer.json. First byte: which importer; then its file. What is imported must load.
+// Tokenizers without tokenizer.json. First byte 'm': vocab.json, merges.txt, added_tokens.json and
+// tokenizer_config.json, a NUL between them; anything else: tokenizer_config.json, NUL, tokenizer.model. What is
+// imported must load.
 #include "text/import.h"
 
 #include "fuzz/fuzz.h"
@@ -10,18 +12,25 @@ using namespace sluice;
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   std::string_view rest = fuzz::text_of(data + 1, size - 1);
+  static const fuzz::Folder merges, model;
+  const fuzz::Folder& folder = data[0] == 'm' ? merges : model;
+  std::string_view config;
+  if (data[0] == 'm') {
+    folder.write("vocab.json", fuzz::take_part(rest));
+    folder.write("merges.txt", fuzz::take_part(rest));
+    const std::string_view extra = fuzz::take_part(rest);
+    folder.write("added_tokens.json", extra.empty() ? "{}" : extra);
+    config = rest;
+  } else {
+    config = fuzz::take_part(rest);
+    folder.write("tokenizer.model", rest);
+  }
   fuzz::accepts([&] {
-    ImportedTokenizer imported;
-    const Value none{Dict{}};
-    if (data[0] == 'm') {  // vocab.json, NUL, merges.txt
-      const std::string_view vocab = fuzz::take_part(rest);
-      imported = import_merges(Value::parse_json(vocab), rest, Value(), none, "vocab.json");
-    } else if (is_tiktoken(rest)) {
-      imported = import_tiktoken(rest, none, "tokenizer.model");
-    } else {
-      imported = import_sentencepiece(rest, none, "tokenizer.model");
-    }
-    const auto tokenizer = Tokenizer::from_json(imported.json.dump_json(), imported.config.dump_json(), "imported");
+    const Value settings = config.empty() ? Value(Dict{}) : Value::parse_json(config);
+    if (!settings.is_dict()) return;  // as its reader demands
+    const auto imported = import_tokenizer(folder.path(), settings);
+    fuzz::demand(imported.has_value(), "the files are not found");
+    const auto tokenizer = Tokenizer::from_json(imported->json.dump_json(), imported->config.dump_json(), "imported");
     tokenizer->decode(tokenizer->encode("Hello  world 1234 \xe4\xb8\x96\n", true), false);
   });
   return 0;

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Writes tests/fuzz/corpus/<target>/ from the golden files and a list of hostile ones. Run it again after the goldens
 # change; files named finding-* are inputs that once failed, kept by hand.
+import base64
+import gzip
 import io
 import json
 import pathlib
@@ -93,6 +95,8 @@ save("nemo", "two-ranks", tar({"model_config.yaml": yaml.encode(), "mp_rank_00/m
                                "mp_rank_01/model_weights.ckpt": weights}))
 save("nemo", "one-of-two", tar({"model_config.yaml": yaml.encode(), "mp_rank_01/model_weights.ckpt": weights}))
 save("nemo", "outside", tar({"../model_config.yaml": yaml.encode()}))
+save("nemo", "packed", gzip.compress(tar({"./model_config.yaml": yaml.encode()}), mtime=0))
+save("nemo", "packed-cut", gzip.compress(tar({"a": b"b"}), mtime=0)[:40])
 save("nemo", "long-name", tar({"x" * 300: b"y", "model_config.yaml": b"a: 1"}))
 save("yaml", "config", yaml + "list:\n- a\n- {b: [1, 'c', \"d\"]}\n-\n  e: null # f\n")
 save("yaml", "deep", "".join(" " * i + "a:\n" for i in range(60)))
@@ -110,7 +114,9 @@ save("quantised", "misfit", b"\0" + tensors({"a.qweight": entry("I32", [1, 1], 0
                                              "a.scales": entry("F16", [1, 2], 8, 12)}, bytes(12)))
 
 # index
-both = {"metadata": {"total_size": 4}, "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+both = {"metadata": {"total_size": 8}, "weight_map": {"a": "one.safetensors", "model.b": "two.safetensors"}}
+save("index", "twice", json.dumps({"weight_map": {"a": "one.safetensors", "x": "twice.safetensors"}}))
+save("index", "old-names", json.dumps({"weight_map": {"c.LayerNorm.weight": "old.safetensors", "a": "one.safetensors"}}))
 save("index", "both", json.dumps(both))
 save("index", "one", json.dumps({"weight_map": {"a": "one.safetensors"}}))
 save("index", "missing-shard", json.dumps({"weight_map": {"a": "three.safetensors"}}))
@@ -196,17 +202,43 @@ tokenizer("all-parts", body=text, normalizer={"type": "Sequence", "normalizers":
                                                              {"Sequence": {"id": "A", "type_id": 0}}],
                     "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [3], "tokens": ["<s>"]}}})
 
-# importers
-for name in ("import_spm", "import_spm_gemma", "import_spm_first", "import_tiktoken", "import_t5"):
+# importers: SentencePiece models with their first, last and every so many pieces
+def fields(data):
+    """Top-level fields of a protobuf message, each with its bytes."""
+    def number(at):
+        value, shift = 0, 0
+        while True:
+            value, shift, at = value | (data[at] & 127) << shift, shift + 7, at + 1
+            if data[at - 1] < 128:
+                return value, at
+
+    at = 0
+    while at < len(data):
+        start = at
+        key, at = number(at)
+        size, at = number(at)  # all of them are messages
+        at += size
+        yield key >> 3, data[start:at]
+
+
+for name in ("import_spm", "import_spm_gemma", "import_spm_first", "import_t5"):
     data = next(iter((golden / "text" / name).glob("*.model"))).read_bytes()
-    save("import", name, b"s" + data[:6000])
-    save("import", name + "-cut", b"s" + data[:1001])
+    parts = list(fields(data))
+    pieces = [part for kind, part in parts if kind == 1]
+    small = b"".join(pieces[:270] if name == "import_spm" else pieces[:8] + pieces[270:300]) + b"".join(part for kind, part in parts if kind != 1)
+    config = {"import_spm": "", "import_spm_gemma": '{"tokenizer_class":"GemmaTokenizer"}',
+              "import_spm_first": '{"legacy":false,"add_eos_token":true,"add_prefix_space":true}', "import_t5": '{"extra_ids":3}'}[name]
+    save("import", name, b"s" + config.encode() + b"\0" + small)
+    save("import", name + "-cut", b"s\0" + small[:401])
 vocab = json.loads((golden / "text" / "import_gpt2" / "vocab.json").read_text())
 merges = (golden / "text" / "import_gpt2" / "merges.txt").read_text().splitlines()[:30]
 save("import", "gpt2", "m" + json.dumps(dict(list(vocab.items())[:330]), ensure_ascii=False) + "\0" + "\n".join(merges))
+save("import", "gpt2-added", 'm{"a":0,"b":1,"ab":2,"<|endoftext|>":3}\0#version: 0.2\na b\n\0{"<x>":4,"<y>":5}\0{"add_bos_token":true,"bos_token":"<x>","pad_token":"<y>"}')
 save("import", "merge-of-missing", 'm{"a":0,"b":1}\0#version: 0.2\na b\na z\n')
-save("import", "tiktoken-ranks", "sYQ== 0\nYg== 1\nYWI= 2\n")
-save("import", "tiktoken-bad", "sYQ== 0\nYg= 1\nYWI= 99999999999\nYQ== 3\n")
+ranks = [bytes([b]) for b in range(256)] + [b"ab", b"abc", b" a"]
+save("import", "tiktoken", "s\0" + "".join(f"{base64.b64encode(token).decode()} {rank}\n" for rank, token in enumerate(ranks)))
+save("import", "tiktoken-ranks", "s\0YQ== 0\nYg== 1\nYWI= 2\n")
+save("import", "tiktoken-bad", "s\0YQ== 0\nYg= 1\nYWI= 99999999999\nYQ== 3\n")
 
 # templates: the engine's pins, and one of each model
 cases = json.loads((golden / "text" / "templates.json").read_text())["cases"]
@@ -251,6 +283,18 @@ save("config", "huge", '{"architectures":["LlamaForCausalLM"],"hidden_size":9223
      '"num_hidden_layers":9223372036854775807,"num_attention_heads":1,"vocab_size":9223372036854775807}')
 save("config", "zero-heads", '{"architectures":["LlamaForCausalLM"],"hidden_size":32,"intermediate_size":64,"num_hidden_layers":2,'
      '"num_attention_heads":0,"num_key_value_heads":0,"vocab_size":256}')
+llama = {"architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "max_position_embeddings": 512, "vocab_size": 256}
+for name, value in {"dynamic": {"rope_type": "dynamic", "factor": 2.0}, "yarn": {"rope_type": "yarn", "factor": 4, "beta_fast": 16, "mscale": 1, "mscale_all_dim": 0.5},
+                    "longrope": {"type": "longrope", "short_factor": [1, 1.5, 2, 3], "long_factor": [1, 4, 9, 16], "original_max_position_embeddings": 64},
+                    "llama3": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 64},
+                    "unknown": {"rope_type": "mrope"}}.items():
+    save("config", "rope-" + name, json.dumps({**llama, "rope_scaling": value}))
+for name, value in {"awq": {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True},
+                    "int8": {"quant_method": "bitsandbytes", "load_in_8bit": True}, "nf4": {"quant_method": "bitsandbytes", "load_in_4bit": True},
+                    "fp8": {"quant_method": "fp8", "weight_block_size": [128, 128]}, "rows": {"quant_method": "compressed-tensors", "format": "float-quantized"},
+                    "gptq": {"quant_method": "gptq", "bits": 3, "group_size": -1, "desc_act": True, "checkpoint_format": "gptq_v2"}}.items():
+    save("config", "quantised-" + name, json.dumps({**llama, "quantization_config": value}))
 save("config", "quantised", '{"architectures":["LlamaForCausalLM"],"quantization_config":{"quant_method":"gptq","bits":4}}')
 
 # JSON of both kinds
@@ -281,6 +325,12 @@ save("openai", "chat-parts", "c" + json.dumps({
                                           "function": {"name": "f", "arguments": "{\"a\":1}"}}]}],
     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}], "max_completion_tokens": 2,
     "top_logprobs": 2, "logprobs": True, "response_format": {"type": "text"}, "chat_template_kwargs": {"x": 1}}))
+function = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}
+for name, first, choice, answer in (
+        ("hermes", "c", "auto", '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>\n<tool_call>\n{"name":"f","arguments":{}}'),
+        ("mistral", "w", "required", '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]'), ("llama", "c", "auto", '<|python_tag|>{"name": "f", "parameters": {"a": 1}}'),
+        ("named", "w", {"type": "function", "function": {"name": "f"}}, '{"a": 1}'), ("unknown", "c", "auto", '{"name": "g", "arguments": 3}'), ("text", "c", "none", "no")):
+    save("openai", "calls-" + name, first + json.dumps({"messages": [{"role": "user", "content": "x"}], "tools": [function], "tool_choice": choice}) + "\0" + answer)
 save("tgi", "everything", "g" + json.dumps({"inputs": "a", "parameters": {
     "best_of": 1, "decoder_input_details": True, "details": True, "do_sample": True, "frequency_penalty": 0.1, "max_new_tokens": 2,
     "repetition_penalty": 1.03, "return_full_text": False, "seed": 1, "stop": ["p"], "temperature": 0.5, "top_k": 10,
@@ -365,7 +415,7 @@ for name, data in {
         "many-headers": "GET / HTTP/1.1\r\n" + "a: b\r\n" * 800 + crlf, "range": "GET / HTTP/1.1\r\nRange: bytes=0-1,5-\r\nAccept-Encoding: gzip\r\n\r\n",
         "multipart": "POST / HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 30\r\n\r\n--x\r\nContent-Disposition: a\r\n\r\n",
         "form": "POST / HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\na=%4&b=",
-        "old": "GET /\r\n\r\n", "put": "PUT /x HTTP/1.1\r\nContent-Length: 1\r\n\r\nx", "h2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}.items():
+        "stream": "GET /stream HTTP/1.1\r\n\r\nGET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "old": "GET /\r\n\r\n", "put": "PUT /x HTTP/1.1\r\nContent-Length: 1\r\n\r\nx", "h2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}.items():
     save("http", name, data)
 ok = "HTTP/1.1 200 OK\r\n"
 for name, data in {
@@ -408,6 +458,9 @@ save("prompts", "torn", journal(plain, [(0, "{}"), (1, "{}")])[:-9])
 save("prompts", "objects", journal(objects, [(1, "{}")]))
 save("prompts", "all-keys", '{"prompt":"a","custom_id":"c","max_new_tokens":1,"min_tokens":0,"temperature":0.5,"top_k":-1,"min_p":0.1,'
      '"typical_p":0.9,"repetition_penalty":1.2,"frequency_penalty":-2,"presence_penalty":2,"do_sample":true,"seed":7,"stop":["x"],"ignore_eos":true}')
+batch = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "x"}]}}
+save("prompts", "batch", "\n".join(json.dumps({**batch, **change}) for change in (
+    {}, {"url": "/v1/completions"}, {"url": "/v1/x"}, {"method": "GET"}, {"body": 3}, {"body": {"stream": True}}, {"custom_id": 3})) + "\n{}\n[]")
 save("prompts", "strings", '"a"\r\n\n"b\\u0000"\n""\n[1]\n{"prompt":"x","surprise":1}')
 save("prompts", "blank", "\n \r\n\t\n")
 save("prompts", "index-beyond", b"x\x00" + b"99999999999 0000000000000000 0000000000000000 x\n-1 0 0 x\n0 0 0 \n")

@@ -8,13 +8,15 @@
 using namespace sluice;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (size >= 2 && data[0] == 0x1f && data[1] == 0x8b) return 0;  // unpacked files stay open for the process's life
+  const bool packed = size >= 2 && data[0] == 0x1f && data[1] == 0x8b;
+  static int packed_left = 40;  // unpacked files stay open for the process's life
+  if (packed && packed_left-- <= 0) return 0;
   static const fuzz::Folder folder;
   const auto path = folder.write("model.nemo", fuzz::text_of(data, size));
   fuzz::accepts([&] {
-    const File file = File::open_read(path);
-    for (const TarMember& member : read_tar({&file, 0, size, "fuzz"})) {
-      fuzz::demand(member.offset + member.bytes <= size, "a member beyond its archive");
+    const File file = open_tar(path);
+    for (const TarMember& member : read_tar({&file, 0, file.size(), "fuzz"})) {
+      fuzz::demand(member.offset + member.bytes <= file.size(), "a member beyond its archive");
       fuzz::demand(member.name.find("..") == std::string::npos || !member.name.starts_with("../"), "a member outside");
     }
   });

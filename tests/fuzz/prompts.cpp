@@ -36,7 +36,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         if (!answers.has(i)) answers.add(0, journal->append(i, content_hash(prompts.raw(i)), "{}"));
       }
       fuzz::demand(answers.done() == prompts.size(), "an answer was not counted");
+      journal->sync();
+      answers.forget();
+      fuzz::demand(answers.done() == 0, "answers are counted that were forgotten");
     }
+    const auto ignore = [](const JournalEntry&) {};
+    fuzz::demand(!fuzz::accepts([&] { Journal(journal_path, "other settings", prompts, ignore); }),
+                 "the journal of another run was taken");
     Answers again(prompts.size());
     const auto journal = open(again);
     fuzz::demand(again.done() == prompts.size(), "answers were lost between two openings");
