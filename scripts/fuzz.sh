@@ -54,6 +54,7 @@ fuzz::coverage() {
   llvm-cov report "$build/tests/fuzz/${target}_fuzz" -instr-profile="$build/$target.profdata" 2>/dev/null |
     awk -v target="$target" -v wanted="${files[*]}" '
       BEGIN { split(wanted, list, " "); for (i in list) want[list[i]] = 1 }
+      { sub(/.*\.\.\//, "", $1) } # of the build folder
       $1 in want { lines += $8; missed += $9; detail = detail sprintf("    %-44s %6.1f %%\n", $1, $8 ? 100 * ($8 - $9) / $8 : 0) }
       END { if (!lines) exit 1; printf "%-14s %6d lines, %6.1f %% reached\n%s", target, lines, 100 * (lines - missed) / lines, detail }'
 }
