@@ -21,6 +21,15 @@ std::vector<CpuIsa> machines() {
     isa.name = hwy::TargetName(targets & -targets);
     all.push_back(isa);
   }
+  if (best.vnni) {
+    CpuIsa isa;
+    isa.vector_targets = best.vector_targets;
+    isa.vnni = true;
+    isa.name = "AVX512-VNNI";
+    all.push_back(isa);
+  } else {
+    log_warning("skipped: this machine has no dot products of bytes");
+  }
   if (best.amx_bf16 || best.bf16_pairs) {  // each implies that pairs exist, fast or not
     CpuIsa isa = best;
     isa.amx_bf16 = false;
@@ -74,6 +83,71 @@ TEST_CASE("every kernel's product is right, and rows do not depend on each other
           for (int64_t r = 0; r < rows; ++r) same = same && some.row_equals(r, all, 3 + r);
         }
         CHECK(same);
+      }
+    }
+  }
+}
+
+// Without fused multiply-add sums of groups are rounded twice.
+TEST_CASE("with and without FMA, every kernel's product of quantised weights has the same bits, large sums too") {
+  std::mt19937 random(22);
+  Pool pool(2, true);
+  constexpr int64_t kWidth = 70, kDepth = 768;
+  std::vector<uint8_t> numbers(static_cast<size_t>(kWidth * kDepth));
+  std::vector<float> scale(static_cast<size_t>(kWidth * 3)), zero(scale.size());
+  // Rows of one value are rounded to 127 everywhere, so that a group's sum is as large as it gets.
+  Matrix x(40, kDepth);
+  x.fill(random);
+  for (int64_t k = 0; k < kDepth; ++k) x.at(0, k) = 2.5f, x.at(1, k) = -2.5f, x.at(13, k) = k % 2 == 0 ? 1.0f : -1.0f;
+  for (const Scheme scheme : {Scheme::kInt8, Scheme::kInt4}) {
+    const bool wide = scheme == Scheme::kInt8;
+    const unsigned levels = wide ? 256 : 16;
+    for (const int64_t group : wide ? std::vector<int64_t>{kDepth} : std::vector<int64_t>{32, 64, 256}) {
+      const auto groups = static_cast<size_t>(kDepth / group);
+      scale.resize(kWidth * groups);
+      zero.resize(scale.size());
+      for (auto& q : numbers) q = static_cast<uint8_t>(random() % levels);
+      for (int64_t k = 0; k < kDepth; ++k) {  // columns of the largest and the smallest number
+        numbers[static_cast<size_t>(k)] = static_cast<uint8_t>(levels - 1);
+        numbers[static_cast<size_t>(kDepth + k)] = 0;
+      }
+      for (size_t i = 0; i < scale.size(); ++i) {
+        scale[i] = 0.03125f * static_cast<float>(1 + i % 3);
+        zero[i] = wide ? 128.0f : static_cast<float>(i % 2 == 0 ? 15 : i % 16);
+      }
+      const HostGroups given{group, scale.data(), zero.data()};
+      std::vector<Matrix> firsts(2, Matrix(40, kWidth));
+      bool begun[2] = {};
+      for (const CpuIsa& isa : machines()) {
+        const bool fused = (isa.vector_targets & -isa.vector_targets) <= HWY_AVX2;  // lower bits are better targets
+        Matrix& first = firsts[fused];
+        CAPTURE(isa.name);
+        CAPTURE(group);
+        Products products(isa, pool, row_ops(isa.vector_targets));
+        CAPTURE(products.kernel(scheme).name);
+        const auto packed = products.pack({numbers.data(), DType::kU8, kWidth, kDepth, kDepth, &given}, scheme);
+        for (const int64_t rows : {40, 1, 2, 3, 4, 6, 8, 10, 12}) {
+          Matrix out(rows, kWidth);
+          products.run(out.tensor(), x.tensor().rows(0, rows), static_cast<const PanelWeight&>(*packed), {});
+          if (!begun[fused]) {
+            for (int64_t r = 0; r < rows; ++r)
+              for (int64_t c = 0; c < kWidth; ++c) first.at(r, c) = out.at(r, c);
+            begun[fused] = true;
+          }
+          bool same = true;
+          for (int64_t r = 0; r < rows; ++r) same = same && out.row_equals(r, first, r);
+          CHECK(same);
+        }
+      }
+      // (levels - 1 - zero) * scale * 127 * (2.5 / 127) over all of the row.
+      double expected = 0;
+      for (size_t g = 0; g < groups; ++g)
+        expected += static_cast<double>((static_cast<float>(levels - 1) - zero[g]) * scale[g]) * 2.5 *
+                    static_cast<double>(group);
+      for (size_t i = 0; i < firsts.size(); ++i) {
+        if (!begun[i]) continue;
+        CHECK(static_cast<double>(firsts[i].at(0, 0)) == doctest::Approx(expected).epsilon(1e-5));
+        CHECK(static_cast<double>(firsts[i].at(1, 0)) == doctest::Approx(-expected).epsilon(1e-5));
       }
     }
   }
