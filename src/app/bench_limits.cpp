@@ -46,6 +46,7 @@ ProductProbe::ProductProbe(Backend& backend, const ModelInfo& model) : backend_(
       backend.copy_in(in, values.data());
     } else {
       std::vector<uint16_t> narrow;
+      narrow.reserve(values.size());
       for (const float v : values) narrow.push_back(activation_ == DType::kBF16 ? f32_to_bf16(v) : f32_to_f16(v));
       backend.copy_in(in, narrow.data());
     }

@@ -74,7 +74,7 @@ class Follower {
                                      const std::atomic<bool>& stop) {
     for (const double end = monotonic_seconds() + kMoveSeconds; !stop && !over() && monotonic_seconds() < end;) {
       look();
-      const std::optional<RelayTarget> now = target(why);
+      std::optional<RelayTarget> now = target(why);
       if (now) {
         const auto tries = std::count(failed.begin(), failed.end(), now->tag);
         if (tries == 0) return now;

@@ -111,7 +111,7 @@ void require_gpu_memory(const Settings& settings, const ModelSource& source, con
                         const Layout& layout, const Backend& backend) {
   const size_t element =
       source.dtype == "auto" ? (info.dtype == "float32" ? 4u : 2u) : dtype_bytes(parse_dtype(source.dtype));
-  const auto ranks = static_cast<size_t>(layout.tp * layout.pp);
+  const auto ranks = static_cast<size_t>(layout.tp) * static_cast<size_t>(layout.pp);
   // Of quantised products, beside an embedding that is none.
   const auto table = static_cast<double>(info.vocab * info.d_model), wide = static_cast<double>(element);
   const double each = info.quantised.starts_with("int8") ? 1.0 : info.quantised.starts_with("int4") ? 0.57 : wide;

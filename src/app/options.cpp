@@ -54,7 +54,7 @@ void check_unsupported(const Settings& settings) {
 
 std::string quantize_setting(const Settings& settings) {
   if (!settings.has("quantize")) return "";
-  const std::string name = settings.text("quantize");
+  const std::string& name = settings.text("quantize");
   if (name == "none") return "";
   if (name == "int8" || name == "int4" || name == "gptq" || name == "awq") return name;
   if (name == "bitsandbytes") {

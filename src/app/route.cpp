@@ -86,6 +86,7 @@ class Router {
       }
     }
     std::vector<std::string> names;
+    names.reserve(found.size());
     for (const auto& [name, where] : found) names.push_back(name);
     backends_.update(names, now);
     for (const BackendState& state : backends_.all()) {
