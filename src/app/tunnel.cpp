@@ -81,7 +81,7 @@ bool Tunnel::alive() {
 Url Tunnel::url() const { return Url::parse(fmt::format("http://127.0.0.1:{}", port_)); }
 
 Url Way::to(const JobView& job) {
-  const Url url = Url::parse(job.url);
+  Url url = Url::parse(job.url);
   const std::string socket = job.url.starts_with("unix:") ? job.url.substr(5) : "";
   if (!socket.empty() && !via_.empty())
     throw Error(
