@@ -30,6 +30,15 @@ def model(**more):
     return files
 
 
+def peak_kb(process):
+    """Most memory that it has had; 0 once it is gone."""
+    try:
+        status = pathlib.Path("/proc/%d/status" % process.pid).read_text()
+    except OSError:
+        return 0
+    return max([0] + [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")])
+
+
 class Download(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sluice-hub-"))
@@ -47,6 +56,9 @@ class Download(unittest.TestCase):
         done = self.run_sluice(hub, "download", "org/model", *arguments, **more)
         self.assertEqual(done.returncode, 0, done.stderr)
         return pathlib.Path(done.stdout.strip())
+
+    def start(self, hub):
+        return subprocess.Popen([BINARY, "download", "org/model"], env=self.environment(hub), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def check(self, folder, repo, names):
         self.assertEqual(sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()), sorted(names))
@@ -147,28 +159,37 @@ class Download(unittest.TestCase):
             self.check(self.download(hub), repo, self.CHOSEN)
 
     def test_kills_lose_at_most_what_was_in_the_air(self):
-        # The whole count of the measure runs by hand: HUB_KILLS=50 HUB_BYTES=2000000000 python3 download_test.py ...
+        # The whole measure runs by hand: HUB_KILLS=50 HUB_BYTES=2000000000 python3 tests/hub/download_test.py build/cpu/sluice -k test_kills
         kills, size = int(os.environ.get("HUB_KILLS", 6)), int(os.environ.get("HUB_BYTES", 60_000_000))
         big = self.folder / "big"
         with open(big, "wb") as stream:
             for i in range(0, size, 1 << 20):
                 stream.write(noise(min(1 << 20, size - i), i))
         repo = Repo(model(**{"model.safetensors": str(big)}))
-        rng = random.Random(5)
+        wanted, rng, peak = repo.digest("model.safetensors"), random.Random(5), 0
         with Hub({"org/model": repo}) as hub:
-            hub.rate = size / 8 / 4
-            for _ in range(kills):
-                process = subprocess.Popen([BINARY, "download", "org/model"], env=self.environment(hub), stdout=subprocess.DEVNULL,
-                                           stderr=subprocess.DEVNULL)
-                time.sleep(rng.uniform(0.1, 4.0 / kills + 0.3))
-                process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+            hub.rate = size / 8 / (0.5 * kills)
+            for i in range(kills):
+                process, goal = self.start(hub), hub.sent + rng.uniform(0.1, 0.9) * size / kills
+                while hub.sent < goal:
+                    self.assertIsNone(process.poll(), "every kill is to meet a download")
+                    time.sleep(0.002)
+                peak = max(peak, peak_kb(process))
+                process.send_signal(signal.SIGTERM if i % 5 == 4 else signal.SIGKILL)
                 process.wait(20 + size / 20_000_000)  # a disk under load takes its time for what was written last
+            before = hub.sent
             hub.rate = None
-            folder = self.download(hub)
-            self.assertEqual(hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(), repo.digest("model.safetensors"))
+            process = self.start(hub)
+            while process.poll() is None:
+                peak = max(peak, peak_kb(process))
+                time.sleep(0.02)
+            self.assertEqual(process.returncode, 0)
+            with open(next((self.folder / "hf/hub/models--org--model/snapshots").iterdir()) / "model.safetensors", "rb") as stream:
+                self.assertEqual(hashlib.file_digest(stream, "sha256").hexdigest(), wanted)
             # What a killed process had not taken off its sockets is sent again: a socket's buffers for each connection.
-            print(f"{kills} kills, {size} bytes: {hub.sent - size} bytes sent twice", file=sys.stderr)
+            print(f"{kills} kills, {size} bytes: {before} sent by then, {hub.sent - size} sent twice, peak {peak / 1024:.0f} MB", file=sys.stderr)
             self.assertLess(hub.sent - size, kills * PIECE + 100_000)
+            self.assertTrue(0 < peak < 64 * 1024, peak)
 
     def test_several_at_once_fetch_the_model_once(self):
         repo = Repo(model(**{"model.safetensors": noise(30_000_000)}))
@@ -186,8 +207,7 @@ class Download(unittest.TestCase):
         repo = Repo(model(**{"model.safetensors": noise(30_000_000)}))
         with Hub({"org/model": repo}) as hub:
             hub.rate = 2_000_000
-            process = subprocess.Popen([BINARY, "download", "org/model"], env=self.environment(hub), stdout=subprocess.DEVNULL,
-                                       stderr=subprocess.DEVNULL)
+            process = self.start(hub)
             time.sleep(1)
             process.kill()
             process.wait()
@@ -234,16 +254,11 @@ class Download(unittest.TestCase):
             stream.truncate(300_000_000)
         repo = Repo(model(**{"model.safetensors": str(big)}))
         with Hub({"org/model": repo}) as hub:
-            process = subprocess.Popen([BINARY, "download", "org/model"], env=self.environment(hub), stdout=subprocess.DEVNULL)
-            peak = 0
+            process, peak = self.start(hub), 0
             while process.poll() is None:
-                try:
-                    status = pathlib.Path("/proc/%d/status" % process.pid).read_text()
-                except OSError:
-                    break
-                peak = max([peak] + [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")])
+                peak = max(peak, peak_kb(process))
                 time.sleep(0.02)
-            self.assertEqual(process.wait(), 0)
+            self.assertEqual(process.returncode, 0)
             self.assertTrue(0 < peak < 64 * 1024, peak)
 
 
