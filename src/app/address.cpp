@@ -35,6 +35,16 @@ bool is_job(const std::string& text) {
   return digits(id.substr(0, dot)) && (dot == std::string_view::npos || digits(id.substr(dot + 1)));
 }
 
+// A name of launch --name.
+bool is_service(const std::string& text) {
+  if (text.empty() || text.starts_with('.') || text.find('/') != std::string::npos) return false;
+  try {
+    return std::filesystem::is_directory(sluice_home(process_environment()) / "services" / text);
+  } catch (const std::exception&) {  // no home
+    return false;
+  }
+}
+
 std::vector<JobView> read_jobs(const std::filesystem::path& home) {
   return reconcile(list_endpoints(home), read_queue(run_command), local_facts());
 }
@@ -72,7 +82,9 @@ std::string own_key(const Url& url) {
 
 }  // namespace
 
-bool names_server(const std::string& text) { return is_url(text) || (is_job(text) && !std::filesystem::exists(text)); }
+bool names_server(const std::string& text) {
+  return is_url(text) || ((is_job(text) || is_service(text)) && !std::filesystem::exists(text));
+}
 
 std::string read_key_file(const std::string& path) {
   std::string key = path.empty() ? "" : read_file(path);

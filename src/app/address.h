@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A server as a user names it: by URL, or by the id of her job.
+// A server as a user names it: by URL, by the id of her job, or by the name of her service.
 #pragma once
 
 #include <memory>
@@ -10,7 +10,7 @@
 
 namespace sluice {
 
-// "http://...", "host:port", or a job id that is no folder here.
+// "http://...", "host:port", or a job id or a service's name that is no folder here.
 bool names_server(const std::string& text);
 
 // The words of a key file without its line end; empty for an empty path. Throws Error.

@@ -238,7 +238,7 @@ void add_bench_serve(CLI::App& bench, int& exit_code) {
   const auto [verb, options] =
       add_verb<BenchServeOptions>(bench, "serve", "Load a running server and report latencies.", exit_code, run);
   LoadOptions& load = options->load;
-  verb->add_option("--url", options->url, "Server: http://HOST:PORT, or a job id.")->required();
+  verb->add_option("--url", options->url, "Server: http://HOST:PORT, a job id, or a service's name.")->required();
   verb->add_option("--key-file", options->key_file,
                    "The server's key; default: that of your own job there, else OPENAI_API_KEY.")
       ->check(CLI::ExistingFile);

@@ -10,6 +10,7 @@
 
 #include "app/doctor_facts.h"
 #include "app/doctor_ranks.h"
+#include "app/terminal.h"
 #include "app/verb.h"
 #include "app/verbs.h"
 #include "base/clock.h"
@@ -29,39 +30,20 @@ struct DoctorOptions {
   bool json = false, no_internet = false;
 };
 
-// Text broken at blanks to `columns`, later lines indented.
-std::string wrapped(const std::string& text, size_t indent, size_t columns) {
-  std::string out;
-  size_t used = 0;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find(' ', at), text.size());
-    if (used > 0 && used + 1 + end - at > columns) {
-      out += "\n" + std::string(indent, ' ');
-      used = 0;
-    } else if (used > 0) {
-      out += ' ';
-      ++used;
-    }
-    out += text.substr(at, end - at);
-    used += end - at;
-    at = end + 1;
-  }
-  return out;
-}
-
 void print(const Findings& findings, const std::string& where) {
   const bool colour = ::isatty(STDOUT_FILENO) == 1;
   const auto paint = [&](const char* code, const std::string& text) {
     return colour ? fmt::format("\033[{}m{}\033[0m", code, text) : text;
   };
   fmt::print("{}\n\n", paint("1", where));
-  constexpr size_t kIndent = 2 + 6 + kTopicWidth + 1, kColumns = 100 - kIndent;
+  constexpr size_t kIndent = 2 + 6 + kTopicWidth + 1, kWidest = 100;
+  const size_t columns = std::min(terminal_columns(STDOUT_FILENO), kWidest) - kIndent;
   for (const Finding& f : findings) {
     const char* code = f.verdict == Verdict::kOk ? "32" : f.verdict == Verdict::kWarn ? "33" : "31";
     fmt::print("  {} {:<{}} {}\n", paint(code, fmt::format("{:<5}", verdict_name(f.verdict))), f.topic, kTopicWidth,
-               wrapped(f.text, kIndent, kColumns));
+               wrapped(f.text, kIndent, columns));
     if (!f.fix.empty())
-      fmt::print("{}{} {}\n", std::string(kIndent, ' '), paint(code, "->"), wrapped(f.fix, kIndent + 3, kColumns - 3));
+      fmt::print("{}{} {}\n", std::string(kIndent, ' '), paint(code, "->"), wrapped(f.fix, kIndent + 3, columns - 3));
   }
   const auto count = [&](Verdict v) {
     return std::count_if(findings.begin(), findings.end(), [&](const Finding& f) { return f.verdict == v; });

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "app/progress.h"
+#include "app/terminal.h"
 #include "app/verbs.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -59,12 +60,14 @@ int list(const JobOptions& options) {
     fmt::print("no server of yours runs or waits{}\n", options.all ? "" : "; --all shows those that have ended");
     return 0;
   }
-  fmt::print("{:<12} {:<11} {:<9} {:<28} {:<26} {}\n", "JOB", "STATE", "LEFT", "URL", "MODEL", "");
-  for (const JobView& job : jobs) {
-    fmt::print("{:<12} {:<11} {:<9} {:<28} {:<26} {}\n", job.id, job.state,
-               job.seconds_left ? format_seconds(*job.seconds_left) : "-", job.url.empty() ? "-" : job.url,
-               job.model.empty() ? "-" : job.model, job.detail);
-  }
+  const auto shown = [](const std::string& text) { return text.empty() ? "-" : text; };
+  Table table("llrll");
+  table.add({"JOB", "STATE", "LEFT", "URL", "MODEL"});
+  for (const JobView& job : jobs)
+    table.add({job.service.empty() ? job.id : fmt::format("{} ({})", job.id, job.service), job.state,
+               job.seconds_left ? format_seconds(*job.seconds_left) : "-", shown(job.url), shown(job.model)},
+              job.detail);
+  fmt::print("{}", table.text(terminal_columns(STDOUT_FILENO)));
   return 0;
 }
 

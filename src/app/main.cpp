@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <thread>
 
+#include "app/help.h"
 #include "app/verbs.h"
 #include "base/error.h"
 #include "cluster/signals.h"
@@ -29,7 +30,7 @@ int main(int argc, char** argv) {
   CLI::App app("Serves large language models from inside a Slurm job.", "sluice");
   app.set_version_flag("--version", SLUICE_VERSION);
   app.require_subcommand(1);
-  app.get_formatter()->column_width(34);
+  sluice::set_help(app);
   int exit_code = 0;
   sluice::add_serve(app, exit_code);
   sluice::add_generate(app, exit_code);

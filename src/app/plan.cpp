@@ -2,12 +2,14 @@
 // sluice plan MODEL: from config.json alone, on which GPUs the model fits, and the line that submits it.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "app/plan_request.h"
 #include "app/progress.h"
+#include "app/terminal.h"
 #include "app/verb.h"
 #include "app/verbs.h"
 #include "base/error.h"
@@ -60,17 +62,22 @@ int run(PlanOptions& options) {
                         {"sequences", request.sequences},
                         {"fits", nlohmann::json::array()},
                         {"does_not_fit", nlohmann::json::array()}};
+  const size_t columns = terminal_columns(STDOUT_FILENO);
+  const auto say = [&](const std::string& text) { fmt::print("{}\n", wrapped(text, 0, columns)); };
+  Table table("lrrrrrrr");
   if (!options.json) {
-    fmt::print("{}: {}, {:.2f} billion parameters, {:.1f} GiB as {}; cache {} per token\n", options.model, m.family,
-               static_cast<double>(m.parameters) * 1e-9, gib, options.quantize.empty() ? m.dtype : options.quantize,
-               format_bytes(token));
-    fmt::print("for {} sequence{} of {} tokens, {:.0f} % of each GPU's memory:\n\n", request.sequences,
-               request.sequences == 1 ? "" : "s", request.context, 100 * request.utilization);
-    fmt::print("{:<18} {:>5} {:>3} {:>3} {:>13} {:>12} {:>14} {:>16}\n", "GPU", "GPUs", "tp", "pp", "weights each",
-               "cache room", "cache tokens", "tokens/s, limit");
+    say(fmt::format("{}: {}, {} parameters, {:.1f} GiB as {}; cache {} per token", options.model, m.family,
+                    m.parameters >= 1'000'000'000
+                        ? fmt::format("{:.2f} billion", static_cast<double>(m.parameters) * 1e-9)
+                        : fmt::format("{:.3g} million", static_cast<double>(m.parameters) * 1e-6),
+                    gib, options.quantize.empty() ? m.dtype : options.quantize, format_bytes(token)));
+    say(fmt::format(
+        "for {} sequence{} of {} tokens, {:.0f} % of each GPU's memory; weights and room in GiB of one GPU:\n",
+        request.sequences, request.sequences == 1 ? "" : "s", request.context, 100 * request.utilization));
+    table.add({"GPU", "GPUs", "tp", "pp", "weights", "room", "cache tokens", "tokens/s at most"});
   }
   std::optional<Fit> best;
-  std::vector<std::string> misfits;
+  std::vector<std::string> misfits, old;
   for (const GpuType& type : types) {
     std::optional<Fit> fit;
     if (options.tp > 0) {
@@ -82,8 +89,7 @@ int run(PlanOptions& options) {
       }
     } else {
       fit = smallest_fit(request, type);
-      if (!fit)
-        misfits.push_back(type.supported ? type.name : type.name + " (too old: compute capability 8.0 is needed)");
+      if (!fit) (type.supported ? misfits : old).push_back(type.name);
     }
     if (!fit) {
       out["does_not_fit"].push_back(type.name);
@@ -93,14 +99,17 @@ int run(PlanOptions& options) {
     out["fits"].back()["submit"] = submit_line(request, *fit, options.model);
     if (!best || fit->ranks() < best->ranks()) best = fit;
     if (options.json) continue;
-    fmt::print("{:<18} {:>5} {:>3} {:>3} {:>9.1f} GiB {:>8.1f} GiB {:>14} {:>16}\n", type.name, fit->ranks(), fit->tp,
-               fit->pp, fit->weights_gib, fit->room_gib, fit->cache_tokens,
-               fit->tokens_per_s > 0 ? fmt::format("{:.0f}", fit->tokens_per_s) : "-");
+    table.add({type.name, std::to_string(fit->ranks()), std::to_string(fit->tp), std::to_string(fit->pp),
+               fmt::format("{:.1f}", fit->weights_gib), fmt::format("{:.1f}", fit->room_gib),
+               std::to_string(fit->cache_tokens),
+               fit->tokens_per_s > 0 ? fmt::format("{:.0f}", fit->tokens_per_s) : "-"});
   }
   if (options.json) {
     fmt::print("{}\n", out.dump(1));
   } else {
-    if (!misfits.empty()) fmt::print("\ndoes not fit: {}\n", fmt::join(misfits, ", "));
+    fmt::print("{}", table.text(columns));
+    if (!misfits.empty()) say(fmt::format("\ndoes not fit: {}", fmt::join(misfits, ", ")));
+    if (!old.empty()) say(fmt::format("\ntoo old, compute capability 8.0 is needed: {}", fmt::join(old, ", ")));
     if (best) fmt::print("\n{}\n", submit_line(request, *best, options.model));
   }
   if (!best) {

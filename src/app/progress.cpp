@@ -2,20 +2,20 @@
 #include "app/progress.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 
+#include "app/terminal.h"
 #include "base/clock.h"
 #include "base/log.h"
 
 namespace sluice {
 namespace {
 constexpr double kTerminalSeconds = 0.2, kLogSeconds = 15, kRateSeconds = 2;
-constexpr int kBar = 24;  // characters
+constexpr int kBar = 24, kLeastBar = 8;  // characters
 }  // namespace
 
 std::string format_bytes(double bytes) {
@@ -35,16 +35,11 @@ std::string format_seconds(double seconds) {
 }
 
 namespace {
-std::string bar_of(double share) {
-  const int full = static_cast<int>(share * kBar);
+std::string bar_of(double share, int columns) {
+  const int full = static_cast<int>(share * columns);
   std::string bar;
-  for (int i = 0; i < kBar; ++i) bar += i < full ? "█" : "░";
+  for (int i = 0; i < columns; ++i) bar += i < full ? "█" : "░";
   return bar;
-}
-
-size_t terminal_columns() {
-  winsize size{};
-  return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
 }
 }  // namespace
 
@@ -61,15 +56,13 @@ void StandLine::show(const std::string& what, const std::string& detail, std::op
   }
   constexpr const char* kTurn[] = {"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"};
   const std::string gone = format_seconds(monotonic_seconds() - started_);
-  std::string text = detail;
   size_t used = 2 + 9 + 2 + gone.size() + 2;
   if (share) used += kBar + 8;
-  const size_t room = terminal_columns() > used + 1 ? terminal_columns() - used - 1 : 0;
-  if (text.size() > room) text = room > 3 ? text.substr(0, room - 3) + "..." : "";
+  const size_t columns = terminal_columns(STDERR_FILENO), room = columns > used + 1 ? columns - used - 1 : 0;
   fmt::print(stderr, "\r\033[K\033[36m{}\033[0m \033[1m{:<9}\033[0m \033[2m{}\033[0m  ", kTurn[turn_++ % 10], what,
              gone);
-  if (share) fmt::print(stderr, "{} {:3.0f} %  ", bar_of(*share), 100 * *share);
-  fmt::print(stderr, "{}", text);
+  if (share) fmt::print(stderr, "{} {:3.0f} %  ", bar_of(*share, kBar), 100 * *share);
+  fmt::print(stderr, "{}", cut_to(detail, room));
   std::fflush(stderr);
   open_ = true;
 }
@@ -105,7 +98,11 @@ void ByteProgress::show(uint64_t done, uint64_t total, uint64_t moved) {
       fmt::format("{:3.0f} %  {} of {}  {}/s  {}", 100 * share, format_bytes(static_cast<double>(done)),
                   format_bytes(static_cast<double>(total)), format_bytes(rate_), left);
   if (!terminal_) return log_info(fmt::format("{}: {}", name_, numbers));
-  fmt::print(stderr, "\r\033[K{} {} {}", name_, bar_of(share), numbers);
+  // A line that is too long cannot be drawn over: the bar shrinks, then the name.
+  const size_t columns = terminal_columns(STDERR_FILENO), fixed = numbers.size() + 3;
+  const size_t name = std::min(width_of(name_), columns > fixed + kLeastBar ? columns - fixed - kLeastBar : 0);
+  const size_t bar = std::clamp<size_t>(columns > fixed + name ? columns - fixed - name : 0, 0, kBar);
+  fmt::print(stderr, "\r\033[K{} {} {}", cut_to(name_, name), bar_of(share, static_cast<int>(bar)), numbers);
   std::fflush(stderr);
   open_ = true;
 }

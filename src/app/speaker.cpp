@@ -109,7 +109,8 @@ int talk_here(Settings& settings, const SessionOptions& session, bool raw,
 }  // namespace
 
 void add_speaker_options(CLI::App& verb, SpeakerOptions& options) {
-  verb.add_option("MODEL", options.who, "Checkpoint folder or downloaded name; or a server: its URL, or a job id.");
+  verb.add_option("MODEL", options.who,
+                  "Checkpoint folder or downloaded name; or a server: its URL, a job id, or a service's name.");
   verb.add_option("--system", options.system, "System prompt.");
   verb.add_option("--format", options.format, "Answers in JSON: json, or a file with a JSON schema.");
   verb.add_option("--stop", options.stop, "Text that ends an answer; may be given several times.")
@@ -134,7 +135,7 @@ int with_speaker(SpeakerOptions& options, bool raw,
   session.history = history_file();
   if (names_server(options.who)) return talk_to_server(options, session, talk);
   if (!options.key_file.empty() || !options.via.empty())
-    throw Error(fmt::format("--key-file and --via concern a server; {} is neither a URL nor a job id",
+    throw Error(fmt::format("--key-file and --via concern a server; {} is no URL, job id or service",
                             options.who.empty() ? "no MODEL" : options.who));
   if (!options.who.empty()) settings.set("model", options.who, "argument");
   return talk_here(settings, session, raw, talk);

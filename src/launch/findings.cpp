@@ -58,7 +58,9 @@ Findings judge_environment(const Environment& environment) {
                        "export CUDA_DEVICE_ORDER=PCI_BUS_ID"));
   try {
     const Launch launch = read_launch(environment);
-    std::string text = fmt::format("rank {} of {} by {}", launch.rank, launch.world, launcher_name(launch.launcher));
+    std::string text = launch.launcher == Launcher::kSingle ? "one process"
+                                                            : fmt::format("rank {} of {} by {}", launch.rank,
+                                                                          launch.world, launcher_name(launch.launcher));
     if (launch.job_id)
       text += fmt::format(", job {}{}{}", *launch.job_id, launch.step_id.empty() ? "" : " step ", launch.step_id);
     if (launch.restart_count > 0) text += fmt::format(", requeued {} times", launch.restart_count);
@@ -115,9 +117,12 @@ Findings judge_mpi(const MpiFacts& facts) {
   } else {
     out.push_back(ok("MPI", "the MPI module loads"));
   }
-  if (!facts.srun_error.empty())
-    out.push_back(
-        warn("srun", facts.srun_error, "correct SLURM_CONF, or ask the site: no job can be started from here"));
+  if (!facts.srun_error.empty()) {
+    // Its first line, without the name that stands before it here.
+    std::string words = facts.srun_error.substr(0, facts.srun_error.find('\n'));
+    if (words.starts_with("srun: ")) words.erase(0, 6);
+    out.push_back(warn("srun", words, "correct SLURM_CONF, or ask the site: no job can be started from here"));
+  }
   if (!facts.listed) return out;
   std::string kinds;
   for (const char c : *facts.listed) kinds += c == '\n' || c == '\t' ? ' ' : c;

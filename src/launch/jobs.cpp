@@ -39,7 +39,8 @@ bool holds(const std::string& nodes, const std::string& host) {
 
 std::string pending_words(const QueueRow& row) {
   const std::string words = reason_words(row.reason);
-  std::string out = fmt::format("waiting in the queue ({}{}{})", row.reason, words.empty() ? "" : ": ", words);
+  std::string out = "waiting in the queue";
+  if (row.reason != "None") out += fmt::format(" ({}{}{})", row.reason, words.empty() ? "" : ": ", words);
   if (!row.start.empty() && row.start != "N/A") out += fmt::format(", expected to start {}", row.start);
   return out;
 }

@@ -219,7 +219,7 @@ class Chat(harness.Case):
         schema.write_text('{"type":"object","properties":{"sum":{"type":"integer"}},"required":["sum"]}')
         done = run("--format", schema, "--max-new-tokens", "60", "What is 3 plus 4?", input="")
         self.assertIsInstance(json.loads(done.stdout)["sum"], int)
-        for arguments, says in (((), "expected a prompt"), (("--format", "/nowhere", "x"), "/nowhere"), (("--key-file", schema, "x"), "neither a URL nor a job"),
+        for arguments, says in (((), "expected a prompt"), (("--format", "/nowhere", "x"), "/nowhere"), (("--key-file", schema, "x"), "is no URL, job id or service"),
                                 (("--raw", "--system", "x", "y"), "--system has no place")):
             done = run(*arguments, input="")
             self.assertEqual((done.returncode, done.stdout), (2, ""), done.stderr)

@@ -36,7 +36,7 @@ TEST_CASE("variables that change what steps do are named with their cure") {
       says(of(judge_environment(with({{"SLURM_GPUS_PER_TASK", "1"}})), "variables"), Verdict::kWarn, "direct copies"));
   CHECK(says(of(judge_environment(with({{"SLURM_GPU_BIND", "per_task:1"}})), "variables"), Verdict::kWarn,
              "SLURM_GPU_BIND"));
-  CHECK(says(of(judge_environment(with({})), "ranks"), Verdict::kOk, "rank 0 of 1"));
+  CHECK(says(of(judge_environment(with({})), "ranks"), Verdict::kOk, "one process"));
   CHECK(says(of(judge_environment(with({{"OMPI_COMM_WORLD_RANK", "x"}})), "ranks"), Verdict::kFail,
              "OMPI_COMM_WORLD_RANK"));
 }
@@ -77,6 +77,8 @@ TEST_CASE("the kinds of MPI that srun has are read, and a site's wrong choice is
   CHECK(says(of(judge_mpi(facts), "srun"), Verdict::kWarn, "none"));
   facts.listed.reset(), facts.module_error = "libmpi.so.40: not found";
   CHECK(judge_mpi(facts).size() == 1);
+  facts.srun_error = "srun: fatal: no configuration\n\n";
+  CHECK(of(judge_mpi(facts), "srun").text == "fatal: no configuration");
   CHECK(says(of(judge_mpi(facts), "MPI"), Verdict::kWarn, "libmpi"));
 }
 

@@ -182,6 +182,10 @@ preempted_service() {
   wait "$worker"
   end "$work/route"
   [[ $(sort -u "$work/codes.3") == 200 ]] || fail "of $(wc -l <"$work/codes.3") requests some failed: $(sort "$work/codes.3" | uniq -c)" "$work/route.err"
+  slurm "$sluice" run gone 'What is the capital of France?' >"$log" || fail "run failed" "$log"
+  has "$log" Paris
+  slurm "$sluice" list >"$log"
+  has "$log" '(gone)' 1
   slurm "$sluice" stop gone >"$log" || fail "stop failed" "$log"
 }
 chain_ready() { grep -q '"state": "ready"' "$SLUICE_HOME/jobs/$(cat "$SLUICE_HOME/services/$1/$2").json"; }
