@@ -5,7 +5,6 @@
 export SLUICE_HOME=$work/home SLUICE_THREADS=1
 model=$repository/tests/models/demo sluice=$build/sluice
 unset RELEASE_DIR MODEL_ID
-cd "$work" || exit
 
 ask() {
   slurm curl -s -o /dev/null -w '%{http_code}\n' --max-time 90 -H "Authorization: Bearer $(cat "$key")" -H 'Content-Type: application/json' \
@@ -21,6 +20,7 @@ node_of() { slurm squeue -h -j "$(cat "$SLUICE_HOME/services/$name/$1")" -o %N; 
 
 service() {
   local kind=$1 i pids=() shape=() number route key name=s$2
+  cd "$work" || exit
   rm -f "$work/enough"
   # At the limit there is room for one alone: all CPUs of both nodes.
   [[ $kind == preempted ]] || shape=(-t 2 --keep-alive-lead 1:50 -N2 -n2 -- --exclusive)
