@@ -298,5 +298,12 @@ TEST_CASE("the backend names its device, and refuses a share of memory that is n
   CHECK(sluice_cuda_module(kCudaModuleVersion + 1) == nullptr);
 }
 
+TEST_CASE("memory that another holds is not counted as free") {
+  const auto gpu = test::make_cuda(), other = test::make_cuda();
+  const size_t before = gpu->free_bytes(), held = size_t{64} << 20;
+  const Buffer memory = other->allocate(held);
+  CHECK(gpu->free_bytes() + held <= before);
+}
+
 }  // namespace
 }  // namespace sluice
