@@ -151,6 +151,12 @@ error = refused("ollama: unknown model is 404", ollama.ResponseError, lambda: o.
 check("ollama: the refusal names the model", error is not None and error.status_code == 404 and "mistral" in error.error, error)
 refused("ollama: embed is refused", ollama.ResponseError, lambda: o.embed(model=name, input="a"))
 
+scored = o.chat(model=name, messages=messages, options=options, logprobs=True, top_logprobs=2)
+check("ollama: chat with logprobs", "".join(t.token for t in scored.logprobs) == scored.message.content == chat.message.content
+      and all(t.logprob <= 0 and len(t.top_logprobs) == 2 for t in scored.logprobs), scored)
+parts = list(o.generate(model=name, prompt=question, options=options, logprobs=True, stream=True))
+check("ollama: generate with logprobs, streamed", [t.token for p in parts for t in p.logprobs or []] == [t.token for t in scored.logprobs], parts)
+
 constrained.run_ollama(o, name)
 
 
@@ -321,5 +327,33 @@ for path, body in LONG.items():
             break  # else the answer had ended before its reader left
     print(f"       {path}: blocks free {waited * 1000:.0f} ms after the client left, attempt {attempt + 1}")
     check(f"curl: a client that leaves {path} frees its blocks", left > 0 and gauge("sluice_cache_blocks_used") == 0, waited)
+
+# Clients of these systems wait for the whole answer: one leaves once its request has blocks.
+WHOLE = {
+    "MariTalk's /chat/generate": ("/chat/generate", {"messages": messages, "max_tokens": 400, "temperature": 5.0}),
+    "Energon's /generation": ("/generation", {"prompt": prompt, "max_new_tokens": 256}),
+    "PyTriton's infer": ("/v2/models/gpt2/infer", {"inputs": [
+        {"name": "prompts", "shape": [1, 1], "datatype": "BYTES", "data": [prompt]},
+        {"name": "request_output_len", "shape": [1, 1], "datatype": "UINT32", "data": [400]},
+        {"name": "beam_width", "shape": [1, 1], "datatype": "UINT32", "data": [1]}]}),
+}
+for label, (path, body) in WHOLE.items():
+    cancelled, data = gauge("sluice_requests_cancelled_total"), json.dumps(body)
+    for attempt in range(20):
+        with socket.create_connection(("127.0.0.1", port)) as leaver:
+            leaver.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                           f"Content-Length: {len(data)}\r\n\r\n{data}".encode())
+            begun = time.monotonic()
+            while gauge("sluice_cache_blocks_used") == 0 and time.monotonic() - begun < 10:
+                pass
+        begun = time.monotonic()
+        while gauge("sluice_cache_blocks_used") > 0 and time.monotonic() - begun < 10:
+            time.sleep(0.002)
+        waited = time.monotonic() - begun
+        if gauge("sluice_requests_cancelled_total") > cancelled:
+            break
+    print(f"       {label}: blocks free {waited * 1000:.0f} ms after the client left, attempt {attempt + 1}")
+    check(f"curl: a client that leaves {label} frees its blocks",
+          gauge("sluice_cache_blocks_used") == 0 and gauge("sluice_requests_cancelled_total") > cancelled, waited)
 
 finish("others_test.py", True)
