@@ -236,7 +236,14 @@ class Page(unittest.TestCase):
             self.picture("narrow")
             self.find("#menu").click()
             self.assertTrue(self.find("#sidebar").is_displayed())
+            self.find("#menu").click()
+            self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True})
+            for tab in ("#tab-compare", "#tab-chat"):
+                self.find(tab).click()
+                self.assertEqual(self.browser.execute_script("return document.documentElement.scrollWidth"), 360, tab)
+            self.picture("phone")
         finally:
+            self.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
             self.browser.set_window_size(1280, 800)
 
     def test_the_browser_has_nothing_to_complain_about(self):
