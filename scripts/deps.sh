@@ -93,6 +93,7 @@ deps::build_one() {
   nlohmann-json) deps::cmake -DJSON_BuildTests=OFF ;;
   cli11) deps::cmake -DCLI11_BUILD_TESTS=OFF -DCLI11_BUILD_EXAMPLES=OFF -DCLI11_BUILD_DOCS=OFF ;;
   prometheus-cpp) deps::cmake -DENABLE_PULL=OFF -DENABLE_PUSH=OFF -DENABLE_TESTING=OFF -DENABLE_COMPRESSION=OFF -DUSE_THIRDPARTY_LIBRARIES=OFF ;;
+  zlib) CFLAGS='-O2 -fPIC' deps::configure --static ;;
   openssl)
     (cd "$tree" && ./config --prefix="$prefix" --libdir=lib no-shared no-tests no-module no-engine no-comp no-ssl3 no-legacy -fPIC && make -j "$jobs" build_sw && make install_sw) \
       >"$tree.log" 2>&1 || {

@@ -25,11 +25,11 @@ class Sluice(CMakePackage, CudaPackage):
     depends_on("nlohmann-json@3.11.2:")
     depends_on("cli11@2.1.2:")
     depends_on("prometheus-cpp@1.0.1:")
+    depends_on("zlib@1.2:")
     depends_on("openssl@3:")
     depends_on("curl@7.88:")
     depends_on("ncurses@6:")
     depends_on("libedit@3.1:")
-    depends_on("zlib-api")
     depends_on("mpi", when="+mpi")
     depends_on("nccl", when="+cuda", type="run")
 
