@@ -221,9 +221,9 @@ class Session {
   }
   void stats(const std::string&) {
     if (answers_ == 0) return note("no answer yet");
-    note(
-        fmt::format("last answer   {}\nconversation  {} messages, {} answers: {} tokens asked, {} answered in {:.2f} s",
-                    figures(last_), conversation_.messages().size(), answers_, prompt_tokens_, tokens_, seconds_));
+    note(fmt::format("last    {}\nin all  {} messages, {} answer{}: {} tokens asked, {} answered in {:.2f} s",
+                     figures(last_), conversation_.messages().size(), answers_, answers_ == 1 ? "" : "s",
+                     prompt_tokens_, tokens_, seconds_));
   }
   void show(const std::string&) {
     note(fmt::format("model    {}\nsystem   {}\n{}", speaker_.name(), conversation_.system(), parameters_.text()));
@@ -232,7 +232,7 @@ class Session {
     std::string out;
     for (const Command& command : commands()) out += fmt::format("  {:<9}{}\n", command.name, command.help);
     out += "  \"\"\"      begins and ends a message of several lines\n";
-    if (able_) out += "  keys     Alt-Enter breaks a line, Tab completes a command, Ctrl-R searches the history\n";
+    if (able_) out += "  keys     Alt-Enter breaks a line, Tab completes, Ctrl-R searches the history\n";
     note(out + "  Ctrl-C   stops an answer; twice at the prompt leaves");
   }
   void bye(const std::string&) { done_ = true; }
