@@ -21,6 +21,8 @@ std::string try_mpi(const Launch& launch, ControlPlane& control, bool careful) {
       throw Error(
           "Open MPI ends the process at the older PMI unless it was built for that; start the ranks with srun "
           "--mpi=pmix, or insist with --comm mpi");
+    if (careful && launch.launcher == Launcher::kPmix)
+      if (const std::string words = pmix_disagreement(process_environment()); !words.empty()) throw Error(words);
     start_mpi(launch.rank, launch.world);
   } catch (const Error& error) {
     why = error.what();

@@ -328,6 +328,24 @@ Launch read_launch(const Environment& environment) {
   return launch;
 }
 
+std::string pmix_disagreement(const Environment& environment) {
+  const char *server = environment("PMIX_SECURITY_MODE"), *own = environment("PMIX_MCA_psec");
+  if (server == nullptr || own == nullptr || *server == '\0' || *own == '\0') return {};
+  const bool excludes = *own == '^';
+  const std::string listed = fmt::format(",{},", own + (excludes ? 1 : 0));
+  std::string modes = server;
+  for (size_t at = 0; at < modes.size();) {
+    const size_t end = std::min(modes.find(',', at), modes.size());
+    if ((listed.find("," + modes.substr(at, end - at) + ",") != std::string::npos) != excludes) return {};
+    at = end + 1;
+  }
+  return fmt::format(
+      "PMIX_MCA_psec={}, but this site's PMIx asks for {}, and Open MPI would end the process; set it to that, or "
+      "insist "
+      "with --comm mpi",
+      own, modes);
+}
+
 void check_mpi_agrees(const Launch& launch, int mpi_rank, int mpi_size) {
   if (mpi_rank == launch.rank && mpi_size == launch.world) return;
   if (mpi_size == 1 && launch.world > 1) {

@@ -58,6 +58,10 @@ Launch read_launch(const Environment& environment);
 // Error.
 void check_mpi_agrees(const Launch& launch, int mpi_rank, int mpi_size);
 
+// Why an MPI could not prove itself to the PMIx that started it: PMIX_MCA_psec leaves nothing of PMIX_SECURITY_MODE.
+// Empty where nothing speaks against it.
+std::string pmix_disagreement(const Environment& environment);
+
 // Name of the endpoint record: "<job>", "<job>.<step>" for a later step of the same job, run_id under mpirun, else
 // "local-<pid>".
 std::string record_id(const Launch& launch, int64_t pid);

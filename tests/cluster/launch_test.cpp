@@ -289,6 +289,25 @@ TEST_CASE("MPI singletons are named with the launch that works") {
                        doctest::Contains("MPI says rank 2 of 4 but SLURM_PROCID says rank 3 of 4"), Error);
 }
 
+TEST_CASE("a PMIx that would not believe MPI is noticed before MPI ends the process") {
+  const auto words = [](const char* server, const char* own) {
+    return pmix_disagreement([=](const char* name) -> const char* {
+      return std::string_view(name) == "PMIX_SECURITY_MODE" ? server
+             : std::string_view(name) == "PMIX_MCA_psec"    ? own
+                                                            : nullptr;
+    });
+  };
+  CHECK(words("native", "munge").starts_with("PMIX_MCA_psec=munge, but this site's PMIx asks for native"));
+  CHECK_FALSE(words("munge,native", "^munge,native").empty());
+  for (const auto& [server, own] : {std::pair<const char*, const char*>{"native", "native"},
+                                    {"munge,native", "native,none"},
+                                    {"munge,native", "^munge"},
+                                    {"native", nullptr},
+                                    {nullptr, "munge"},
+                                    {"native", ""}})
+    CHECK(words(server, own).empty());
+}
+
 TEST_CASE("a child process inherits the job but not the rank") {
   for (const char* name : {"PMI_FD", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", "SLURM_STEP_ID",
                            "SLURM_STEPID", "SLURM_LOCALID", "RANK"}) {

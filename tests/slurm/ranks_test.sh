@@ -151,6 +151,16 @@ older_pmi() {
 }
 it "ranks under a PMI that Open MPI may not know go over TCP" older_pmi
 
+# PMIx of the site's Slurm and of MPI that do not agree how clients prove who they are.
+other_security() {
+  reference
+  PMIX_MCA_psec=munge slurm srun --mpi=pmix -N2 -n2 "$build/sluice" generate --model "$demo" --prompts "$work/in.jsonl" --output "$work/psec.jsonl" \
+    --max-new-tokens 32 >"$log" 2>&1 || fail "it failed" "$log"
+  has "$log" 'sums go over TCP, not MPI: PMIX_MCA_psec=munge' 1
+  cmp "$work/one.jsonl" "$work/psec.jsonl" || fail "the answers differ" "$log"
+}
+it "ranks whose PMIx would not believe MPI say why and go over TCP" other_security
+
 gpu_ranks() {
   local tokens=3 module=$build/emulated/sluice_cuda.so options=(--device cuda --max-total-tokens 64 --max-batch-size 3 --max-batch-prefill-tokens 64 --max-batch-total-tokens 256 --dtype float32)
   [[ -f $module ]] || {
