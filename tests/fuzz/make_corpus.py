@@ -415,7 +415,7 @@ for name, data in {
         "many-headers": "GET / HTTP/1.1\r\n" + "a: b\r\n" * 800 + crlf, "range": "GET / HTTP/1.1\r\nRange: bytes=0-1,5-\r\nAccept-Encoding: gzip\r\n\r\n",
         "multipart": "POST / HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 30\r\n\r\n--x\r\nContent-Disposition: a\r\n\r\n",
         "form": "POST / HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\na=%4&b=",
-        "stream": "GET /stream HTTP/1.1\r\n\r\nGET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "old": "GET /\r\n\r\n", "put": "PUT /x HTTP/1.1\r\nContent-Length: 1\r\n\r\nx", "h2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}.items():
+        "stream": "GET /stream HTTP/1.1\r\n\r\nGET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "range-long": "GET / HTTP/1.1\r\nrange: bytes=" + "0-1," * 1900 + "5-\r\n\r\n", "old": "GET /\r\n\r\n", "put": "PUT /x HTTP/1.1\r\nContent-Length: 1\r\n\r\nx", "h2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}.items():
     save("http", name, data)
 ok = "HTTP/1.1 200 OK\r\n"
 for name, data in {
