@@ -35,7 +35,7 @@ begin() {
   # shellcheck disable=SC2016,SC2094  # expanded by the inner shell
   "${where[@]}" sh -c 'echo $$ >"$0.pid" && exec "$@"' "$out" "$@" >"$out" 2>"$out.err" &
 }
-end() { kill "$(cat "$1.pid")"; }
+end() { kill "$(cat "$1.pid")" && rm "$1.pid"; }
 
 # fail WHY [FILE...]: the test goes on no further.
 fail() {
@@ -76,7 +76,7 @@ queue_empty() { [[ -z $(slurm squeue -h) ]]; }
 is_running() { [[ $(job_state "$1") == RUNNING ]]; }
 
 it() {
-  local sentence=$1 status start=$SECONDS
+  local sentence=$1 status started start=$SECONDS
   shift
   [[ $sentence == *"$pattern"* ]] || return 0
   (
@@ -85,6 +85,9 @@ it() {
   )
   status=$?
   # Nothing of one test may live on in the next.
+  for started in "$work"/*.pid; do
+    [[ ! -f $started ]] || { kill "$(cat "$started")" 2>/dev/null && rm "$started"; }
+  done
   slurm scancel --user=root >/dev/null 2>&1
   wait_for 60 queue_empty || printf '    jobs of this test are still there\n'
   if ((status == 0)); then
