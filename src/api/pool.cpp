@@ -9,7 +9,12 @@
 namespace sluice {
 namespace {
 
-constexpr size_t kStackBytes = 1 << 20;              // address space; only touched pages count
+// Address space; only touched pages count. The thread sanitizer keeps its own state there too.
+#ifdef __SANITIZE_THREAD__
+constexpr size_t kStackBytes = 8 << 20;
+#else
+constexpr size_t kStackBytes = 1 << 20;
+#endif
 constexpr auto kIdleTime = std::chrono::seconds(2);  // a thread with nothing to do for so long leaves
 
 }  // namespace
