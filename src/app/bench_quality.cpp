@@ -3,6 +3,7 @@
 // of the unrounded model's answers, and how many greedy answers contain the expected words.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <memory>

@@ -2,6 +2,7 @@
 // sluice bench serve: load on a running server, with latency percentiles.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <filesystem>

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // sluice chat MODEL: a conversation at the terminal, in-process (also under srun --pty) or with a server.
+#include <CLI/CLI.hpp>
+
 #include "app/speaker.h"
 #include "app/verb.h"
 #include "app/verbs.h"

@@ -3,6 +3,7 @@
 // another dtype, or quantised so that loading rounds nothing. With --tp or --pp: packed for the ranks of that layout.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
 #include <cmath>

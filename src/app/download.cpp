@@ -2,6 +2,7 @@
 // sluice download MODEL: fetches a model of the hub into the Hugging Face cache; run again after any kill it goes on.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <atomic>
 #include <cstdlib>
 

@@ -2,6 +2,7 @@
 // sluice info [MODEL]: every setting with value and origin; with a model, what it is and what it needs.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
 
 #include "app/options.h"

@@ -2,20 +2,24 @@
 // What every verb of the command line is made of.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include <functional>
 #include <memory>
 #include <utility>
 
+namespace CLI {
+class App;
+}
+
 namespace sluice {
 
-// A subcommand and its options, which live as long as it does. Its callback runs `run` with them and keeps the exit
-// code.
+// A subcommand whose callback runs `run` and keeps the exit code.
+CLI::App* add_verb(CLI::App& app, const char* name, const char* help, int& exit_code, std::function<int()> run);
+
+// The same with its options, which live as long as it does and which `run` is given.
 template <typename Options, typename Run>
 std::pair<CLI::App*, Options*> add_verb(CLI::App& app, const char* name, const char* help, int& exit_code, Run run) {
   const auto options = std::make_shared<Options>();
-  CLI::App* verb = app.add_subcommand(name, help);
-  verb->callback([options, run, &exit_code] { exit_code = run(*options); });
-  return {verb, options.get()};
+  return {add_verb(app, name, help, exit_code, [options, run] { return run(*options); }), options.get()};
 }
 
 }  // namespace sluice

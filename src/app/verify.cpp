@@ -3,6 +3,8 @@
 // --repair fetches again what is damaged.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+
 #include "app/progress.h"
 #include "app/verb.h"
 #include "app/verbs.h"

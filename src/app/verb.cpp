@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/verb.h"
+
+#include <CLI/CLI.hpp>
+
+namespace sluice {
+
+CLI::App* add_verb(CLI::App& app, const char* name, const char* help, int& exit_code, std::function<int()> run) {
+  CLI::App* verb = app.add_subcommand(name, help);
+  verb->callback([run = std::move(run), &exit_code] { exit_code = run(); });
+  return verb;
+}
+
+}  // namespace sluice
