@@ -81,23 +81,25 @@ HWY_INLINE void patch(float* HWY_RESTRICT c, int64_t c_stride, const float* HWY_
 }
 
 template <int R>
-HWY_INLINE void strip(float* c, const float* a, int64_t a_stride, const float* b, int64_t width, int64_t depth,
-                      bool continued) {
+HWY_INLINE void strip(float* c, const float* a, int64_t a_stride, const float* b, int64_t width, int64_t columns,
+                      int64_t depth, bool continued) {
   int64_t column = 0;
-  for (; column + kWide * kLanes <= width; column += kWide * kLanes)
+  for (; column + kWide * kLanes <= columns; column += kWide * kLanes)
     patch<R, kWide>(c + column, width, a, a_stride, b + column, width, depth, continued);
-  for (; column < width; column += kLanes)
+  for (; column < columns; column += kLanes)
     patch<R, 1>(c + column, width, a, a_stride, b + column, width, depth, continued);
 }
 
-// c [rows][width] (+)= a [rows][a_stride] * b [depth][width]; width is a multiple of 16.
-void product(float* c, const float* a, int64_t a_stride, const float* b, int64_t rows, int64_t width, int64_t depth,
-             bool continued) {
+// c [rows][width] (+)= a [rows][a_stride] * b [depth][width], the first `columns` of each row; those and width are
+// multiples of 16.
+void product(float* c, const float* a, int64_t a_stride, const float* b, int64_t rows, int64_t width, int64_t columns,
+             int64_t depth, bool continued) {
   int64_t r = 0;
   for (; r + kHigh <= rows; r += kHigh)
-    strip<kHigh>(c + r * width, a + r * a_stride, a_stride, b, width, depth, continued);
-  for (; r + 2 <= rows; r += 2) strip<2>(c + r * width, a + r * a_stride, a_stride, b, width, depth, continued);
-  for (; r < rows; ++r) strip<1>(c + r * width, a + r * a_stride, a_stride, b, width, depth, continued);
+    strip<kHigh>(c + r * width, a + r * a_stride, a_stride, b, width, columns, depth, continued);
+  for (; r + 2 <= rows; r += 2)
+    strip<2>(c + r * width, a + r * a_stride, a_stride, b, width, columns, depth, continued);
+  for (; r < rows; ++r) strip<1>(c + r * width, a + r * a_stride, a_stride, b, width, columns, depth, continued);
 }
 
 // 4 rows of `from` become 4 columns of `to`, four elements at a time; n is a multiple of 4.
@@ -116,7 +118,8 @@ HWY_INLINE void transpose_four(const float* from, int64_t from_stride, float* to
   }
 }
 
-// Keys [begin, begin + kKeys) into work.keys and work.values; those at `end` and beyond become zeros.
+// Keys [begin, begin + kKeys) into work.keys and work.values, as far as they lie before `end`. Keys beyond are not
+// written and values beyond are zeros, up to the next multiple of 16.
 template <class Stored>
 void gather(const AttentionTile& tile, const Work& work, int64_t begin, int64_t end) {
   using Element = typename Stored::Element;
@@ -132,8 +135,8 @@ void gather(const AttentionTile& tile, const Work& work, int64_t begin, int64_t 
   };
   // Keys pass through `values` on their way to the transposed form.
   for (int64_t j = 0; j < n; ++j) widen(static_cast<const Element*>(tile.k) + place[j], work.values + j * d);
-  std::fill(work.values + n * d, work.values + kKeys * d, 0.0f);
-  for (int64_t j = 0; j < kKeys; j += 4) transpose_four(work.values + j * d, d, work.keys + j, kKeys, d);
+  std::fill(work.values + n * d, work.values + (n + 15) / 16 * 16 * d, 0.0f);
+  for (int64_t j = 0; j < n; j += 4) transpose_four(work.values + j * d, d, work.keys + j, kKeys, d);
   for (int64_t j = 0; j < n; ++j) widen(static_cast<const Element*>(tile.v) + place[j], work.values + j * d);
 }
 
@@ -216,7 +219,8 @@ void run(const AttentionTile& tile, void* scratch) {
   const int64_t first_key = tile.window > 0 ? std::max<int64_t>(0, tile.first_position - tile.window + 1) : 0;
   for (int64_t begin = first_key / kKeys * kKeys; begin < end; begin += kKeys) {
     with_stored(tile.dtype, [&]<class S>(S) HWY_ATTR { gather<S>(tile, work, begin, end); });
-    product(work.scores, work.q, d, work.keys, queries, kKeys, d, false);
+    const int64_t seen = std::min(kKeys, (end - begin + 15) / 16 * 16);
+    product(work.scores, work.q, d, work.keys, queries, kKeys, seen, d, false);
     for (int64_t i = 0; i < queries; ++i) {
       const int64_t position = tile.first_position + i / tile.group;
       const int64_t low = tile.window > 0 ? position - tile.window + 1 - begin : -begin;
@@ -234,7 +238,7 @@ void run(const AttentionTile& tile, void* scratch) {
       weigh(scores, scale, tile.soft_cap, slope, position, begin, low, high, work.sums + i * d, d, work.maxima[i],
             work.totals[i]);
     }
-    product(work.sums, work.scores, kKeys, work.values, queries, d, kKeys, true);
+    product(work.sums, work.scores, kKeys, work.values, queries, d, d, seen, true);
   }
   for (int64_t i = 0; i < queries; ++i) {
     float* to = tile.out + i / tile.group * tile.out_stride + i % tile.group * dim;

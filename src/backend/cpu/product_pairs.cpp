@@ -82,12 +82,25 @@ void multiply(const ProductCall& call) {
 
 // [depth / 2][height] pairs of bf16.
 void pack_rows(void* to, const float* x, int64_t x_stride, int64_t rows, int64_t height, int64_t cols, int64_t depth) {
-  uint16_t* out = static_cast<uint16_t*>(to);
-  for (int64_t r = 0; r < height; ++r) {
-    const float* row = x + r * x_stride;
-    const int64_t valid = r < rows ? cols : 0;
-    for (int64_t k = 0; k < depth; ++k)
-      out[(k / 2 * height + r) * 2 + k % 2] = k < valid ? f32_to_bf16(row[k]) : uint16_t{0};
+  uint32_t* out = static_cast<uint32_t*>(to);
+  int64_t k = 0;
+  for (; k + 16 <= cols; k += 16) {
+    for (int64_t r = 0; r < rows; ++r) {
+      alignas(32) uint32_t pairs[8];  // numbers too small to be normal become zero here as they do in the product
+      _mm256_store_si256(reinterpret_cast<__m256i*>(pairs),
+                         (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(x + r * x_stride + k)));
+      for (int64_t i = 0; i < 8; ++i) out[(k / 2 + i) * height + r] = pairs[i];
+    }
+    for (int64_t r = rows; r < height; ++r)
+      for (int64_t i = 0; i < 8; ++i) out[(k / 2 + i) * height + r] = 0;
+  }
+  for (; k < depth; k += 2) {
+    for (int64_t r = 0; r < height; ++r) {
+      const auto element = [&](int64_t at) -> uint32_t {
+        return r < rows && at < cols ? f32_to_bf16(x[r * x_stride + at]) : 0u;
+      };
+      out[k / 2 * height + r] = element(k) | element(k + 1) << 16;
+    }
   }
 }
 }  // namespace
