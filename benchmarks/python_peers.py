@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares `sluice bench` with transformers and CTranslate2 on one model shape: decode with 1 and 16 sequences, and prefill.
 
-Random bf16 weights of the same shape, the same threads, in turn: a pair is one run of each, and the figures are medians
-over pairs. transformers runs with a static cache, compiled on a GPU and eager on a CPU; CTranslate2 runs on a CPU.
+Random weights of the same shape, bf16 beside transformers and int8 beside CTranslate2, which has bf16 on few CPUs, the same threads, in turn: a pair is one run of each, and the figures are medians
+over pairs. transformers runs compiled with a static cache on a GPU, eager with a growing one on a CPU; CTranslate2 runs on
+a CPU.
 benchmarks/python_peers.sh makes the environment and calls this file; scripts/gpu-check.sh calls it on a GPU.
 
     python_peers.py --sluice build/cpu/sluice [--peers transformers ctranslate2] [--device cpu|cuda]
@@ -48,7 +49,9 @@ def run_transformers(args, shape):
     decode = torch.compile(model.forward, mode="reduce-overhead", fullgraph=True) if args.device == "cuda" else model.forward
 
     def fresh():
-        return transformers.StaticCache(config=model.config, max_cache_len=max(CONTEXT + 4096, args.prefill))
+        if args.device == "cpu":
+            return transformers.DynamicCache(config=model.config)
+        return transformers.StaticCache(config=model.config, max_cache_len=max(CONTEXT + 1024, args.prefill))
 
     def step(forward, cache, tokens, first):
         forward(input_ids=tokens, past_key_values=cache, cache_position=torch.arange(first, first + tokens.shape[1], device=args.device), use_cache=True,
@@ -65,7 +68,7 @@ def run_transformers(args, shape):
                 step(decode, cache, one, CONTEXT + i)
             wait()
             steps, started = 0, time.monotonic()
-            while time.monotonic() - started < args.seconds:
+            while time.monotonic() - started < args.seconds and steps < 1000:
                 step(decode, cache, one, CONTEXT + warm + steps)
                 wait()
                 steps += 1
@@ -90,14 +93,15 @@ def convert_for_ctranslate2(args, shape):
         make_llama(shape, "cpu").save_pretrained(checkpoint)
         write_byte_tokenizer(checkpoint, shape["vocab"])
         (checkpoint / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}))
-        ctranslate2.converters.TransformersConverter(str(checkpoint), low_cpu_mem_usage=True).convert(str(folder), quantization="bfloat16")
+        ctranslate2.converters.TransformersConverter(str(checkpoint), low_cpu_mem_usage=True).convert(f"{folder}.part", quantization="int8", force=True)
+        pathlib.Path(f"{folder}.part").rename(folder)
     return folder
 
 
 def run_ctranslate2(args, shape):
     import ctranslate2
 
-    generator = ctranslate2.Generator(str(convert_for_ctranslate2(args, shape)), device="cpu", compute_type="bfloat16", intra_threads=args.threads, inter_threads=1)
+    generator = ctranslate2.Generator(str(convert_for_ctranslate2(args, shape)), device="cpu", compute_type="int8", intra_threads=args.threads, inter_threads=1)
 
     def seconds(prompts, length):
         words = [[f"~{token}" for token in prompt] for prompt in prompts]
@@ -118,6 +122,7 @@ def run_ctranslate2(args, shape):
 
 
 PEERS = {"transformers": run_transformers, "ctranslate2": run_ctranslate2}
+OURS = {"transformers": ("bf16", []), "ctranslate2": ("int8", ["--quantize", "int8"])}
 
 
 def main():
@@ -135,13 +140,13 @@ def main():
     pathlib.Path(args.work).mkdir(parents=True, exist_ok=True)
     results = {}
     for peer in args.peers:
-        pairs = []
+        pairs, (weights, options) = [], OURS[peer]
         for _ in range(args.pairs):
             done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--run", peer], stdout=subprocess.PIPE, text=True)
             if done.returncode != 0:
                 sys.exit(f"{peer} did not run: its words are above")
-            pairs.append((run_ours(args, ["--device", args.device]), json.loads(done.stdout.splitlines()[-1])))
-        show("bf16", peer, args, pairs, results)
+            pairs.append((run_ours(args, ["--device", args.device, *options]), json.loads(done.stdout.splitlines()[-1])))
+        show(weights, peer, args, pairs, results)
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
 
