@@ -130,7 +130,7 @@ class Chat(harness.Case):
         t.expect("[stopped]")
         t.expect(">>> ")
         t.type("/stats\r")
-        self.assertIn("2 messages, 1 answers", t.expect(">>> "))
+        self.assertIn("2 messages, 1 answer:", t.expect(">>> "))
         t.leave()
 
     def test_a_server_answers_by_address_and_by_job(self):
