@@ -75,6 +75,25 @@ __device__ __forceinline__ float warp_max(float v) {
   return v;
 }
 
+// Whether a score comes before another: the larger, or the lower id.
+template <class V>
+__device__ __forceinline__ bool before(V a, int a_id, V b, int b_id) {
+  return a > b || (a == b && a_id < b_id);
+}
+// The first of a warp's scores, in every lane.
+template <class V>
+__device__ __forceinline__ void warp_first(V& score, int& id) {
+#pragma unroll
+  for (int step = kWarpSize / 2; step > 0; step /= 2) {
+    const V other = __shfl_xor_sync(kAllLanes, score, step);
+    const int other_id = __shfl_xor_sync(kAllLanes, id, step);
+    if (before(other, other_id, score, id)) {
+      score = other;
+      id = other_id;
+    }
+  }
+}
+
 // The same bits in every thread of a block of whole warps; `work` is shared memory for one float per warp, free again
 // after the next barrier of the caller.
 __device__ __forceinline__ float block_sum(float v, float* work) {

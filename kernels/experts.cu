@@ -10,11 +10,6 @@ namespace {
 constexpr int kThreads = kRowThreads;
 constexpr int kWarps = kThreads / kWarpSize;
 
-// Whether a score comes before another: the larger, or the lower id.
-__device__ __forceinline__ bool before(float a, int a_id, float b, int b_id) {
-  return a > b || (a == b && a_id < b_id);
-}
-
 // Grid: (rows / 8), a warp per row. Job: the row's experts, ascending, and their weights. The best that is not yet
 // chosen is found top_k times; lane j keeps choice j. Bytes moved: 4 * experts per row (top_k times, from L1).
 __global__ void __launch_bounds__(kThreads) choose_kernel(const RouteParams p) {
@@ -34,15 +29,7 @@ __global__ void __launch_bounds__(kThreads) choose_kernel(const RouteParams p) {
         best_id = e;
       }
     }
-#pragma unroll
-    for (int step = kWarpSize / 2; step > 0; step /= 2) {
-      const float other = __shfl_xor_sync(kAllLanes, best, step);
-      const int other_id = __shfl_xor_sync(kAllLanes, best_id, step);
-      if (before(other, other_id, best, best_id)) {
-        best = other;
-        best_id = other_id;
-      }
-    }
+    warp_first(best, best_id);
     if (j == 0) top = best;
     if (lane == j) {
       own = best;
@@ -172,8 +159,7 @@ cudaError_t combine(const CombineParams& p, cudaStream_t stream) {
     constexpr int N = kPack<T>;
     const bool packed =
         p.width % N == 0 && aligned16(p.x, p.x_stride, sizeof(T)) && aligned16(p.out, p.out_stride, sizeof(T));
-    return packed ? launch("combine", combine_kernel<T, N>, over_rows(p.rows, p.width / N), kThreads, 0, stream, p)
-                  : launch("combine", combine_kernel<T, 1>, over_rows(p.rows, p.width), kThreads, 0, stream, p);
+    return launch_rows("combine", packed, N, combine_kernel<T, N>, combine_kernel<T, 1>, p.rows, p.width, stream, p);
   });
 }
 
@@ -183,8 +169,8 @@ cudaError_t add_gated(const AddGatedParams& p, cudaStream_t stream) {
     constexpr int N = kPack<T>;
     const bool packed =
         p.width % N == 0 && aligned16(p.x, p.x_stride, sizeof(T)) && aligned16(p.out, p.out_stride, sizeof(T));
-    return packed ? launch("add_gated", add_gated_kernel<T, N>, over_rows(p.rows, p.width / N), kThreads, 0, stream, p)
-                  : launch("add_gated", add_gated_kernel<T, 1>, over_rows(p.rows, p.width), kThreads, 0, stream, p);
+    return launch_rows("add_gated", packed, N, add_gated_kernel<T, N>, add_gated_kernel<T, 1>, p.rows, p.width, stream,
+                       p);
   });
 }
 

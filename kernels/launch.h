@@ -52,6 +52,12 @@ constexpr int kRowThreads = 256;
 inline dim3 over_rows(int64_t rows, int64_t packs) {
   return dim3(blocks_for(packs, kRowThreads), static_cast<unsigned>(rows < 65535 ? rows : 65535));
 }
+// By packs of n columns where all that is touched allows them, else by single columns.
+template <class Params>
+cudaError_t launch_rows(const char* name, bool packed, int n, void (*packs)(Params), void (*singles)(Params),
+                        int64_t rows, int64_t width, cudaStream_t stream, const Params& p) {
+  return launch(name, packed ? packs : singles, over_rows(rows, packed ? width / n : width), kRowThreads, 0, stream, p);
+}
 __device__ __forceinline__ int64_t row_column(int n) { return (int64_t{blockIdx.x} * kRowThreads + threadIdx.x) * n; }
 
 }  // namespace sluice::kernels

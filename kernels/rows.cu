@@ -165,8 +165,7 @@ cudaError_t gated_activation(const GatedParams& p, cudaStream_t stream) {
     constexpr int N = kPack<T>;
     const bool packed =
         p.width % N == 0 && aligned16(p.in, p.in_stride, sizeof(T)) && aligned16(p.out, p.out_stride, sizeof(T));
-    return packed ? launch("gated", gated_kernel<T, N>, over_rows(p.rows, p.width / N), kThreads, 0, stream, p)
-                  : launch("gated", gated_kernel<T, 1>, over_rows(p.rows, p.width), kThreads, 0, stream, p);
+    return launch_rows("gated", packed, N, gated_kernel<T, N>, gated_kernel<T, 1>, p.rows, p.width, stream, p);
   });
 }
 
@@ -175,9 +174,8 @@ cudaError_t activation(const ActivationParams& p, cudaStream_t stream) {
     using T = decltype(element);
     constexpr int N = kPack<T>;
     const bool packed = p.width % N == 0 && aligned16(p.inout, p.stride, sizeof(T));
-    return packed
-               ? launch("activation", activation_kernel<T, N>, over_rows(p.rows, p.width / N), kThreads, 0, stream, p)
-               : launch("activation", activation_kernel<T, 1>, over_rows(p.rows, p.width), kThreads, 0, stream, p);
+    return launch_rows("activation", packed, N, activation_kernel<T, N>, activation_kernel<T, 1>, p.rows, p.width,
+                       stream, p);
   });
 }
 
@@ -187,8 +185,7 @@ cudaError_t add(const AddParams& p, cudaStream_t stream) {
     constexpr int N = kPack<T>;
     const bool packed =
         p.width % N == 0 && aligned16(p.inout, p.stride, sizeof(T)) && aligned16(p.other, p.other_stride, sizeof(T));
-    return packed ? launch("add", add_kernel<T, N>, over_rows(p.rows, p.width / N), kThreads, 0, stream, p)
-                  : launch("add", add_kernel<T, 1>, over_rows(p.rows, p.width), kThreads, 0, stream, p);
+    return launch_rows("add", packed, N, add_kernel<T, N>, add_kernel<T, 1>, p.rows, p.width, stream, p);
   });
 }
 
@@ -227,8 +224,8 @@ cudaError_t convert(const ConvertParams& p, cudaStream_t stream) {
       constexpr int N = 4;
       const bool packed = p.width % N == 0 && aligned16(p.in, p.in_stride * 2, sizeof(S)) &&
                           aligned16(p.out, p.out_stride * 2, sizeof(T));
-      return packed ? launch("convert", convert_kernel<T, S, N>, over_rows(p.rows, p.width / N), kThreads, 0, stream, p)
-                    : launch("convert", convert_kernel<T, S, 1>, over_rows(p.rows, p.width), kThreads, 0, stream, p);
+      return launch_rows("convert", packed, N, convert_kernel<T, S, N>, convert_kernel<T, S, 1>, p.rows, p.width,
+                         stream, p);
     });
   });
 }

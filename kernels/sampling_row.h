@@ -396,28 +396,20 @@ struct Row {
         const float chance = (static_cast<float>(~words[w]) + 0.5f) * 2.3283064365386963e-10f;
         if (!(chance <= reach)) continue;
         const double value = static_cast<double>(scores[i]) + gumbel(words[w]);
-        if (value > best || (value == best && i < pick)) {
+        if (before(value, i, best, pick)) {
           best = value;
           pick = i;
         }
       }
     }
-#pragma unroll
-    for (int step = kWarpSize / 2; step > 0; step /= 2) {
-      const double other = __shfl_xor_sync(kAllLanes, best, step);
-      const int id = __shfl_xor_sync(kAllLanes, pick, step);
-      if (other > best || (other == best && id < pick)) {
-        best = other;
-        pick = id;
-      }
-    }
+    warp_first(best, pick);
     if (lane == 0) {
       work.sums[warp] = best;
       work.ids[warp] = pick;
     }
     __syncthreads();
     for (int w = 0; w < kWarps; ++w) {
-      if (work.sums[w] > best || (work.sums[w] == best && work.ids[w] < pick)) {
+      if (before(work.sums[w], work.ids[w], best, pick)) {
         best = work.sums[w];
         pick = work.ids[w];
       }
