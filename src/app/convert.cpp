@@ -23,6 +23,7 @@
 #include "weights/foreign.h"
 #include "weights/nemo.h"
 #include "weights/packed.h"
+#include "weights/safetensors.h"
 #include "weights/write.h"
 
 namespace sluice {
@@ -234,7 +235,7 @@ int run(ConvertOptions& options) {
     const DType wanted = parse_dtype(source.dtype);
     if (wanted != DType::kF32 && wanted != DType::kBF16 && wanted != DType::kF16)
       throw Error(fmt::format("--dtype is {}, expected float32, bfloat16 or float16", source.dtype));
-    dtype = wanted == DType::kF32 ? "F32" : wanted == DType::kBF16 ? "BF16" : "F16";
+    dtype = safetensors_name(wanted);
     config["torch_dtype"] = dtype_name(wanted);
     config.erase("dtype");
   }

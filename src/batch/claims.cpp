@@ -226,6 +226,14 @@ const Owner& Claims::owner_of(int64_t chunk, int attempt) {
   return owner;
 }
 
+// Empty where nothing says so.
+std::string Claims::why_gone(const Owner& owner) {
+  if (!owner.job.empty() && owner.cluster == me_.cluster && restarts_[owner.job] > owner.restart)
+    return "its job was requeued";
+  if (gone_from_here(owner, me_)) return "its process is gone";
+  return gone_by_slurm(owner).value_or(false) ? "its job does not run" : "";
+}
+
 bool Claims::dead(const Owner& owner) {
   if (owner.id == me_.id && !owner.id.empty()) return false;
   if (dead_.contains(owner.id)) return true;
@@ -235,17 +243,10 @@ bool Claims::dead(const Owner& owner) {
   std::string why;
   if (silent(owner)) {
     why = read_beat(options_.folder / "beats" / owner.id).starts_with(kLeft) ? "it has left" : "nothing heard of it";
-  } else if (owner.id.empty()) {
-    return false;
-  } else if (!owner.job.empty() && owner.cluster == me_.cluster && restarts_[owner.job] > owner.restart) {
-    why = "its job was requeued";
-  } else if (gone_from_here(owner, me_)) {
-    why = "its process is gone";
-  } else if (gone_by_slurm(owner).value_or(false)) {
-    why = "its job does not run";
-  } else {
-    return false;
+  } else if (!owner.id.empty()) {
+    why = why_gone(owner);
   }
+  if (why.empty()) return false;
   dead_.insert(owner.id);
   log_info(fmt::format("taking over from {}: {}", owner.id.empty() ? "an unknown process" : to_string(owner), why));
   return true;

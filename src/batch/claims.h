@@ -85,6 +85,7 @@ class Claims {
   const Owner& owner_of(int64_t chunk, int attempt);
   bool dead(const Owner& owner);
   bool silent(const Owner& owner);
+  std::string why_gone(const Owner& owner);
   std::optional<bool> gone_by_slurm(const Owner& owner);
   void beat();
 

@@ -37,23 +37,6 @@ std::string_view scheme_name(Scheme scheme) {
   fatal("a scheme without a name");
 }
 
-std::string stored_name(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return "F32";
-    case DType::kBF16:
-      return "BF16";
-    case DType::kF16:
-      return "F16";
-    case DType::kI32:
-      return "I32";
-    case DType::kU8:
-      return "U8";
-    default:
-      fatal("packed weights are of other types");
-  }
-}
-
 [[noreturn]] void cannot_write(const std::filesystem::path& path) {
   throw Error(fmt::format("cannot write {}: {}", path.string(), std::strerror(errno)));
 }
@@ -96,7 +79,7 @@ void PackedWriter::add(std::string name, DType dtype, const std::vector<int64_t>
   uint64_t bytes = dtype_bytes(dtype);
   for (const int64_t n : shape) bytes *= static_cast<uint64_t>(n);
   if (bytes > 0 && std::fwrite(data, 1, bytes, file_) != bytes) cannot_write(part);
-  entries_.push_back({std::move(name), stored_name(dtype), shape, written_, written_ + bytes});
+  entries_.push_back({std::move(name), std::string(safetensors_name(dtype)), shape, written_, written_ + bytes});
   written_ += bytes;
 }
 
@@ -189,9 +172,9 @@ PackedForm PackedReader::matrix(Backend& backend, std::string_view names, int64_
 Buffer PackedReader::plain(Backend& backend, std::string_view kind, std::string_view names, DType dtype, int64_t rows,
                            int64_t cols) {
   const Part& part = at(kind, names).parts[0];
-  if (part.dtype != stored_name(dtype) || part.shape != std::vector<int64_t>{rows, cols})
+  if (part.dtype != safetensors_name(dtype) || part.shape != std::vector<int64_t>{rows, cols})
     refuse(fmt::format("it holds {} {} as {}[{}], expected {}[{}, {}]", kind, names, part.dtype,
-                       fmt::join(part.shape, ", "), stored_name(dtype), rows, cols));
+                       fmt::join(part.shape, ", "), safetensors_name(dtype), rows, cols));
   return want(backend, part);
 }
 

@@ -236,4 +236,30 @@ SafetensorsHeader read_safetensors(const File& file) {
   return parse_safetensors(head, size, file.path().string());
 }
 
+std::string_view safetensors_name(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return "F32";
+    case DType::kBF16:
+      return "BF16";
+    case DType::kF16:
+      return "F16";
+    case DType::kF64:
+      return "F64";
+    case DType::kI64:
+      return "I64";
+    case DType::kI32:
+      return "I32";
+    case DType::kI16:
+      return "I16";
+    case DType::kI8:
+      return "I8";
+    case DType::kU8:
+      return "U8";
+    case DType::kBool:
+      return "BOOL";
+  }
+  fatal("a type without a name");
+}
+
 }  // namespace sluice

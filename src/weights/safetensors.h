@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/file.h"
+#include "tensor/dtype.h"
 
 namespace sluice {
 
@@ -36,5 +38,8 @@ SafetensorsHeader parse_safetensors(std::span<const std::byte> head, uint64_t fi
 
 // Reads and parses the header of an open file.
 SafetensorsHeader read_safetensors(const File& file);
+
+// What the format calls a type: "BF16", ...
+std::string_view safetensors_name(DType dtype);
 
 }  // namespace sluice
