@@ -7,6 +7,7 @@
 
 #include "api/fields.h"
 #include "base/error.h"
+#include "text/infill.h"
 
 namespace sluice {
 namespace {
@@ -106,6 +107,15 @@ bool shows_tools(const ChatTemplate& chat) {
   const auto names = chat.names();
   if (std::find(names.begin(), names.end(), "tool_use") != names.end()) return true;
   return chat.source().find("tools") != std::string::npos;
+}
+
+bool fill_in(GenerateRequest& request, const Tokenizer& tokenizer, std::string_view prefix, std::string_view suffix,
+             bool add_special) {
+  const auto made = infill(tokenizer, prefix, suffix, add_special);
+  if (!made) return false;
+  request.prompt.insert(request.prompt.end(), made->prompt.begin(), made->prompt.end());
+  request.stop_ids.insert(request.stop_ids.end(), made->stops.begin(), made->stops.end());
+  return true;
 }
 
 void fit_prompt(GenerateRequest& request, std::optional<int64_t> wanted, const Limits& limits) {

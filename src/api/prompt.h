@@ -21,6 +21,11 @@ const ChatTemplate& chat_of(const Service& service, const std::string& instead);
 // True when the model's template shows tools to the model by itself.
 bool shows_tools(const ChatTemplate& chat);
 
+// Adds the ids that ask for the text between `prefix` and `suffix`, and the tokens that end it. False where the model's
+// vocabulary has no tokens for that.
+bool fill_in(GenerateRequest& request, const Tokenizer& tokenizer, std::string_view prefix, std::string_view suffix,
+             bool add_special);
+
 // Checks the prompt and sets max_new_tokens: `wanted`, or all that is left where it names more or nothing.
 // Throws RequestError(kValidation).
 void fit_prompt(GenerateRequest& request, std::optional<int64_t> wanted, const Limits& limits);

@@ -7,6 +7,8 @@
 #include <chrono>
 #include <thread>
 
+#include "api/dialects/ollama_parse.h"
+#include "api/dialects/openai_parse.h"
 #include "api/fake_engine.h"
 #include "api/pool.h"
 #include "api/stream.h"
@@ -162,4 +164,37 @@ TEST_CASE("the watch reports a peer that closes, once, and nothing after removal
   std::this_thread::sleep_for(std::chrono::milliseconds(30));
   CHECK(calls == 1);
   close(pair[0]);
+}
+
+TEST_CASE("completions and Ollama fill a gap where the vocabulary has tokens for it") {
+  FakeEngine engine;
+  engine.tokenizer = Tokenizer::from_json(
+      R"({"added_tokens": [{"id": 3, "content": "<fim_prefix>", "special": true},
+         {"id": 4, "content": "<fim_suffix>", "special": true}, {"id": 5, "content": "<fim_middle>", "special": true}],
+         "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2}, "merges": []}})",
+      "", "letters");
+  Metrics metrics;
+  const Service service = engine.service(metrics);
+  const std::vector<int32_t> prompt = {3, 0, 4, 1, 1, 5}, stops = {3, 4, 5};
+  HttpRequest http = with_body(R"({"prompt":"a","suffix":"bb","stop_token_ids":[2]})");
+  const openai::Call completion = openai::read_completion(http, service, openai::Manner::kVllm);
+  CHECK(completion.requests[0].prompt == prompt);
+  CHECK(completion.requests[0].stop_ids == std::vector<int32_t>{2, 3, 4, 5});
+  for (const char* refused :
+       {R"({"prompt":"a","suffix":"b","echo":true})", R"({"prompt":"a","suffix":"b","truncate_prompt_tokens":3})",
+        R"({"prompt":[0],"suffix":"b"})", R"({"prompt":"a","suffix":3})"}) {
+    CAPTURE(refused);
+    http.body = refused;
+    CHECK_THROWS_AS(openai::read_completion(http, service, openai::Manner::kVllm), RequestError);
+  }
+  const auto generate = [&](const std::string& more) {
+    const JsonBody body(R"({"model":"test-model","prompt":"a","suffix":"bb")" + more + "}");
+    return ollama::read_generate(body.root(), service);
+  };
+  CHECK(generate("").request.prompt == prompt);
+  CHECK(generate("").request.stop_ids == stops);
+  for (const char* other : {R"(,"raw":true)", R"(,"system":"c")", R"(,"context":[0])"}) {
+    CAPTURE(other);
+    CHECK_THROWS_AS(generate(other), RequestError);
+  }
 }

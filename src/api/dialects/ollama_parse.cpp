@@ -81,7 +81,7 @@ Call read_common(const JsonView& body, const Service& service) {
   Call call;
   call.model = read_model(body, service.model);
   call.stream = fields.boolean("stream", true);
-  refuse(body, {{"images", ""}, {"suffix", ""}, {"template", ""}, {"think", ""}}, "");
+  refuse(body, {{"images", ""}, {"template", ""}, {"think", ""}}, "");
   if (JsonView format = body["format"]; !format.unset()) read_grammar_field("format", format.value(), call.request);
   call.unload = unloads(body["keep_alive"]);
   call.logprobs = fields.boolean("logprobs", false);
@@ -130,7 +130,12 @@ Call read_generate(const JsonView& body, const Service& service) {
     return call;
   }
   std::vector<int32_t> ids;
-  if (raw || service.chat == nullptr) {
+  if (const std::string suffix = fields.string("suffix").value_or(""); !suffix.empty()) {
+    if (raw || !system.empty() || !r.prompt.empty())
+      invalid_field("suffix", "suffix fills a gap in plain text; leave raw, system and context out");
+    if (!fill_in(r, *service.tokenizer, prompt, suffix, true))
+      invalid_field("suffix", fmt::format("{} does not support insert", call.model));
+  } else if (raw || service.chat == nullptr) {
     if (!system.empty()) invalid_field("system", "system: this model has no chat template to put it in; leave it out");
     ids = service.tokenizer->encode(prompt, r.prompt.empty());
   } else {
@@ -156,6 +161,7 @@ Call read_generate(const JsonView& body, const Service& service) {
 
 Call read_chat(const JsonView& body, const Service& service) {
   Call call = read_common(body, service);
+  refuse(body, {{"suffix", ""}}, "");
   call.chat = true;
   GenerateRequest& r = call.request;
   const auto wanted = read_options(body["options"], service, r);

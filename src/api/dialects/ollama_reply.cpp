@@ -8,6 +8,7 @@
 
 #include "api/logprobs.h"
 #include "control/auth.h"
+#include "text/infill.h"
 
 namespace sluice::ollama {
 namespace {
@@ -206,7 +207,9 @@ std::string show(const Service& service, bool verbose) {
     out += ']';
   }
   out += "},\"modified_at\":\"" + timestamp(service.started) + "\",\"capabilities\":[\"completion\"";
-  out += service.chat != nullptr ? ",\"tools\"]}" : "]}";
+  if (service.chat != nullptr) out += ",\"tools\"";
+  if (infill(*service.tokenizer, "", "")) out += ",\"insert\"";
+  out += "]}";
   return out;
 }
 

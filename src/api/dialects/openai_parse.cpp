@@ -32,7 +32,6 @@ constexpr Unsupported kUnsupported[] = {{"functions", ""},
                                         {"return_tokens_as_token_ids", ""},
                                         {"spaces_between_special_tokens", "true"},
                                         {"kv_transfer_params", ""},
-                                        {"suffix", ""},
                                         {"audio", ""},
                                         {"prediction", ""},
                                         {"web_search_options", ""},
@@ -260,7 +259,8 @@ Call read_chat(const HttpRequest& request, const Service& service, Manner manner
   call.manner = manner;
   call.chat = true;
   GenerateRequest r = read_common(body, service, call);
-  if (asks(body["echo"], "")) invalid("echo", "echo is not supported by the chat route; leave it out");
+  for (const char* name : {"echo", "suffix"})
+    if (asks(body[name], "")) invalid(name, fmt::format("{} is not supported by the chat route; leave it out", name));
   const int64_t top = fields.integer("top_logprobs").value_or(0);
   const bool logprobs = fields.boolean("logprobs", false);
   if (top != 0 && !logprobs) invalid("top_logprobs", "top_logprobs needs logprobs to be true");
@@ -316,14 +316,22 @@ Call read_completion(const HttpRequest& request, const Service& service, Manner 
     invalid("prompt", fmt::format("prompt: {} prompts with n={} are more than {} answers in one request; split it",
                                   prompts.size(), call.n, service.limits.max_choices));
   const bool special = fields.boolean("add_special_tokens", true);
+  const std::string suffix = fields.string("suffix").value_or("");
+  if (!suffix.empty() && (call.echo || !body["truncate_prompt_tokens"].unset()))
+    invalid("suffix", "suffix together with echo or truncate_prompt_tokens is not supported; leave one of them out");
   for (const JsonView& one : prompts) {
     GenerateRequest r = common;
-    if (one.kind() == Kind::kString)
+    if (!suffix.empty()) {
+      if (one.kind() != Kind::kString) invalid("suffix", "suffix needs a prompt that is a string");
+      if (!fill_in(r, *service.tokenizer, one.string_view(), suffix, special))
+        invalid("suffix", "suffix is not supported by this model: its vocabulary has no tokens to fill in the middle");
+    } else if (one.kind() == Kind::kString) {
       r.prompt = service.tokenizer->encode(one.string_view(), special);
-    else if (one.kind() == Kind::kArray)
+    } else if (one.kind() == Kind::kArray) {
       r.prompt = read_ids("prompt", one, service.tokenizer->vocab_size());
-    else
+    } else {
       wrong_type("prompt", one, "a string, a list of strings, or token ids");
+    }
     fit(r, wanted, "max_tokens", body, service.limits, false);
     if (call.echo)
       call.prompts.push_back(one.kind() == Kind::kString ? *one.string() : service.tokenizer->decode(r.prompt, true));
