@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/shell.h"
 
 namespace sluice {
 namespace fs = std::filesystem;
@@ -66,17 +67,6 @@ JobTree read_job_tree(const fs::path& program, const std::string& release, const
   tree.functions = read_file(tree.root / "slurm/common.sh");
   tree.container = read_file(tree.root / "slurm/container.sh");
   return tree;
-}
-
-std::string shell_word(std::string_view text) {
-  const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) ||
-           std::string_view("_-./:=,+@%").find(c) != std::string_view::npos;
-  });
-  if (plain) return std::string(text);
-  std::string out = "'";
-  for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
 }
 
 std::string render_script(const ScriptRequest& request) {

@@ -33,7 +33,4 @@ struct ScriptRequest {
 // Throws Error for a value with a line break, which an #SBATCH line cannot hold.
 std::string render_script(const ScriptRequest& request);
 
-// As one word of a shell: bare where nothing needs quoting.
-std::string shell_word(std::string_view text);
-
 }  // namespace sluice

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <exception>
 #include <mutex>
@@ -23,7 +22,6 @@
 namespace sluice {
 namespace {
 constexpr uint64_t kReadBytes = uint64_t{16} << 20;
-constexpr size_t kMaxParts = 8;
 
 constexpr std::pair<std::string_view, Scheme> kSchemes[] = {{"f32", Scheme::kF32},
                                                             {"bf16", Scheme::kBF16},
@@ -113,11 +111,11 @@ PackedReader::PackedReader(const PackedLayout& layout, int rank)
   if (file_.size() != expected) refuse(fmt::format("it has {} bytes, expected {}", file_.size(), expected));
   for (SafetensorsEntry& entry : read_safetensors(file_).tensors) {
     // KIND.PART NAMES
-    const size_t dot = entry.name.find('.'), space = entry.name.find(' ');
-    size_t part = kMaxParts;
-    if (dot != std::string::npos && space != std::string::npos && dot < space)
-      std::from_chars(entry.name.data() + dot + 1, entry.name.data() + space, part);
-    if (part >= kMaxParts) refuse(fmt::format("it holds a record named '{}'", entry.name));
+    const size_t space = entry.name.find(' '), dot = entry.name.find('.');
+    const bool named = space != std::string::npos && dot != std::string::npos && dot + 2 == space &&
+                       entry.name[dot + 1] >= '0' && entry.name[dot + 1] <= '7';
+    if (!named) refuse(fmt::format("it holds a record named '{}'", entry.name));
+    const auto part = static_cast<size_t>(entry.name[dot + 1] - '0');
     const std::string kind = entry.name.substr(0, dot);
     const bool plain = kind == "table" || kind == "vector";
     Record& record = records_[(plain ? kind : "matrix") + entry.name.substr(space)];

@@ -2,9 +2,11 @@
 // packed.json: for which runs a folder of packed weights was made.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/shell.h"
 #include "tensor/dtype.h"
 #include "weights/packed.h"
 
@@ -19,10 +21,14 @@ constexpr int64_t kMostRanks = 4096;
   throw Error(fmt::format("{}: {}, expected what sluice convert writes; pack the model anew", path.string(), what));
 }
 
+// Messages print these texts.
 std::string text(const Json& json, const char* key, const fs::path& path) {
   const auto found = json.find(key);
   if (found == json.end() || !found->is_string()) damaged(path, fmt::format("\"{}\" is no text", key));
-  return found->get<std::string>();
+  const auto& value = found->get_ref<const std::string&>();
+  if (std::any_of(value.begin(), value.end(), [](unsigned char c) { return c < ' ' || c == 0x7f; }))
+    damaged(path, fmt::format("\"{}\" has control characters", key));
+  return value;
 }
 
 int64_t number(const Json& json, const char* key, const fs::path& path, int64_t most) {
@@ -34,9 +40,9 @@ int64_t number(const Json& json, const char* key, const fs::path& path, int64_t 
 
 std::string command(const std::string& source, int tp, int pp, const std::string& dtype, const std::string& quantize,
                     const std::string& experts) {
-  return fmt::format("sluice convert {} OUT --tp {} --pp {} --dtype {}{}{}", source, tp, pp, dtype,
-                     quantize.empty() ? "" : " --quantize " + quantize,
-                     experts == "auto" ? "" : " --experts " + experts);
+  return fmt::format("sluice convert {} OUT --tp {} --pp {} --dtype {}{}{}", shell_word(source), tp, pp, dtype,
+                     quantize.empty() ? "" : " --quantize " + shell_word(quantize),
+                     experts == "auto" ? "" : " --experts " + shell_word(experts));
 }
 }  // namespace
 

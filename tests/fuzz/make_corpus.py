@@ -45,6 +45,18 @@ save("safetensors", "count-overflow", tensors({"a": entry("F64", [2**32, 2**32],
 save("safetensors", "lfs-pointer", "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 132\n")
 save("safetensors", "deep", tensors("[" * 5000))
 
+# folders of packed weights: the list, and the file of one rank
+listed = {"version": 1, "tp": 1, "pp": 1, "packing": "cpu-panels-1", "dtype": "bfloat16", "quantize": "int8", "experts": "auto", "source": "org/model",
+          "tie": {"embed": "e", "head": "h", "tied": True}, "files": [{"name": "packed-1.safetensors", "bytes": 9, "sha256": "0" * 64}]}
+records = {"table.0 e": entry("F32", [2, 3], 0, 24), "vector.0 a b": entry("F32", [1, 2], 24, 32), "int8.0 h": entry("U8", [1, 1, 2048], 32, 2080),
+           "int8.1 h": entry("F32", [32], 2080, 2208), "int8.2 h": entry("I32", [64], 2208, 2464)}
+save("packed", "whole", json.dumps(listed).encode() + b"\0" + tensors(records, bytes(2464)))
+save("packed", "int4", json.dumps({**listed, "tp": 2, "experts": "split", "files": listed["files"] * 2}).encode() + b"\0" +
+     tensors({"int4.0 w v": entry("U8", [1, 1, 1120], 0, 1120)}, bytes(1120)))
+for name, change, other in (("outside", {"files": [{"name": "../x", "bytes": 1, "sha256": ""}]}, "f32.0"), ("version", {"version": 2**63}, "int9.0 w"),
+                            ("dtype", {"dtype": "int8"}, "table.9 w"), ("escape", {"tie": 3, "source": "\x1b"}, "f32.0 w"), ("many", {"tp": 4096, "pp": 4096}, "f")):
+    save("packed", name, json.dumps({**listed, **change}).encode() + b"\0" + tensors({other: entry("U8", [1], 0, 1)}, b"x"))
+
 # torch files, and archives of them
 checkpoints = golden / "checkpoints"
 
@@ -465,9 +477,7 @@ save("prompts", "strings", '"a"\r\n\n"b\\u0000"\n""\n[1]\n{"prompt":"x","surpris
 save("prompts", "blank", "\n \r\n\t\n")
 save("prompts", "index-beyond", b"x\x00" + b"99999999999 0000000000000000 0000000000000000 x\n-1 0 0 x\n0 0 0 \n")
 
-
-# Steps and control frames
-
+# steps and control frames
 numbers = lambda *values: struct.pack(f"<{len(values)}i", *values)
 rows = numbers(2, 0, 0, 3, 0, 0, 1, 3, 1, 7, 2) + numbers(4, 5, 6, 7, -1) + numbers(2, 2, 0, 3, -1, 3, 1, 8, 4)
 save("step", "rows", struct.pack("<IQII", 1, 9, 0, 0) + numbers(3, 1, 2, 3) + numbers(1, 0, 0, 0, 5) + numbers(1, 0, 1, 2) + rows)
