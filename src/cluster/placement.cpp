@@ -69,11 +69,10 @@ Layout choose_layout(std::span<const int> ranks_per_host, std::optional<int> tp,
   }
   if ((tp && world % *tp != 0) || (pp && world % *pp != 0)) {
     const int given = tp && world % *tp != 0 ? *tp : *pp;
-    throw Error(
-        fmt::format("{} {} does not divide the {} ranks that were started: with {} ranks {} would work, or start "
-                    "--ntasks={} or --ntasks={}",
-                    tp && world % *tp != 0 ? "--tp" : "--pp", given, world, world, works,
-                    std::max(given, world / given * given), (world / given + 1) * given));
+    const std::string fewer = world > given ? fmt::format("--ntasks={} or ", world / given * given) : "";
+    throw Error(fmt::format(
+        "{} {} does not divide the {} ranks that were started: with {} ranks {} would work, or start {}--ntasks={}",
+        tp && world % *tp != 0 ? "--tp" : "--pp", given, world, world, works, fewer, (world / given + 1) * given));
   }
   Layout layout;
   if (tp) {

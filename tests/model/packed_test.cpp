@@ -156,6 +156,13 @@ TEST_CASE("Another run than weights were packed for is refused with both sides a
   layout.packing = "cpu-panels-0";
   write_packed_layout(layout);
   check_says(refusal(packed, {}, 2, 1), {"packed as cpu-panels-0", "expects cpu-panels-1", "sluice convert org/model"});
+
+  layout.source = "it's $(here)";
+  write_packed_layout(layout);
+  check_says(refusal(packed, {}, 2, 1), {"sluice convert 'it'\\''s $(here)' OUT"});
+  layout.source = "\x1b[2J";
+  write_packed_layout(layout);
+  check_says(refusal(packed, {}, 2, 1), {"\"source\" has control characters"});
 }
 
 TEST_CASE("Packed files that are cut off, exchanged or of another config are refused before a kernel sees them") {
