@@ -80,7 +80,8 @@ def tar(members):
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    return to.getvalue()
+    out = to.getvalue().rstrip(b"\0")  # padded to 10 KB
+    return out + bytes(-len(out) % 512 + 1024)
 
 
 text = lambda t: b"X" + struct.pack("<I", len(t)) + t.encode()
