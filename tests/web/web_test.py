@@ -204,6 +204,23 @@ class Page(unittest.TestCase):
         self.wait(lambda: self.find("#status").text == "ready")
         self.assertIn("%", self.find("#plot-cache .value").text)
 
+    def test_the_live_panel_has_figures_once_it_is_opened(self):
+        for opened in ("#aside", "#key-dialog"):
+            self.browser.set_window_size(480 if opened == "#aside" else 1280, 800)
+            try:
+                self.browser.execute_script("sessionStorage.clear()")
+                self.open(None if opened == "#aside" else "")
+                self.wait(lambda: self.find("#status").get_attribute("class").endswith(("good", "bad")))
+                self.assertEqual(self.all(".plot"), [])
+                self.browser.execute_script("window.setTimeout = () => 0; clearTimeout(panel.timer)")
+                if opened == "#aside":
+                    self.find("#aside").click()
+                else:
+                    self.find("#key-input").send_keys(self.server.key(), Keys.ENTER)
+                self.wait(lambda: len(self.all(".plot")) >= 4)
+            finally:
+                self.browser.set_window_size(1280, 800)
+
     def test_answers_are_text_whatever_they_hold(self):
         drawn = self.browser.execute_script("""
           const box = document.createElement("div");

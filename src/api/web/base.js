@@ -45,7 +45,9 @@ const key = {
   use(value) {
     this.value = value.trim();
     sessionStorage.setItem("sluice.key", this.value);
+    this.changed();
   },
+  changed: () => {},
   asking: null,
   ask() {
     if (this.asking) return this.asking;

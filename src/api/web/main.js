@@ -15,11 +15,12 @@ function setTheme(name) {
   document.documentElement.dataset.theme = name;
 }
 
-function fold(button, target, wide) {
+function fold(button, target, wide, opened = () => {}) {
   const narrow = matchMedia(`(max-width: ${wide})`);
   const set = (open) => {
     $(target).hidden = !open;
     $(button).setAttribute("aria-expanded", String(open));
+    if (open) opened();
   };
   $(button).onclick = () => set($(target).hidden);
   narrow.addEventListener("change", () => set(!narrow.matches));
@@ -44,6 +45,7 @@ $("theme").onclick = () => {
   setTheme(next);
 };
 $("key").onclick = () => key.ask();
+key.changed = () => panel.poll();
 $("key-cancel").onclick = () => $("key-dialog").close("cancel"); // no submit button: Enter means Use
 $("tab-chat").onclick = () => chooseTab("chat");
 $("tab-compare").onclick = () => chooseTab("compare");
@@ -66,7 +68,8 @@ const hint = () => { $("input").placeholder = phone.matches ? "Message" : keys; 
 phone.addEventListener("change", hint);
 hint();
 fold("menu", "sidebar", "46em");
-fold("aside", "panel", "60em");
+fold("aside", "panel", "60em", () => panel.poll());
+document.addEventListener("visibilitychange", () => { if (!document.hidden) panel.poll(); });
 chat.begin();
 compare.begin();
 chooseTab(store.get("tab", "chat"));

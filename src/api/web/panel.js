@@ -5,6 +5,8 @@ const kPoints = 90, kSeconds = 2;
 const panel = {
   series: {},
   last: null,
+  timer: 0,
+  asking: false,
 
   plot(name, label, value, text, ceiling) {
     const points = (this.series[name] ??= []);
@@ -63,7 +65,11 @@ const panel = {
     this.last = {values, now};
   },
 
+  // Every kSeconds, and at once when there is something new to show or to ask with.
   async poll() {
+    clearTimeout(this.timer);
+    if (this.asking) return;
+    this.asking = true;
     try {
       const health = await fetch("/health", {cache: "no-store"});
       if (health.ok) setStatus("ready", "good");
@@ -73,6 +79,7 @@ const panel = {
       if (error.status === 401) setStatus("key needed", "bad");
       else setStatus("no connection", "bad");
     }
-    setTimeout(() => this.poll(), 1000 * kSeconds);
+    this.asking = false;
+    this.timer = setTimeout(() => this.poll(), 1000 * kSeconds);
   },
 };
