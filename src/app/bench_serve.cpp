@@ -286,7 +286,8 @@ void add_bench_serve(CLI::App& bench, int& exit_code) {
       ->capture_default_str();
   verb->add_option("--goodput", options->goodput, "Count requests within targets: ttft:MS, tpot:MS, e2e:MS.")
       ->allow_extra_args(false);
-  verb->add_flag("!--no-health", load.probe_health, "Do not probe /health meanwhile.");
+  verb->add_flag_callback(
+      "--no-health", [&load] { load.probe_health = false; }, "Do not probe /health meanwhile.");
   verb->add_option("--json", options->json, "File for the figures, times in seconds.");
   verb->add_option("--csv", options->csv, "File for a line per request.");
   verb->add_option("--plot", options->plot, "SVG file for throughput and latencies.");

@@ -81,7 +81,8 @@ Call read_common(const JsonView& body, const Service& service) {
   Call call;
   call.model = read_model(body, service.model);
   call.stream = fields.boolean("stream", true);
-  refuse(body, {{"images", ""}, {"template", ""}, {"think", ""}}, "");
+  refuse(body, {{"images", ""}, {"template", ""}}, "");
+  if (asks(body["think"], "")) invalid_field("think", fmt::format("{} does not support thinking", call.model));
   if (JsonView format = body["format"]; !format.unset()) read_grammar_field("format", format.value(), call.request);
   call.unload = unloads(body["keep_alive"]);
   call.logprobs = fields.boolean("logprobs", false);
