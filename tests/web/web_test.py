@@ -185,6 +185,7 @@ class Page(unittest.TestCase):
         self.wait(lambda: len(self.all("#sides .figures")) == 2)
         for body in self.all("#sides .message.assistant .body"):
             self.assertIn("Paris", body.text)
+        self.assertFalse(self.find("#own-parameters").is_displayed())
         self.picture("compare")
 
     def test_a_second_server_takes_one_side(self):
@@ -220,6 +221,11 @@ class Page(unittest.TestCase):
                 self.wait(lambda: len(self.all(".plot")) >= 4)
             finally:
                 self.browser.set_window_size(1280, 800)
+
+    def test_a_conversation_may_take_what_is_left_and_a_completion_may_not(self):
+        most = [self.browser.execute_script("return requestBody([], {mode: arguments[0], max_tokens: arguments[1]}).max_tokens ?? 0", mode, tokens)
+                for mode in ("chat", "completion") for tokens in ("", "7")]
+        self.assertEqual(most, [0, 7, 512, 7])
 
     def test_answers_are_text_whatever_they_hold(self):
         drawn = self.browser.execute_script("""

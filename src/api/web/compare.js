@@ -16,7 +16,7 @@ const compare = {
         store.set("compare", this.sides.map((s) => ({...s.values, token: undefined})));
       };
       drawFields(fields, side.values, changed, "c" + i + "-", [
-        {name: "url", label: "Server (empty: this one)", kind: "line", fallback: "", placeholder: "http://localhost:10149"},
+        {name: "url", label: "Server (empty: this one)", kind: "line", tall: true, fallback: "", placeholder: "http://localhost:10149"},
         {name: "token", label: "Its key", kind: "secret", fallback: ""},
       ]);
       this.sides[i] = side;

@@ -3,7 +3,7 @@
 const kFields = [
   {name: "system", label: "System prompt", kind: "text", fallback: ""},
   {name: "mode", label: "Mode", kind: "choice", options: ["chat", "completion"], fallback: "chat"},
-  {name: "max_tokens", label: "Max tokens", kind: "number", min: 1, step: 1, fallback: 512},
+  {name: "max_tokens", label: "Max tokens", kind: "number", min: 1, step: 1, fallback: "", placeholder: "automatic"},
   {name: "temperature", label: "Temperature", kind: "number", min: 0, max: 2, step: 0.05, fallback: 0.7},
   {name: "top_p", label: "Top p", kind: "number", min: 0.01, max: 1, step: 0.01, fallback: 1},
   {name: "top_k", label: "Top k (0: off)", kind: "number", min: 0, step: 1, fallback: 0},
@@ -28,14 +28,16 @@ function drawFields(into, values, changed, prefix, more = []) {
       for (const name of ["min", "max", "step", "placeholder"]) if (field[name] !== undefined) input[name] = field[name];
     }
     input.oninput = () => { values[field.name] = input.value; changed(); };
-    into.append(element("div", {className: "field" + (field.kind === "text" ? " tall" : "")}, element("label", {for: id}, field.label), input));
+    into.append(element("div", {className: "field" + (field.kind === "text" || field.tall ? " tall" : "")}, element("label", {for: id}, field.label), input));
   }
 }
 
 function requestBody(messages, values) {
   const number = (name) => (values[name] === "" || values[name] === undefined ? kFields.find((f) => f.name === name).fallback : Number(values[name]));
-  const body = {model: "", stream: true, stream_options: {include_usage: true}, max_tokens: number("max_tokens"),
-    temperature: number("temperature"), top_p: number("top_p"), repetition_penalty: number("repetition_penalty")};
+  const body = {model: "", stream: true, stream_options: {include_usage: true}, temperature: number("temperature"), top_p: number("top_p"),
+    repetition_penalty: number("repetition_penalty")};
+  // A conversation may take what is left of the context; text that nothing ends may not.
+  if (number("max_tokens") !== "" || values.mode === "completion") body.max_tokens = number("max_tokens") || 512;
   if (number("top_k") > 0) body.top_k = number("top_k");
   if (number("seed") !== "") body.seed = number("seed");
   const stop = (values.stop ?? "").split(",").map((text) => text.replace(/\\n/g, "\n")).filter(Boolean);

@@ -7,6 +7,7 @@ function chooseTab(name) {
     $("tab-" + tab).tabIndex = on ? 0 : -1;
     $("view-" + tab).hidden = !on;
   }
+  $("own-parameters").hidden = name !== "chat"; // a side has its own
   store.set("tab", name);
   $(name === "chat" ? "input" : "compare-input").focus();
 }
