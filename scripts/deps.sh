@@ -47,12 +47,16 @@ deps::fetch() {
 
 # deps::unpack NAME: sets tree.
 deps::unpack() {
-  local version sum archive file
+  local version sum archive file mirror
   deps::row "$1"
   file=$work/$(basename "$archive")
   case ${DEPS_MIRROR:-} in
   '') common::err "DEPS_MIRROR is not set: a folder with the archives of deps.lock (deps.sh fetch makes one), or the address of a Debian mirror" ;;
-  http://* | https://*) curl -fsSL --retry 3 -o "$file" "${DEPS_MIRROR%/}/$archive" || common::err "$DEPS_MIRROR does not serve $archive" ;;
+  http://* | https://*)
+    mirror=${DEPS_MIRROR%/}
+    [[ $archive != pool/updates/* ]] || mirror=$mirror-security # security updates have a tree of their own beside it
+    curl -fsSL --retry 3 -o "$file" "$mirror/$archive" || common::err "$mirror does not serve $archive"
+    ;;
   *)
     [[ -f $DEPS_MIRROR/$(basename "$archive") ]] || common::err "DEPS_MIRROR=$DEPS_MIRROR holds no $(basename "$archive"); make the folder with: scripts/deps.sh fetch FOLDER"
     cp "$DEPS_MIRROR/$(basename "$archive")" "$file"
