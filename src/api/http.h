@@ -50,9 +50,13 @@ struct Reply {
   Headers headers;  // content-type included
   std::string body;
 
-  // A streamed body, used when set: called on the connection's thread until it returns false. It appends the next bytes
-  // to `out` and may block. It is called no more once the client is gone.
+  // A streamed body, used when set: appends all that there is to `out`, without waiting; false at the end. Called by
+  // one thread at a time, once at first and again whenever `ready` was called.
   std::function<bool(std::string& out)> stream;
+  std::string_view keep_alive;  // of a stream: goes out when nothing else has for 15 s; constant text, may be empty
+
+  // Set by the server, any thread may call it at any time: `stream` may have something to append. Does not block.
+  std::function<void()> ready;
 
   // Set by the server. Registers a function that is called at most once, from another thread, when the client goes away
   // before the reply is complete. It must not block.

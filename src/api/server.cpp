@@ -78,6 +78,7 @@ struct Server::Impl {
   void fail(const Dialect* dialect, Failure failure, const HttpRequest& request, Reply& reply) const {
     Reply fresh;
     fresh.when_gone = std::move(reply.when_gone);
+    fresh.ready = std::move(reply.ready);
     fresh.account = std::move(reply.account);
     reply = std::move(fresh);
     if (dialect != nullptr && dialect->error) return dialect->error(failure, request, reply);

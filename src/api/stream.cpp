@@ -2,7 +2,6 @@
 #include "api/stream.h"
 
 #include <algorithm>
-#include <chrono>
 #include <condition_variable>
 #include <mutex>
 
@@ -22,11 +21,11 @@ struct Generation::Shared {
 
   std::mutex mutex;
   std::condition_variable wake;
-  bool waiting = false;  // the connection sleeps on `wake`
+  bool waiting = false;         // collect() sleeps on `wake`
+  std::function<void()> ready;  // constant; of a stream
   bool gone = false;
   bool failed = false;
   std::string failure;
-  Mode mode = Mode::kStream;
   double first_output = 0;  // monotonic seconds, 0 before
   size_t open = 0;          // sources not done
   std::vector<Event> queue;
@@ -34,10 +33,11 @@ struct Generation::Shared {
 
   // Called with the lock held, which it gives back.
   void signal(std::unique_lock<std::mutex>& lock) {
-    bool notify = waiting && (mode == Mode::kStream || open == 0 || gone || failed);
+    const bool notify = waiting && (open == 0 || gone || failed);
     if (notify) waiting = false;
     lock.unlock();
     if (notify) wake.notify_one();
+    if (ready) ready();
   }
 };
 
@@ -94,7 +94,7 @@ class Generation::SourceSink final : public Sink {
 
 Generation::Generation(const Service& service, Reply& reply, Mode mode)
     : service_(service), shared_(std::make_shared<Shared>()), account_(reply.account), started_(monotonic_seconds()) {
-  shared_->mode = mode;
+  if (mode == Mode::kStream) shared_->ready = reply.ready;
   if (reply.when_gone) {
     reply.when_gone([shared = shared_] {
       std::unique_lock lock(shared->mutex);
@@ -142,32 +142,39 @@ void Generation::start(GenerateRequest request) {
   }
 }
 
-Generation::Next Generation::next(std::vector<Event>& events, double seconds) {
+Generation::Next Generation::next(std::vector<Event>& events) {
   events.clear();
   std::unique_lock lock(shared_->mutex);
-  const auto ready = [&] {
-    if (shared_->gone || shared_->failed || shared_->open == 0) return true;
-    return shared_->mode == Mode::kStream && !shared_->queue.empty();
-  };
-  if (!ready()) {
-    auto deadline = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-                                                           std::chrono::duration<double>(seconds));
-    while (!ready()) {
-      shared_->waiting = true;
-      if (shared_->wake.wait_until(lock, deadline) == std::cv_status::timeout) break;
-    }
-    shared_->waiting = false;
-  }
   if (shared_->gone) return Next::kGone;
-  // What came before a failure is still told, where it can be.
-  if (shared_->failed && (shared_->mode == Mode::kWhole || shared_->queue.empty()))
-    throw RequestError(RequestError::Kind::kGeneration, shared_->failure);
-  if (!shared_->queue.empty() && (shared_->mode == Mode::kStream || shared_->open == 0)) {
+  // What came before a failure is still told.
+  if (!shared_->queue.empty()) {
     events.swap(shared_->queue);
     return Next::kEvents;
   }
+  if (shared_->failed) throw RequestError(RequestError::Kind::kGeneration, shared_->failure);
   if (shared_->open != 0) return Next::kIdle;
   lock.unlock();
+  account();
+  return Next::kDone;
+}
+
+bool Generation::collect(std::vector<Event>& events) {
+  events.clear();
+  std::unique_lock lock(shared_->mutex);
+  while (!shared_->gone && !shared_->failed && shared_->open != 0) {
+    shared_->waiting = true;
+    shared_->wake.wait(lock);
+  }
+  if (shared_->gone) return false;
+  if (shared_->failed) throw RequestError(RequestError::Kind::kGeneration, shared_->failure);
+  events.swap(shared_->queue);
+  lock.unlock();
+  account();
+  return true;
+}
+
+// Every source is done.
+void Generation::account() {
   for (const auto& source : shared_->sources) {
     const Usage& usage = source->usage;
     service_.metrics->request_finished(usage, started_, shared_->first_output);
@@ -179,28 +186,6 @@ Generation::Next Generation::next(std::vector<Event>& events, double seconds) {
     account_->queue_seconds = std::max(account_->queue_seconds, usage.queue_seconds);
     account_->prefill_seconds = std::max(account_->prefill_seconds, usage.prefill_seconds);
     account_->decode_seconds = std::max(account_->decode_seconds, usage.decode_seconds);
-  }
-  return Next::kDone;
-}
-
-bool Generation::collect(std::vector<Event>& events) {
-  std::vector<Event> batch;
-  events.clear();
-  while (true) {
-    switch (next(batch, 3600)) {
-      case Next::kGone:
-        return false;
-      case Next::kDone:
-        return true;
-      case Next::kIdle:
-        break;
-      case Next::kEvents:
-        if (events.empty()) {
-          events.swap(batch);
-        } else {
-          events.insert(events.end(), std::make_move_iterator(batch.begin()), std::make_move_iterator(batch.end()));
-        }
-    }
   }
 }
 
@@ -277,21 +262,11 @@ void stream(const Service& service, Reply& reply, GenerateRequest request, std::
   reply.stream = [&service, generation, writer = std::move(writer),
                   events = std::vector<Event>()](std::string& out) mutable {
     try {
-      switch (generation->next(events, kKeepAliveSeconds)) {
-        case Generation::Next::kIdle:
-          writer->idle(out);
-          return true;
-        case Generation::Next::kGone:
-          return false;
-        case Generation::Next::kEvents:
-          for (const Event& event : events) {
-            if (event.finish != FinishReason::kNone) service.metrics->finish_reason(event.finish);
-            writer->event(out, event);
-          }
-          return true;
-        case Generation::Next::kDone:
-          break;
-      }
+      const auto next = generation->drain(events, [&](const Event& event) {
+        if (event.finish != FinishReason::kNone) service.metrics->finish_reason(event.finish);
+        writer->event(out, event);
+      });
+      if (next != Generation::Next::kDone) return next == Generation::Next::kIdle;
       writer->done(out, generation->usage(0));
     } catch (const RequestError& error) {
       service.metrics->request_failed("generation");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Between the engine's output thread and a connection's thread. A Generation owns the engine requests of one HTTP
-// exchange: it queues their output, wakes the connection, and cancels what is unfinished when it goes.
+// Between the engine's output thread and whoever writes the reply. A Generation owns the engine requests of one HTTP
+// exchange: it queues their output, says that there is some, and cancels what is unfinished when it goes.
 #pragma once
 
 #include <memory>
@@ -27,7 +27,7 @@ struct Event {
 
 class Generation {
  public:
-  enum class Mode { kStream, kWhole };  // kWhole: the connection wakes once, at the end
+  enum class Mode { kStream, kWhole };  // kStream: for next(), after Reply::ready; kWhole: for collect()
   enum class Next { kEvents, kIdle, kDone, kGone };
 
   Generation(const Service& service, Reply& reply, Mode mode);
@@ -35,10 +35,17 @@ class Generation {
 
   // Submits the next source; numbers count from 0. Throws RequestError as Engine::submit. Start all before next().
   void start(GenerateRequest request);
-  // Waits at most `seconds` for output and swaps it into `events` (cleared first). kIdle: nothing in that time.
-  // kDone: everything was delivered before. kGone: the client left. Throws RequestError(kGeneration) when the engine
-  // lost a request.
-  Next next(std::vector<Event>& events, double seconds);
+  // Swaps the output so far into `events` (cleared first). kIdle: there is none yet. kDone: everything was delivered
+  // before. kGone: the client left. Throws RequestError(kGeneration) when the engine lost a request.
+  Next next(std::vector<Event>& events);
+  // next() until it is something other than kEvents; `take` is called with each event.
+  template <class F>
+  Next drain(std::vector<Event>& events, const F& take) {
+    Next what;
+    while ((what = next(events)) == Next::kEvents)
+      for (Event& event : events) take(event);
+    return what;
+  }
   // Waits for the end of all sources; false when the client left. Throws as next().
   bool collect(std::vector<Event>& events);
 
@@ -50,6 +57,7 @@ class Generation {
  private:
   struct Shared;
   class SourceSink;
+  void account();
   const Service& service_;
   std::shared_ptr<Shared> shared_;
   std::shared_ptr<Account> account_;  // null without a request log
@@ -86,13 +94,12 @@ class StreamWriter {
   virtual void event(std::string& out, const Event& event) = 0;
   virtual void done(std::string& out, const Usage& usage) = 0;
   virtual void failed(std::string& out, const RequestError& error) = 0;
-  virtual void idle(std::string&) {}  // nothing came for kKeepAliveSeconds
 };
-// Submits the request (throws as Engine::submit) and makes `reply` stream its output; headers are the caller's.
+// Submits the request (throws as Engine::submit) and makes `reply` stream its output; headers and keep_alive are the
+// caller's.
 void stream(const Service& service, Reply& reply, GenerateRequest request, std::shared_ptr<StreamWriter> writer);
 
-// Server-sent events.
-inline constexpr double kKeepAliveSeconds = 15;  // a comment goes out when nothing else did
+// Reply::keep_alive of server-sent events: a comment.
 inline constexpr std::string_view kKeepAlive = ":\n\n";
 
 }  // namespace sluice

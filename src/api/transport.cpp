@@ -16,6 +16,7 @@
 #include <unordered_set>
 
 #include "api/pool.h"
+#include "api/pump.h"
 #include "api/watch.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -28,7 +29,6 @@ constexpr size_t kReadBuffer = 8192;
 constexpr size_t kMaxPath = 1024;         // bytes; the library matches paths with a recursive regex
 constexpr size_t kLingerBytes = 4 << 20;  // read and thrown away so that the reply is not lost in a reset
 constexpr double kLingerSeconds = 1;
-constexpr size_t kChunkHead = 10;  // "0000abcd\r\n"
 
 int milliseconds(double seconds) { return seconds <= 0 ? 0 : static_cast<int>(seconds * 1000) + 1; }
 
@@ -84,28 +84,9 @@ class Connection final : public httplib::Stream {
     return static_cast<ssize_t>(size);
   }
   bool flush() {
-    bool ok = send_all(out_.data(), out_.size());
+    bool ok = send_all(fd_, out_, options_.write_seconds);
     out_.clear();
     return ok;
-  }
-  // False when the peer is gone or takes nothing for write_seconds.
-  bool send_all(const char* from, size_t size) {
-    while (size > 0) {
-      ssize_t n = ::send(fd_, from, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-      if (n > 0) {
-        from += n;
-        size -= static_cast<size_t>(n);
-        continue;
-      }
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) return false;
-      pollfd p{fd_, POLLOUT, 0};
-      int ready;
-      do ready = poll(&p, 1, milliseconds(options_.write_seconds));
-      while (ready < 0 && errno == EINTR);
-      if (ready <= 0 || (p.revents & (POLLERR | POLLHUP)) != 0) return false;
-    }
-    return true;
   }
   // Lets the peer read the reply before unread input turns the close into a reset.
   void linger() {
@@ -369,6 +350,8 @@ struct Transport::Impl : httplib::Server {
     reply.when_gone = [this, &exchange](std::function<void()> gone) {
       exchange.ticket = watch_.add(exchange.connection.socket(), std::move(gone));
     };
+    const auto stream = std::make_shared<StreamPump::Stream>(pump_);
+    reply.ready = [stream] { stream->ready(); };
     handle_(request, read, reply);
     out.status = reply.status;
     // Request headers come back as they were sent; only ours leave.
@@ -386,40 +369,14 @@ struct Transport::Impl : httplib::Server {
       out.set_header("Transfer-Encoding", "chunked");
     else
       exchange.must_close = true;
-    out.set_content_provider(type, [&exchange, chunked](size_t, httplib::DataSink& sink) {
-      bool ok = stream_out(exchange, chunked);
+    out.set_content_provider(type, [this, &exchange, stream, chunked](size_t, httplib::DataSink& sink) {
+      Connection& connection = exchange.connection;
+      const bool ok =
+          connection.flush() && stream->write(connection.socket(), chunked, exchange.reply, options_.write_seconds);
       exchange.reply.stream = nullptr;  // what it holds is cancelled before the connection goes on
       sink.done();
       return ok;
     });
-  }
-
-  static bool stream_out(Exchange& exchange, bool chunked) try {
-    Connection& connection = exchange.connection;
-    if (!connection.flush()) return false;
-    std::string out;
-    for (bool more = true; more;) {
-      out.assign(chunked ? kChunkHead : 0, '0');
-      more = exchange.reply.stream(out);
-      if (chunked) {
-        size_t size = out.size() - kChunkHead;
-        if (size > 0) {
-          static const char kHex[] = "0123456789abcdef";
-          for (size_t i = 8, rest = size; i-- > 0; rest >>= 4) out[i] = kHex[rest & 15];
-          out[8] = '\r';
-          out[9] = '\n';
-          out += "\r\n";
-        } else {
-          out.clear();
-        }
-        if (!more) out += "0\r\n\r\n";
-      }
-      if (!connection.send_all(out.data(), out.size())) return false;
-    }
-    return true;
-  } catch (const std::exception& error) {
-    log_error(fmt::format("a streamed reply broke off: {}", error.what()));
-    return false;
   }
 
   void stop(double grace) {
@@ -453,6 +410,7 @@ struct Transport::Impl : httplib::Server {
   std::condition_variable all_closed_;
   std::unordered_set<int> open_, idle_;  // descriptors; idle: between requests
   ClientWatch watch_;
+  StreamPump pump_;
   ElasticPool pool_;
   std::thread acceptor_;
 };

@@ -82,6 +82,18 @@ TEST_CASE("a hole in a path stands for any text, and more literal text wins") {
   CHECK(router.find("GET", endless + "/other").arguments.size() == 1);
 }
 
+namespace {
+// What comes within five seconds.
+Generation::Next soon(Generation& generation, std::vector<Event>& events) {
+  auto next = generation.next(events);
+  for (double end = monotonic_seconds() + 5; next == Generation::Next::kIdle && monotonic_seconds() < end;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    next = generation.next(events);
+  }
+  return next;
+}
+}  // namespace
+
 TEST_CASE("a generation that is dropped cancels what it started") {
   FakeEngine engine;
   engine.delay = 0.01;
@@ -97,18 +109,20 @@ TEST_CASE("a generation that is dropped cancels what it started") {
     generation.start(request);
     generation.start(request);
     std::vector<Event> events;
-    CHECK(generation.next(events, 5) == Generation::Next::kEvents);
+    CHECK(soon(generation, events) == Generation::Next::kEvents);
   }
   CHECK(engine.cancelled == 2);
 }
 
-TEST_CASE("waiting for output ends in time with nothing to say") {
+TEST_CASE("a stream is told of its output and of a client that has gone") {
   FakeEngine engine;
   engine.delay = 10;
   engine.answer.assign(10, 65);
   Metrics metrics;
   Service service = engine.service(metrics);
   Reply reply;
+  std::atomic<int> told = 0;
+  reply.ready = [&] { ++told; };
   std::function<void()> gone;
   reply.when_gone = [&](std::function<void()> f) { gone = std::move(f); };
   Generation generation(service, reply, Generation::Mode::kStream);
@@ -117,11 +131,13 @@ TEST_CASE("waiting for output ends in time with nothing to say") {
   request.max_new_tokens = 10;
   generation.start(request);
   std::vector<Event> events;
-  CHECK(generation.next(events, 5) == Generation::Next::kEvents);
-  CHECK(generation.next(events, 0.02) == Generation::Next::kIdle);
+  CHECK(soon(generation, events) == Generation::Next::kEvents);
+  CHECK(told == 1);
+  CHECK(generation.next(events) == Generation::Next::kIdle);
   std::thread leaver([&] { gone(); });
-  CHECK(generation.next(events, 5) == Generation::Next::kGone);
   leaver.join();
+  CHECK(told == 2);
+  CHECK(generation.next(events) == Generation::Next::kGone);
 }
 
 TEST_CASE("the pool runs every task at once and outlives none") {

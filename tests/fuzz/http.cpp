@@ -26,9 +26,10 @@ struct Target {
               reply.content(result == BodyResult::kOk ? 200 : 400, "text/plain", "done");
               reply.headers.add("x-fuzz", "1");
               if (!request.path.starts_with("/stream")) return;
-              reply.stream = [left = 4](std::string& out) mutable {
+              reply.stream = [left = 4, ready = reply.ready](std::string& out) mutable {
                 if (--left != 2) out += "a piece";  // one call without a byte
                 fuzz::demand(left >= 0, "a stream goes on after its end");
+                ready();
                 return left > 0;
               };
             },

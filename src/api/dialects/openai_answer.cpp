@@ -48,20 +48,9 @@ struct Stream {
     if (!opened) {
       opened = true;
       open(out);
-      if (!out.empty()) return true;
     }
-    switch (generation.next(events, kKeepAliveSeconds)) {
-      case Generation::Next::kIdle:
-        out += kKeepAlive;
-        return true;
-      case Generation::Next::kGone:
-        return false;
-      case Generation::Next::kEvents:
-        for (Event& event : events) append(out, event);
-        return true;
-      case Generation::Next::kDone:
-        break;
-    }
+    const auto next = generation.drain(events, [&](Event& event) { append(out, event); });
+    if (next != Generation::Next::kDone) return next == Generation::Next::kIdle;
     if (call.include_usage) {
       Totals totals;
       for (size_t i = 0; i < generation.sources(); ++i) {
@@ -134,6 +123,7 @@ void answer(const HttpRequest& http, Reply& reply, const Service& service, Call 
   reply.headers.add("cache-control", "no-cache");
   reply.headers.add("x-accel-buffering", "no");
   reply.stream = [state](std::string& out) { return state->produce(out); };
+  reply.keep_alive = kKeepAlive;
 }
 
 }  // namespace sluice::openai

@@ -100,24 +100,14 @@ struct Stream {
       : service(s), prepared(std::move(p)), generation(s, reply, Generation::Mode::kStream) {}
 
   bool produce(std::string& out) try {
-    switch (generation.next(events, kKeepAliveSeconds)) {
-      case Generation::Next::kIdle:
-        out += kKeepAlive;
-        return true;
-      case Generation::Next::kGone:
-        return false;
-      case Generation::Next::kEvents:
-        for (Event& event : events) {
-          text += event.text;
-          if (event.finish == FinishReason::kNone)
-            append_piece(out, prepared, event, nullptr, nullptr);
-          else
-            last = std::move(event);  // waits for the usage, which tells the seed
-        }
-        return true;
-      case Generation::Next::kDone:
-        break;
-    }
+    const auto next = generation.drain(events, [&](Event& event) {
+      text += event.text;
+      if (event.finish == FinishReason::kNone)
+        append_piece(out, prepared, event, nullptr, nullptr);
+      else
+        last = std::move(event);  // waits for the usage, which tells the seed
+    });
+    if (next != Generation::Next::kDone) return next == Generation::Next::kIdle;
     service.metrics->finish_reason(last.finish);
     append_piece(out, prepared, last, &text, &generation.usage(0));
     return false;
@@ -150,6 +140,7 @@ void stream(const HttpRequest& http, Reply& reply, const Service& service, const
     auto state = std::make_shared<Stream>(service, reply, std::move(prepared));
     state->generation.start(std::move(request));
     reply.stream = [state](std::string& out) { return state->produce(out); };
+    reply.keep_alive = kKeepAlive;
   } catch (const RequestError& error) {
     // This route answers 200 and says what is wrong inside the stream.
     service.metrics->request_failed(error.kind() == RequestError::Kind::kOverloaded ? "overloaded" : "validation");

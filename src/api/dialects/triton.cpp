@@ -160,7 +160,6 @@ class Writer final : public StreamWriter {
     append_error(out, error.what());
     out += "\n\n";
   }
-  void idle(std::string& out) override { out += kKeepAlive; }
 
  private:
   std::string model_;
@@ -182,6 +181,7 @@ void generate_stream(const HttpRequest& http, Reply& reply, const RouteContext& 
   stream(service, reply, std::move(request),
          std::make_shared<Writer>(service, model.name, std::move(row), http.arrived));
   reply.headers.add("content-type", "text/event-stream; charset=utf-8");
+  reply.keep_alive = kKeepAlive;
 }
 
 void ready(const HttpRequest&, Reply& reply, const RouteContext& context) {
