@@ -15,8 +15,11 @@ if [[ -z ${SLUICE_CLUSTER_LOCKED:-} ]]; then
 fi
 
 work=$(mktemp -d /tmp/sluice-slurm-XXXXXX)
+# A file system that tests may fill; mounted before the nodes' namespaces, so that they share it.
+mkdir "$work/small" && mount -t tmpfs -o size=64m none "$work/small"
 stop() {
   scripts/test-cluster.sh down
+  umount "$work/small"
   rm -rf "$work"
 }
 trap stop EXIT
