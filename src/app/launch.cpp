@@ -198,12 +198,37 @@ std::vector<std::string> sbatch_options(const LaunchOptions& options, const JobS
   if (!options.account.empty()) out.push_back("--account=" + options.account);
   for (const std::string& option : shape_options(shape)) out.push_back(option);
   if (!options.memory.empty()) out.push_back("--mem=" + options.memory);
-  for (const std::string& option : options.extra) {
-    if (!option.starts_with('-') || option == "-")
-      throw Error(fmt::format("'{}' is not an option of sbatch; behind -- expected --name=value", option));
-    out.push_back(option);
-  }
+  out.insert(out.end(), options.extra.begin(), options.extra.end());
   return out;
+}
+
+// The options behind --; those that this verb has too decide the notice, the GPUs to be had and where the log is.
+void take_sbatch_words(LaunchOptions& options) {
+  struct Own {
+    const char *word, *letter;
+    std::string& value;
+  };
+  const Own own[] = {{"--time=", "-t", options.time},
+                     {"--partition=", "-p", options.partition},
+                     {"--account=", "-A", options.account},
+                     {"--output=", "-o", options.log},
+                     {"--mem=", "--mem=", options.memory}};
+  if (options.model.starts_with('-')) {
+    options.extra.insert(options.extra.begin(), options.model);
+    options.model.clear();
+  }
+  std::vector<std::string> rest;
+  for (const std::string& word : sbatch_words(options.extra)) {
+    const auto mine = std::find_if(std::begin(own), std::end(own), [&](const Own& o) {
+      return word.starts_with(o.word) || word.starts_with(o.letter);
+    });
+    if (mine == std::end(own)) {
+      rest.push_back(word);
+    } else {
+      mine->value = word.substr(std::string_view(word.starts_with(mine->word) ? mine->word : mine->letter).size());
+    }
+  }
+  options.extra = std::move(rest);
 }
 
 int64_t duration(const char* flag, const std::string& text) {
@@ -276,6 +301,7 @@ std::vector<std::pair<std::string, std::string>> variables_of(const LaunchOption
 int run(LaunchOptions& options) {
   Settings& settings = options.settings;
   check_unsupported(settings);
+  take_sbatch_words(options);
   if (options.model.empty()) options.model = settings.text("model");
   if (options.model.empty())
     throw Error("no model: sluice launch MODEL, a folder or a downloaded model's name (ORG/NAME)");
@@ -363,7 +389,7 @@ void add_launch(CLI::App& app, int& exit_code) {
       app, "launch", "Write the job script that serves a model here, submit it, wait until it answers.", exit_code,
       run);
   verb->add_option("MODEL", options->model, "Folder, downloaded model (ORG/NAME) or named shape.");
-  verb->add_option("SBATCH", options->extra, "Behind --: further options of sbatch (--qos=x).");
+  verb->add_option("SBATCH", options->extra, "Behind --: further options of sbatch (--qos=high -w n1).");
   verb->add_option("--site", options->site, "env/<site>.sh to use; default: SLUICE_SITE, else generic.");
   verb->add_option("--name", options->name,
                    "Service that the job stands for: other verbs take it for the job's id; default: none.");

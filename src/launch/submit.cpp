@@ -10,6 +10,14 @@
 namespace sluice {
 namespace {
 constexpr double kSbatchSeconds = 60, kAskSeconds = 15;
+constexpr std::string_view kLettersAlone = "HOQWhksuvV";  // sbatch's short options that take no value behind a blank
+
+// True for "-w" and "-Hw": the value of the last letter is the next word.
+bool wants_next_word(std::string_view letters) {
+  for (size_t i = 1; i < letters.size(); ++i)
+    if (kLettersAlone.find(letters[i]) == kLettersAlone.npos) return i + 1 == letters.size();
+  return false;
+}
 
 std::string one_line(std::string text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
@@ -23,6 +31,25 @@ std::optional<CommandResult> run_with_errors(const CommandRunner& run, const std
   std::vector<std::string> command = {"sh", "-c", "exec \"$@\" 2>&1", "sh"};
   command.insert(command.end(), arguments.begin(), arguments.end());
   return run(command, deadline);
+}
+
+std::vector<std::string> sbatch_words(const std::vector<std::string>& typed) {
+  std::vector<std::string> out;
+  for (size_t i = 0; i < typed.size(); ++i) {
+    std::string word = typed[i];
+    if (!word.starts_with('-') || word == "-" || word == "--") {
+      throw Error(
+          fmt::format("'{}' is not an option of sbatch; behind -- expected options such as --qos=high or -w n1", word));
+    }
+    const bool is_long = word.starts_with("--"), more = i + 1 < typed.size();
+    if (is_long && word.find('=') == word.npos && more && !typed[i + 1].starts_with('-')) word += "=" + typed[++i];
+    if (!is_long && wants_next_word(word)) {
+      if (!more) throw Error(fmt::format("'{}' lacks its value; expected one more word behind it", word));
+      word += typed[++i];
+    }
+    out.push_back(std::move(word));
+  }
+  return out;
 }
 
 std::string submitted_id(std::string_view output) {

@@ -15,6 +15,10 @@ namespace sluice {
 std::optional<CommandResult> run_with_errors(const CommandRunner& run, const std::vector<std::string>& arguments,
                                              double deadline);
 
+// Options of sbatch as a person types them, each as one word: "-w n1" becomes "-wn1", "--nodelist n1" "--nodelist=n1".
+// Throws Error for a word that belongs to no option, and for an option that lacks its value.
+std::vector<std::string> sbatch_words(const std::vector<std::string>& typed);
+
 // The id in what sbatch --parsable prints ("148", "148;cluster"), behind whatever lines the site adds; empty: none.
 std::string submitted_id(std::string_view output);
 // Submits the script file; throws Error with sbatch's own words.

@@ -89,6 +89,20 @@ TEST_CASE("the tree and the site are looked for, and a miss says where and what 
   CHECK_THROWS_WITH_AS(read_job_tree(program, "", "../env/mila"), doctest::Contains("no such file"), Error);
 }
 
+TEST_CASE("options of sbatch are understood in every spelling that sbatch knows") {
+  using Words = std::vector<std::string>;
+  CHECK(sbatch_words({"-w", "n1"}) == Words{"-wn1"});
+  CHECK(sbatch_words({"-wn1", "--nodelist=n1"}) == Words{"-wn1", "--nodelist=n1"});
+  CHECK(sbatch_words({"--nodelist", "n1", "--qos", "high"}) == Words{"--nodelist=n1", "--qos=high"});
+  CHECK(sbatch_words({"-HQ", "-Hw", "n1", "-koff"}) == Words{"-HQ", "-Hwn1", "-koff"});
+  CHECK(sbatch_words({"--exclusive", "-C", "a100&nvlink"}) == Words{"--exclusive", "-Ca100&nvlink"});
+  CHECK(sbatch_words({"--comment=two words", "-J", "-odd"}) == Words{"--comment=two words", "-J-odd"});
+  CHECK(sbatch_words({}).empty());
+  CHECK_THROWS_WITH_AS(sbatch_words({"-w", "n1", "n2"}), doctest::Contains("'n2' is not an option of sbatch"), Error);
+  CHECK_THROWS_WITH_AS(sbatch_words({"--hold", "-"}), doctest::Contains("'-' is not an option"), Error);
+  CHECK_THROWS_WITH_AS(sbatch_words({"-Hw"}), doctest::Contains("'-Hw' lacks its value"), Error);
+}
+
 TEST_CASE("sbatch's answer is read behind a site's own lines, and a refusal keeps its words") {
   CHECK(submitted_id("148\n") == "148");
   CHECK(submitted_id("Your balance is fine\n3430148;cluster\n") == "3430148");
