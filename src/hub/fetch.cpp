@@ -18,6 +18,7 @@
 namespace sluice {
 namespace fs = std::filesystem;
 namespace {
+constexpr double kTickSeconds = 0.1;
 
 struct Job {
   const RepoFile* file = nullptr;
@@ -274,6 +275,7 @@ void Fetch::run(const std::function<bool(const FetchProgress&)>& tick) {
                       static_cast<double>(space.available) * 1e-9));
     }
   }
+  double told = 0;
   while (progress_.finished < progress_.files) {
     const double now = monotonic_seconds();
     while (transfers_.running() < static_cast<size_t>(options_.connections) && start_one(now)) {
@@ -281,9 +283,13 @@ void Fetch::run(const std::function<bool(const FetchProgress&)>& tick) {
     transfers_.poll(transfers_.running() > 0 ? 50 : 5);
     if (failure_) std::rethrow_exception(failure_);
     take_verified();
+    if (now - told < kTickSeconds) continue;
+    told = now;
     update_progress();
     if (!tick(progress_)) throw Error("stopped; the same command goes on from here");
   }
+  update_progress();
+  tick(progress_);
 }
 
 }  // namespace

@@ -118,8 +118,18 @@ void PartFile::read(uint64_t at, void* to, size_t n) const {
   }
 }
 
+void PartFile::write_back(uint64_t at, uint64_t n) const {
+#ifdef SYNC_FILE_RANGE_WRITE
+  // A file system that does not know it leaves everything to sync().
+  (void)::sync_file_range(fd_, static_cast<off_t>(at), static_cast<off_t>(n), SYNC_FILE_RANGE_WRITE);
+#endif
+}
+
+void PartFile::sync() const {
+  if (::fdatasync(fd_) != 0) fail("sync", part_);
+}
+
 void PartFile::finish() {
-  if (::fsync(fd_) != 0) fail("sync", part_);
   if (::rename(part_.c_str(), blob_.c_str()) != 0) fail("rename", part_);
   ::unlink(state_path_.c_str());
 }

@@ -33,7 +33,10 @@ class PartFile {
   void reset();  // nothing is there any more
   // Reads what lies before the frontier.
   void read(uint64_t at, void* to, size_t n) const;
-  // Syncs, renames the bytes to the blob, removes the state. Throws Error.
+  // Asks for the bytes to go to the disk now, so that sync() finds little left; does not wait. Any thread.
+  void write_back(uint64_t at, uint64_t n) const;
+  void sync() const;  // waits until all bytes are on the disk; any thread. Throws Error
+  // Renames the bytes, which sync() has made durable, to the blob and removes the state. Throws Error.
   void finish();
   void remove();  // both files
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Digests files while they arrive: one thread follows each file's gapless beginning.
+// Digests files while they arrive and sends them to the disk: one thread follows each file's gapless beginning.
 #pragma once
 
 #include <condition_variable>
@@ -29,7 +29,8 @@ class Verifier {
 
   void follow(std::shared_ptr<PartFile> part, std::string expected);
   void forget(const std::shared_ptr<PartFile>& part);  // no verdict comes for it
-  std::optional<Verdict> next();                       // of a file that is complete; does not wait
+  // Of a file that is complete, and on the disk if its digest is the expected one; does not wait.
+  std::optional<Verdict> next();
 
  private:
   struct Task {
