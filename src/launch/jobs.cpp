@@ -62,6 +62,7 @@ void judge_slurm(JobView& view, const Endpoint& record, const std::optional<std:
         ended ? record.reason : fmt::format("the job is gone and left no word (its record says {}); see its log", said);
     return;
   }
+  if (row->shown != row->id) view.task = row->shown;
   if (const auto left = parse_time_left(row->time_left)) view.seconds_left = static_cast<double>(*left);
   if (row->state == "PENDING" || row->state == "REQUEUED" || row->state == "REQUEUE_HOLD") {
     view.state = "pending";
@@ -76,6 +77,11 @@ void judge_slurm(JobView& view, const Endpoint& record, const std::optional<std:
     view.state = said;
     view.detail = record.reason;
   }
+}
+
+// Of our scripts, those that serve nobody.
+bool serves(const QueueRow& row) {
+  return row.name != "sluice-generate" && row.name != "sluice-download" && row.name != "sluice-compile";
 }
 
 void judge_local(JobView& view, const Endpoint& record, const LocalFacts& local) {
@@ -96,15 +102,15 @@ std::vector<QueueRow> parse_queue(std::string_view text) {
   std::vector<QueueRow> rows;
   for (const std::string_view line : split(text, '\n')) {
     const std::vector<std::string_view> fields = split(line, '|');
-    if (fields.size() != 7 || fields[0].empty()) continue;
+    if (fields.size() != 8 || fields[0].empty()) continue;
     const std::vector<std::string> f(fields.begin(), fields.end());
-    rows.push_back({f[0], f[1], f[2], f[3], f[4], f[5], f[6]});
+    rows.push_back({f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7]});
   }
   return rows;
 }
 
 std::optional<std::vector<QueueRow>> read_queue(const CommandRunner& run) {
-  const auto result = run({"squeue", "--me", "-h", "-o", "%i|%T|%r|%L|%N|%j|%S"}, kQueueSeconds);
+  const auto result = run({"squeue", "--me", "-h", "-o", "%A|%T|%r|%L|%N|%j|%S|%i"}, kQueueSeconds);
   if (!result || result->exit_code != 0) return std::nullopt;
   return parse_queue(result->output);
 }
@@ -154,9 +160,12 @@ std::vector<JobView> reconcile(const std::vector<Endpoint>& records, const std::
       if (known.contains(row.id) || !row.name.starts_with("sluice")) continue;
       JobView view;
       view.id = row.id;
-      view.state = row.state == "PENDING" ? "pending" : "loading";
-      view.detail =
-          row.state == "PENDING" ? pending_words(row) : fmt::format("{} on {}: no record yet", row.name, row.nodes);
+      if (row.shown != row.id) view.task = row.shown;
+      view.server = serves(row);
+      view.state = row.state == "PENDING" ? "pending" : view.server ? "loading" : "running";
+      view.detail = row.state == "PENDING"
+                        ? pending_words(row)
+                        : fmt::format("{} on {}{}", row.name, row.nodes, view.server ? ": no record yet" : "");
       if (const auto left = parse_time_left(row.time_left)) view.seconds_left = static_cast<double>(*left);
       out.insert(out.begin(), std::move(view));
     }
@@ -168,7 +177,7 @@ bool is_over(const JobView& job) { return job.state == "stopped" || job.state ==
 
 JobView find_job(const std::vector<JobView>& jobs, const std::string& name) {
   for (const JobView& job : jobs)
-    if (job.id == name) return job;
+    if (job.id == name || (!job.task.empty() && job.task == name)) return job;
   for (const JobView& job : jobs)
     if (base_id(job.id) == name) return job;
   const JobView* best = nullptr;

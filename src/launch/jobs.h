@@ -16,8 +16,9 @@ namespace sluice {
 
 struct QueueRow {
   std::string id, state, reason, time_left, nodes, name, start;  // as squeue prints them
+  std::string shown = id;                                        // "148_3" for a task of an array, whose id may be 151
 };
-// Lines of squeue -o '%i|%T|%r|%L|%N|%j|%S'; others are passed over.
+// Lines of squeue -o '%A|%T|%r|%L|%N|%j|%S|%i'; others are passed over.
 std::vector<QueueRow> parse_queue(std::string_view text);
 // The user's jobs; nullopt where there is no squeue, or it does not answer within the deadline.
 std::optional<std::vector<QueueRow>> read_queue(const CommandRunner& run);
@@ -38,11 +39,13 @@ class QueueWatch {
 
 struct JobView {
   std::string id;      // "148", "148.2", "local-4711"
-  std::string state;   // pending, moving, loading, ready, draining, stopped, lost, unconfirmed
+  std::string task;    // "148_3" where it is a task of an array
+  std::string state;   // pending, moving, loading, ready, draining, stopped, lost, unconfirmed; running: no server
   std::string detail;  // one line: why, since when, what to do
   std::string model, url, key_file, log, host, service;
   int port = 0;
   std::optional<double> seconds_left;
+  bool server = true;  // false: a job of generate.sh, download.sh or compile.sh
 };
 
 // What is known of this process's host, injected by tests.
@@ -58,8 +61,9 @@ LocalFacts local_facts();
 std::vector<JobView> reconcile(const std::vector<Endpoint>& records, const std::optional<std::vector<QueueRow>>& queue,
                                const LocalFacts& local);
 
-// The one that `name` means: an id, a job id whose newest step is meant, or a service, of whose jobs the newest that is
-// ready is meant, else the newest that is not over. Throws Error that lists what there is.
+// The one that `name` means: an id, also an array's (148_3), a job id whose newest step is meant, or a service, of
+// whose jobs the newest that is ready is meant, else the newest that is not over. Throws Error that lists what there
+// is.
 bool is_over(const JobView& job);  // stopped or lost
 JobView find_job(const std::vector<JobView>& jobs, const std::string& name);
 

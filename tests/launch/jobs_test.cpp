@@ -74,6 +74,18 @@ TEST_CASE("jobs without a record are shown when they are ours") {
   CHECK(find_job(jobs, "151").state == "loading");
 }
 
+TEST_CASE("a task of an array is known by both of its ids, and other jobs of ours are no servers") {
+  QueueRow task = row("151", "RUNNING", "n1");
+  task.shown = "148_3";
+  const auto jobs = reconcile({record("151", EndpointState::kReady, "151", "n1")},
+                              Queue({task, row("152", "RUNNING", "n2", "sluice-generate")}), kLocal);
+  REQUIRE(jobs.size() == 2);
+  CHECK(find_job(jobs, "148_3").id == "151");
+  CHECK(find_job(jobs, "151").state == "ready");
+  CHECK(find_job(jobs, "152").state == "running");
+  CHECK_FALSE(find_job(jobs, "152").server);
+}
+
 TEST_CASE("a job is found by its id or by that of its newest step, and a miss lists what there is") {
   const auto jobs = reconcile(
       {record("148.1", EndpointState::kReady, "148", "n1"), record("148", EndpointState::kStopped, "148", "n1")},
@@ -85,7 +97,7 @@ TEST_CASE("a job is found by its id or by that of its newest step, and a miss li
 
 TEST_CASE("squeue's lines are read and others passed over") {
   const auto rows =
-      parse_queue("148|RUNNING|None|59:10|n[1-2]|sluice|2026-01-01T00:00:00\nslurm_load_jobs error: x\n\n");
+      parse_queue("148|RUNNING|None|59:10|n[1-2]|sluice|2026-01-01T00:00:00|148\nslurm_load_jobs error: x\n\n");
   REQUIRE(rows.size() == 1);
   CHECK(rows[0].nodes == "n[1-2]");
   CHECK_FALSE(read_queue([](const auto&, double) { return std::nullopt; }).has_value());
@@ -108,7 +120,7 @@ TEST_CASE("a service is found by its name: the newest job that is ready, else th
 
 TEST_CASE("the queue is asked again early where a record is newer than what it said") {
   int asked = 0;
-  std::string answer = "148|RUNNING|None|59:10|n1|sluice|N/A\n";
+  std::string answer = "148|RUNNING|None|59:10|n1|sluice|N/A|148\n";
   QueueWatch watch([&](const auto&, double) {
     ++asked;
     return CommandResult{0, answer};
@@ -126,7 +138,7 @@ TEST_CASE("the queue is asked again early where a record is newer than what it s
   CHECK(asked == 2);
   watch.read({new_one, old_one}, 8.5, 1008.5);
   CHECK(asked == 3);
-  answer += "151|RUNNING|None|59:10|n2|sluice|N/A\n";
+  answer += "151|RUNNING|None|59:10|n2|sluice|N/A|151\n";
   watch.read({new_one, old_one}, 11, 1011);
   watch.read({new_one, old_one}, 14, 1014);
   CHECK(asked == 4);
