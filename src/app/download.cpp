@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 
 #include "app/progress.h"
 #include "app/verb.h"
@@ -20,6 +21,7 @@ namespace {
 struct DownloadOptions {
   DownloadRequest request;
   int connections = 8;
+  bool json = false;
 };
 
 int run(DownloadOptions& options) {
@@ -48,7 +50,16 @@ int run(DownloadOptions& options) {
   log_info(fmt::format("{} at {}: {} files, {} ({} fetched now), all digests right", options.request.repo,
                        downloaded.commit, downloaded.files, format_bytes(static_cast<double>(downloaded.bytes)),
                        format_bytes(static_cast<double>(downloaded.fetched))));
-  fmt::print("{}\n", downloaded.folder.string());
+  if (options.json) {
+    fmt::print("{}\n", nlohmann::json{{"folder", downloaded.folder.string()},
+                                      {"commit", downloaded.commit},
+                                      {"files", downloaded.files},
+                                      {"bytes", downloaded.bytes},
+                                      {"fetched", downloaded.fetched}}
+                           .dump(1));
+  } else {
+    fmt::print("{}\n", downloaded.folder.string());
+  }
   return 0;
 }
 
@@ -70,6 +81,7 @@ void add_download(CLI::App& app, int& exit_code) {
       ->envname("DOWNLOAD_CONNECTIONS")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
+  verb->add_flag("--json", options->json, "Machine-readable.");
   verb->footer(
       "HF_HOME, HF_HUB_CACHE or TGI_DIR say where models go, HF_ENDPOINT which hub, HF_TOKEN or the token file who "
       "asks.");

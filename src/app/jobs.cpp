@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -38,11 +39,15 @@ std::vector<JobView> read_jobs() {
   return reconcile(list_endpoints(home), read_queue(run_command), local_facts());
 }
 
+// Without the step.
+std::string base_id(const JobView& job) { return job.id.substr(0, job.id.find('.')); }
+
 nlohmann::json job_json(const JobView& job) {
-  nlohmann::json out = {{"id", job.id},           {"state", job.state},       {"detail", job.detail},
-                        {"model", job.model},     {"url", job.url},           {"host", job.host},
-                        {"port", job.port},       {"key_file", job.key_file}, {"log", job.log},
-                        {"service", job.service}, {"seconds_left", nullptr}};
+  nlohmann::json out = {
+      {"id", job.id},           {"task", job.task},         {"server", job.server}, {"state", job.state},
+      {"detail", job.detail},   {"model", job.model},       {"url", job.url},       {"host", job.host},
+      {"port", job.port},       {"key_file", job.key_file}, {"log", job.log},       {"service", job.service},
+      {"seconds_left", nullptr}};
   if (job.seconds_left) out["seconds_left"] = *job.seconds_left;
   return out;
 }
@@ -61,10 +66,11 @@ int list(const JobOptions& options) {
     return 0;
   }
   const auto shown = [](const std::string& text) { return text.empty() ? "-" : text; };
+  const auto in_brackets = [](const std::string& text) { return text.empty() ? text : fmt::format(" ({})", text); };
   Table table("llrll");
   table.add({"JOB", "STATE", "LEFT", "URL", "MODEL"});
   for (const JobView& job : jobs)
-    table.add({job.service.empty() ? job.id : fmt::format("{} ({})", job.id, job.service), job.state,
+    table.add({job.id + in_brackets(job.service.empty() ? job.task : job.service), job.state,
                job.seconds_left ? format_seconds(*job.seconds_left) : "-", shown(job.url), shown(job.model)},
               job.detail);
   fmt::print("{}", table.text(terminal_columns(STDOUT_FILENO)));
@@ -113,7 +119,7 @@ int batch_status(const ProgressRecord& batch, bool json) {
 // Of a job that did not come from our scripts, or has no record, Slurm knows it.
 std::string log_of(const JobView& job) {
   if (!job.log.empty() || job.id.starts_with("local-")) return job.log;
-  const auto said = run_command({"scontrol", "-o", "show", "job", job.id.substr(0, job.id.find('.'))}, 10);
+  const auto said = run_command({"scontrol", "-o", "show", "job", base_id(job)}, 10);
   return said ? scontrol_value(said->output, "StdOut") : std::string();
 }
 
@@ -121,7 +127,7 @@ std::string log_of(const JobView& job) {
 std::string service_words(const JobView& job) {
   if (job.service.empty()) return {};
   const Chain chain(sluice_home(process_environment()), job.service);
-  const std::string id = job.id.substr(0, job.id.find('.'));
+  const std::string id = base_id(job);
   const int generation = chain.generation_of(id);
   std::string out = job.service;
   if (generation > 0) out += fmt::format(", job {} of its chain", generation);
@@ -134,7 +140,11 @@ std::string service_words(const JobView& job) {
 int status(const JobOptions& options) {
   if (const auto batch = read_progress(sluice_home(process_environment()), options.job))
     return batch_status(*batch, options.json);
-  const JobView job = find_job(read_jobs(), options.job);
+  JobView job = find_job(read_jobs(), options.job);
+  if (job.state == "lost" && !job.id.starts_with("local-")) {
+    if (const std::string ending = job_ending(run_command, base_id(job)); !ending.empty())
+      job.detail += fmt::format(" (Slurm says {})", ending);
+  }
   nlohmann::json out = job_json(job);
   std::string health = "not asked";
   if (!job.url.empty() && !is_over(job)) {
@@ -181,6 +191,21 @@ int status(const JobOptions& options) {
   return is_over(job) ? 1 : 0;
 }
 
+// As it is, or each line as an object; what follows the last line's end waits in `rest` for more.
+void print_log(const std::string& text, bool json, std::string& rest) {
+  if (json) {
+    rest += text;
+    size_t at = 0;
+    for (size_t end; (end = rest.find('\n', at)) != rest.npos; at = end + 1)
+      fmt::print("{}\n", nlohmann::json{{"line", rest.substr(at, end - at)}}.dump(
+                             -1, ' ', false, nlohmann::json::error_handler_t::replace));
+    rest.erase(0, at);
+  } else {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+  }
+  std::fflush(stdout);
+}
+
 // The last lines, then what is added.
 int logs(const JobOptions& options) {
   const JobView job = find_job(read_jobs(), options.job);
@@ -191,8 +216,8 @@ int logs(const JobOptions& options) {
   size_t begin = text.size();
   for (int line = 0; begin > 0 && line <= options.lines; --begin) line += text[begin - 1] == '\n';
   if (begin > 0) begin += 1;
-  std::fwrite(text.data() + begin, 1, text.size() - begin, stdout);
-  std::fflush(stdout);
+  std::string rest;
+  print_log(text.substr(begin), options.json, rest);
   uint64_t at = text.size();
   while (options.follow) {
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
@@ -202,10 +227,12 @@ int logs(const JobOptions& options) {
     std::string more(size - at, '\0');
     if (!more.empty()) file.read_at(at, more.data(), more.size());
     at = size;
-    std::fwrite(more.data(), 1, more.size(), stdout);
-    std::fflush(stdout);
-    if (more.empty() && is_over(find_job(read_jobs(), job.id))) break;
+    print_log(more, options.json, rest);
+    if (!more.empty()) continue;
+    const std::vector<JobView> jobs = read_jobs();
+    if (std::none_of(jobs.begin(), jobs.end(), [&](const JobView& j) { return j.id == job.id && !is_over(j); })) break;
   }
+  if (!rest.empty()) print_log("\n", true, rest);
   return 0;
 }
 
@@ -238,9 +265,14 @@ std::vector<std::string> end_service(const std::string& service) {
 int stop(const JobOptions& options) {
   const JobView job = find_job(read_jobs(), options.job);
   std::vector<std::string> ids = {job.id};
+  nlohmann::json out = nlohmann::json::array();
+  const auto say = [&](const std::string& what, const std::string& words) {
+    if (!options.json) fmt::print("{}: {}\n", what, words);
+    out.push_back({{"id", what}, {"what", words}});
+  };
   if (!job.service.empty()) {
     ids = end_service(job.service);
-    fmt::print("{}: no further job follows\n", job.service);
+    say(job.service, "no further job follows");
   }
   if (job.id.starts_with("local-")) {
     if (job.host != local_facts().host) throw Error(fmt::format("{} runs on {}; stop it there", job.id, job.host));
@@ -249,15 +281,30 @@ int stop(const JobOptions& options) {
       throw Error(fmt::format("process {} cannot be signalled", pid));
   }
   if (is_over(job) && job.service.empty()) {
-    fmt::print("{} has ended already: {}\n", job.id, job.detail);
-    return 0;
+    say(job.id, fmt::format("has ended already: {}", job.detail));
+    ids.clear();
   }
   const bool now = options.now || job.state == "pending";
   for (const std::string& id : ids) {
     if (!id.starts_with("local-")) cancel(id, !now);
-    fmt::print("{}: {}\n", id, now ? "ended" : "drains, then ends; accepted requests are answered");
+    say(id, now ? "ended" : "drains, then ends; accepted requests are answered");
   }
+  if (options.json) fmt::print("{}\n", out.dump(1));
   return 0;
+}
+
+// Lines `name{label="value",...} number` of a server's own page; labels stay as they are written there.
+nlohmann::json metrics_json(const std::string& page) {
+  nlohmann::json out;
+  for (size_t at = 0; at < page.size();) {
+    const size_t end = std::min(page.find('\n', at), page.size());
+    const std::string line = page.substr(at, end - at);
+    at = end + 1;
+    const size_t blank = line.rfind(' ');
+    if (line.starts_with('#') || blank == line.npos) continue;
+    out[line.substr(0, blank)] = std::strtod(line.c_str() + blank, nullptr);
+  }
+  return out;
 }
 
 int metrics(const JobOptions& options) {
@@ -266,7 +313,10 @@ int metrics(const JobOptions& options) {
   HttpClient client(Url::parse(job.url), key_of(job));
   const ClientReply reply = client.get("/metrics");
   if (reply.head.status != 200) throw Error(fmt::format("{} answers {} to /metrics", job.url, reply.head.status));
-  std::fwrite(reply.body.data(), 1, reply.body.size(), stdout);
+  if (options.json)
+    fmt::print("{}\n", metrics_json(reply.body).dump(1));
+  else
+    std::fwrite(reply.body.data(), 1, reply.body.size(), stdout);
   return 0;
 }
 
@@ -295,11 +345,14 @@ void add_jobs(CLI::App& app, int& exit_code) {
   one->add_option("-n,--lines", options->lines, "Lines to begin with.")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
+  one->add_flag("--json", options->json, "Each line as a JSON object.");
   one->callback([options, &exit_code] { exit_code = logs(*options); });
   one = verb(app, "stop", "Drain a server and end its job.", options, true);
   one->add_flag("--now", options->now, "Do not wait for requests under way.");
+  one->add_flag("--json", options->json, "Machine-readable.");
   one->callback([options, &exit_code] { exit_code = stop(*options); });
   one = verb(app, "metrics", "A server's /metrics.", options, true);
+  one->add_flag("--json", options->json, "As one JSON object.");
   one->callback([options, &exit_code] { exit_code = metrics(*options); });
 }
 

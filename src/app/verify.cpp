@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
 
 #include "app/progress.h"
 #include "app/verb.h"
@@ -19,11 +20,25 @@ namespace {
 
 struct VerifyOptions {
   DownloadRequest request;
-  bool repair = false;
+  bool repair = false, json = false;
 };
 
-int verify_packed(const PackedLayout& layout) {
-  int damaged = 0;
+// The closing sentence; beside an object it goes to the log.
+void say(bool json, const std::string& text) {
+  if (json)
+    log_info(text);
+  else
+    fmt::print("{}\n", text);
+}
+
+void print_damage(const std::string& model, int64_t files, const std::vector<Damage>& damage) {
+  nlohmann::json out = {{"model", model}, {"files", files}, {"damaged", nlohmann::json::array()}};
+  for (const Damage& one : damage) out["damaged"].push_back({{"path", one.path}, {"what", one.what}});
+  fmt::print("{}\n", out.dump(1));
+}
+
+int verify_packed(const PackedLayout& layout, bool json) {
+  std::vector<Damage> damage;
   for (const PackedFile& file : layout.files) {
     const auto path = layout.folder / file.name;
     log_info(fmt::format("reading {}", path.string()));
@@ -38,21 +53,22 @@ int verify_packed(const PackedLayout& layout) {
       what = "its bytes are not those that were written";
     if (what.empty()) continue;
     log_error(fmt::format("{}: {}", path.string(), what));
-    ++damaged;
+    damage.push_back({file.name, what});
   }
   const std::string folder = layout.folder.string();
-  if (damaged == 0) {
-    fmt::print("{}: {} files packed for {}, all right\n", folder, layout.files.size(), layout.describe());
+  if (json) print_damage(folder, static_cast<int64_t>(layout.files.size()), damage);
+  if (damage.empty()) {
+    say(json, fmt::format("{}: {} files packed for {}, all right", folder, layout.files.size(), layout.describe()));
     return 0;
   }
-  fmt::print("{}: {} files are damaged; {}\n", folder, damaged, layout.again());
+  say(json, fmt::format("{}: {} files are damaged; {}", folder, damage.size(), layout.again()));
   return 1;
 }
 
 int run(VerifyOptions& options) {
   if (const auto layout = read_packed_layout(options.request.repo)) {
     if (options.repair) throw Error(fmt::format("--repair fetches from the hub; {}", layout->again()));
-    return verify_packed(*layout);
+    return verify_packed(*layout, options.json);
   }
   const HubSettings hub = read_hub_settings(process_environment());
   const std::string &repo = options.request.repo, &revision = options.request.revision;
@@ -69,12 +85,14 @@ int run(VerifyOptions& options) {
   };
   const std::vector<Damage> damage = verify_model(hub, repo, revision, reading);
   for (const Damage& one : damage) log_error(fmt::format("{}: {}", one.path, one.what));
+  if (options.json) print_damage(repo, files, damage);
   if (damage.empty()) {
-    fmt::print("{}: {} files, all right\n", repo, files);
+    say(options.json, fmt::format("{}: {} files, all right", repo, files));
     return 0;
   }
   if (!options.repair) {
-    fmt::print("{}: {} files are damaged; run: sluice verify {} --repair\n", repo, damage.size(), repo);
+    say(options.json,
+        fmt::format("{}: {} files are damaged; run: sluice verify {} --repair", repo, damage.size(), repo));
     return 1;
   }
   drop_damaged(hub, repo, revision, damage);
@@ -83,7 +101,7 @@ int run(VerifyOptions& options) {
     progress.show(now.done, now.total, now.fetched);
     return true;
   });
-  fmt::print("{}: {} files fetched again, all right\n", repo, damage.size());
+  say(options.json, fmt::format("{}: {} files fetched again, all right", repo, damage.size()));
   return 0;
 }
 
@@ -102,6 +120,7 @@ void add_verify(CLI::App& app, int& exit_code) {
       ->envname("REVISION")
       ->capture_default_str();
   verb->add_flag("--repair", options->repair, "Fetch again what is damaged or missing.");
+  verb->add_flag("--json", options->json, "Machine-readable.");
 }
 
 }  // namespace sluice

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """sluice download and verify against a hub on loopback (hub_server.py)."""
 import hashlib
+import json
 import os
 import pathlib
 import random
@@ -81,7 +82,8 @@ class Download(unittest.TestCase):
             self.assertEqual(os.readlink(folder / "config.json"), "../../blobs/" + repo.digest("config.json"))
             self.assertEqual(sorted(p.name for p in (root / "blobs").iterdir()), sorted({repo.digest(n) for n in self.CHOSEN}))
             sent = hub.sent
-            self.download(hub)
+            again = json.loads(self.run_sluice(hub, "download", "org/model", "--json").stdout)
+            self.assertEqual((again["folder"], again["commit"], again["files"], again["fetched"]), (str(folder), repo.commit, len(self.CHOSEN), 0))
             self.assertEqual(hub.sent, sent, "a second download fetches nothing")
 
     def test_patterns_choose_files_and_folders_keep_their_links(self):
@@ -229,6 +231,8 @@ class Download(unittest.TestCase):
             (folder / "config.json").resolve().write_bytes(b"{}")
             done = self.run_sluice(hub, "verify", "org/model")
             self.assertEqual(done.returncode, 1)
+            listed = self.run_sluice(hub, "verify", "org/model", "--json")
+            self.assertEqual([one["path"] for one in json.loads(listed.stdout)["damaged"]], ["config.json", "model.safetensors", "tokenizer.json"])
             for words in ("model.safetensors: digest", "tokenizer.json: missing", "config.json: 2 bytes, expected"):
                 self.assertIn(words, done.stderr)
             done = self.run_sluice(hub, "verify", "org/model", "--repair")
