@@ -29,7 +29,7 @@
 
 namespace sluice {
 namespace {
-constexpr double kProbeSeconds = 2, kWaitSeconds = 20;
+constexpr double kProbeSeconds = 2, kWaitSeconds = 20, kScaleSeconds = 10;
 
 struct RouteOptions {
   std::string model, host = "0.0.0.0", auth = "key", script;
@@ -54,6 +54,7 @@ class Router {
         const auto found = targets_.find(*tag);
         if (found != targets_.end()) return found->second;
       }
+      if (request.path != "/health") wanted_ = true;
       if (stop || monotonic_seconds() >= end) {
         why = backends_.all().empty() ? "no server of this model runs" : "no server of this model is ready";
         return std::nullopt;
@@ -77,6 +78,7 @@ class Router {
       const std::vector<Endpoint> records = list_endpoints(home_);
       for (const JobView& job : reconcile(records, queue_.read(records, now, wall_seconds()), local_facts())) {
         if (!options_.model.empty() && !job.model.empty() && job.model != options_.model) continue;
+        if (!job.server) continue;
         if (job.state == "pending" || job.state == "loading" || job.state == "moving") ++pending_;
         if (job.state != "ready" && job.state != "unconfirmed") continue;
         try {
@@ -135,7 +137,7 @@ class Router {
 
   void submit(const char* reason) {
     const auto said = run_command({"sbatch", "--parsable", options_.script}, 30);
-    next_scale_ = monotonic_seconds() + 30;
+    next_scale_ = monotonic_seconds() + kScaleSeconds;
     if (!said || said->exit_code != 0)
       return log_error(fmt::format("sbatch {} failed; see its message", options_.script));
     ++pending_;
@@ -151,6 +153,7 @@ class Router {
     int64_t work = 0, healthy = 0;
     for (const BackendState& b : all) work += std::max(b.reported, b.in_flight), healthy += b.healthy;
     if (running + pending_ < options_.least) return submit("fewer than --min");
+    if (wanted_.exchange(false) && running + pending_ == 0) return submit("a request waits and no server runs");
     if (pending_ == 0 && running < options_.most && healthy > 0 && work > options_.scale_up * healthy)
       return submit("more work than --scale-up each");
     if (running + pending_ <= options_.least) return;
@@ -159,7 +162,7 @@ class Router {
         continue;
       log_info(fmt::format("{} has been idle for {:.0f} s: ending it", b.name, now - b.idle_since));
       run_command({"scancel", "--batch", "--signal=TERM", b.name.substr(0, b.name.find('.'))}, 20);
-      next_scale_ = now + 30;
+      next_scale_ = now + kScaleSeconds;
       return;
     }
   }
@@ -171,6 +174,7 @@ class Router {
   std::map<uint64_t, RelayTarget> targets_;
   QueueWatch queue_{run_command};
   std::atomic<int64_t> pending_{0};
+  std::atomic<bool> wanted_{false};  // a request has found no server
   double next_scale_ = 0;
 };
 
@@ -237,7 +241,9 @@ void add_route(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   verb->add_option("--script", options->script,
                    "Job script that starts one more replica; without it none is started or ended.");
-  verb->add_option("--min", options->least, "Replicas to keep.")->check(CLI::Range(0, 1000))->capture_default_str();
+  verb->add_option("--min", options->least, "Replicas to keep; 0: the first request starts one.")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
   verb->add_option("--max", options->most, "Replicas at most.")->check(CLI::Range(1, 1000))->capture_default_str();
   verb->add_option("--scale-up", options->scale_up, "Requests per replica above which another is started.")
       ->check(CLI::Range(1, 1 << 20))

@@ -44,6 +44,22 @@ alone() {
 }
 it "the script of launch runs by itself with sbatch" alone
 
+told() {
+  local verb
+  launch -t 10 --json >"$log" 2>"$work/err" || fail "launch failed" "$work/err" "$log"
+  job=$(value "$log" job)
+  for verb in "list" "status $job" "logs $job" "metrics $job" "stop $job"; do
+    # shellcheck disable=SC2086  # verb and job
+    slurm "$sluice" $verb --json >"$log" || fail "$verb failed" "$log"
+    python3 -c 'import json, sys; text = sys.stdin.read(); [json.loads(part) for part in (text.splitlines() if "logs" in sys.argv[1] else [text])]' "$verb" <"$log" ||
+      fail "$verb --json is no JSON" "$log"
+  done
+  wait_for 20 queue_empty || fail "stop did not end it" <(slurm squeue)
+  slurm "$sluice" status "$job" --json >"$log" && fail "the exit code should say that it has ended" "$log"
+  has "$log" '"state": "stopped"'
+}
+it "list, status, logs, metrics and stop speak JSON" told
+
 left() {
   launch -- --begin=now+1hour >"$log" 2>&1 &
   wait_for 20 grep -q 'BeginTime: its start time is to come' "$log" || fail "no pending reason" "$log"
@@ -115,7 +131,7 @@ connected() {
 answers() { [[ $(ask "$1" /dev/null) == 200 ]]; }
 
 on_a_socket() {
-  local node=n1
+  local node=n1 word
   # Stands in for ssh to a node, which has no daemon here: one forwarding from a local port to a socket there.
   mkdir -p "$work/ssh"
   cat >"$work/ssh/ssh" <<'SSH'
@@ -135,8 +151,10 @@ while True:
         threading.Thread(target=copy, args=pair, daemon=True).start()
 SSH
   chmod +x "$work/ssh/ssh"
-  launch -t 10 --host "unix:$work/server.sock" -- "--nodelist=$node" >"$log" 2>"$work/err" || fail "launch failed" "$work/err" "$log"
+  launch -t 10 --host "unix:$work/server.sock" -- -w "$node" --comment "two words" -t 11 >"$log" 2>"$work/err" || fail "launch failed" "$work/err" "$log"
   job=$(grep -oE 'connect [0-9]+' "$log" | cut -d' ' -f2)
+  slurm scontrol -o show job "$job" >"$work/shown"
+  for word in 'ReqNodeList=n1 ' 'Comment=two words' 'TimeLimit=00:11:00'; do has "$work/shown" "$word"; done
   [[ $(stat -c %a "$work/server.sock") == 600 ]] || fail "the socket is not private"
   begin "$work/near" on "$node" "$sluice" connect "$job"
   wait_for 30 grep -q OPENAI "$work/near" || fail "connect did not start" "$work/near.err"
@@ -190,6 +208,27 @@ preempted_service() {
 }
 chain_ready() { grep -q '"state": "ready"' "$SLUICE_HOME/jobs/$(cat "$SLUICE_HOME/services/$1/$2").json"; }
 it "a preempted service goes on as its next job without a failed request" preempted_service
+
+replicas() { slurm squeue -h -t RUNNING -o %i | wc -l; }
+two_replicas() { (($(replicas) == 2)); }
+scaled() {
+  local i
+  launch -t 10 --dry-run --output-script "$work/replica.sh" 2>"$work/err" || fail "launch failed" "$work/err"
+  begin "$work/route" slurm "$sluice" route --model "$model" --script "$work/replica.sh" --min 0 --max 2 --scale-up 1 --idle-seconds 8
+  wait_for 20 grep -q OPENAI "$work/route" || fail "route did not start" "$work/route.err"
+  [[ $(ask "$(head -1 "$work/route")" "$(sed -n 's/key file: //p' "$work/route")") == 200 ]] || fail "the first request has started no server" "$work/route.err"
+  [[ $(replicas) == 1 ]] || fail "one replica should run" <(slurm squeue) "$work/route.err"
+  rm -f "$work/enough" "$work"/codes.*
+  for i in 1 2 3 4 5 6; do worker "$(head -1 "$work/route")" "$(sed -n 's/key file: //p' "$work/route")" "$work/codes.$i" & done
+  wait_for 60 two_replicas || fail "the load has started no second replica" "$work/route.err"
+  sleep 5
+  [[ $(slurm squeue -h | wc -l) == 2 ]] || fail "--max 2 was passed" <(slurm squeue)
+  touch "$work/enough"
+  wait_for 90 queue_empty || fail "idle replicas were not ended" <(slurm squeue) "$work/route.err"
+  [[ $(sort -u "$work"/codes.?) == 200 ]] || fail "some requests failed: $(sort "$work"/codes.? | uniq -c)" "$work/route.err"
+  end "$work/route"
+}
+it "route starts replicas by need, at most --max, and ends idle ones" scaled
 
 refused_submission() {
   mkdir -p "$work/bin"
