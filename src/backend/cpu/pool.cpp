@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/cpu/pool.h"
 
+#include <algorithm>
+
 namespace sluice {
 namespace {
 constexpr int kSpins = 4000;  // about 50 us, the gap between two operations of a step
@@ -14,7 +16,7 @@ void relax() {
 }
 }  // namespace
 
-Pool::Pool(int threads, bool spin) : spins_(spin ? kSpins : 0) {
+Pool::Pool(int threads, bool spin) : spins_(spin ? kSpins : 0), shares_(static_cast<size_t>(threads)) {
   for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
 }
 
@@ -23,6 +25,15 @@ Pool::~Pool() {
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
   for (std::thread& worker : workers_) worker.join();
+}
+
+void Pool::share_out(int64_t n, int64_t chunk) {
+  const int64_t pieces = (n + chunk - 1) / chunk, count = threads();
+  for (int64_t i = 0; i < count; ++i) {
+    Share& share = shares_[static_cast<size_t>(i)];
+    share.next.store(pieces * i / count * chunk, std::memory_order_relaxed);
+    share.end = std::min(n, pieces * (i + 1) / count * chunk);
+  }
 }
 
 void Pool::run_raw(Raw call, const void* task) {

@@ -25,33 +25,42 @@ class Pool {
   void run(const Task& task) {
     run_raw([](const void* t, int thread) { (*static_cast<const Task*>(t))(thread); }, &task);
   }
-  // task(begin, end, thread) over [0, n) in pieces of at most `chunk`, handed out as threads become free.
+  // task(begin, end, thread) over [0, n) in pieces of at most `chunk`. Each thread has a share of successive pieces,
+  // so that what it does next is known; who is through with his own takes from the others'.
   template <class Task>
   void split(int64_t n, int64_t chunk, const Task& task) {
     if (n <= chunk || workers_.empty()) {
       if (n > 0) task(int64_t{0}, n, 0);
       return;
     }
-    next_.store(0, std::memory_order_relaxed);
+    share_out(n, chunk);
     run([&](int thread) {
-      for (int64_t begin; (begin = next_.fetch_add(chunk, std::memory_order_relaxed)) < n;) {
-        task(begin, begin + chunk < n ? begin + chunk : n, thread);
+      for (int i = 0; i < threads(); ++i) {
+        Share& share = shares_[static_cast<size_t>((thread + i) % threads())];
+        for (int64_t begin; (begin = share.next.fetch_add(chunk, std::memory_order_relaxed)) < share.end;) {
+          task(begin, begin + chunk < share.end ? begin + chunk : share.end, thread);
+        }
       }
     });
   }
 
  private:
   using Raw = void (*)(const void* task, int thread);
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  void share_out(int64_t n, int64_t chunk);
   void run_raw(Raw call, const void* task);
   void work(int thread);
 
   int spins_;
   std::atomic<uint32_t> generation_{0};
   std::atomic<int32_t> pending_{0};
-  std::atomic<int64_t> next_{0};
   Raw call_ = nullptr;
   const void* task_ = nullptr;
   bool stop_ = false;
+  std::vector<Share> shares_;  // one per thread
   std::vector<std::thread> workers_;
 };
 
