@@ -8,8 +8,27 @@
 
 namespace sluice {
 namespace {
-constexpr int64_t kWorthThreads = 1024;  // products: below, waking the others costs more than it saves
-constexpr int64_t kTileQueries = 64;     // rows by heads: what a piece of widened keys is used for
+constexpr int64_t kWorthThreads = 1024;                  // products: below, waking the others costs more than it saves
+constexpr int64_t kTileQueries = 64;                     // rows by heads: what a piece of widened keys is used for
+constexpr int64_t kChunksPerThread = 16, kMaxChunk = 8;  // of tasks, so that threads finish together
+constexpr int64_t kFewQueries = 16;                      // up to here a tile waits for its keys more than it computes
+constexpr int64_t kFetchedKeys = 256;  // of keys and values each, so that they fit the second-level cache
+
+// Calls the keys and values of a tile of few queries into the second-level cache.
+void fetch(const AttentionTile& tile) {
+  if (tile.rows * tile.group > kFewQueries) return;
+  const int64_t end = tile.all_keys > 0 ? tile.all_keys : tile.first_position + tile.rows;
+  const int64_t seen = tile.window > 0 ? std::max<int64_t>(0, tile.first_position - tile.window + 1) : 0;
+  const int64_t first = seen / tile.block_size, last = (std::min(end, seen + kFetchedKeys) - 1) / tile.block_size;
+  const int64_t element = static_cast<int64_t>(dtype_bytes(tile.dtype));
+  for (int64_t block = first; block <= last; ++block) {
+    const int64_t keys = std::min(tile.block_size, end - block * tile.block_size);
+    const int64_t at = tile.blocks[block] * tile.block_stride * element, bytes = keys * tile.head_dim * element;
+    for (const void* stored : {tile.k, tile.v}) {
+      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(stored) + at + i, 0, 2);
+    }
+  }
+}
 }  // namespace
 
 AttentionOp::AttentionOp(const CpuIsa& isa, Pool& pool)
@@ -40,7 +59,7 @@ void AttentionOp::run(const Tensor& out, const Tensor& q, const BatchView& batch
   const AttentionKernel& kernel = tiles ? *tile_kernel_ : kernel_;
   const size_t bytes = kernel.scratch_bytes(tile_rows * group, shape.head_dim);
   const int64_t n_tasks = static_cast<int64_t>(tasks_.size()) * shape.n_kv_heads;
-  const auto attend = [&](int64_t i, int thread) {
+  const auto tile_of = [&](int64_t i) {
     const Task& task = tasks_[static_cast<size_t>(i / shape.n_kv_heads)];
     const int64_t kv_head = i % shape.n_kv_heads, row = first_row[task.seq] + task.row;
     const int64_t rows_of_seq = first_row[task.seq + 1] - first_row[task.seq];
@@ -70,10 +89,15 @@ void AttentionOp::run(const Tensor& out, const Tensor& q, const BatchView& batch
     tile.block_size = block_size;
     tile.block_stride = cache.k.row_stride;
     tile.dtype = cache.k.dtype;
-    kernel.run(tile, scratch_[static_cast<size_t>(thread)].reserve(bytes));
+    return tile;
   };
-  pool_.split(n_tasks, work < kWorthThreads ? n_tasks : 1, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t i = begin; i < end; ++i) attend(i, thread);
+  const int64_t chunk = std::clamp<int64_t>(n_tasks / (kChunksPerThread * pool_.threads()), 1, kMaxChunk);
+  pool_.split(n_tasks, work < kWorthThreads ? n_tasks : chunk, [&](int64_t begin, int64_t end, int thread) {
+    fetch(tile_of(begin));
+    for (int64_t i = begin; i < end; ++i) {
+      if (i + 1 < n_tasks) fetch(tile_of(i + 1));
+      kernel.run(tile_of(i), scratch_[static_cast<size_t>(thread)].reserve(bytes));
+    }
   });
   // Padding rows belong to no sequence; what is left in them must not be noise.
   for (int64_t row = first_row[batch.seqs]; row < out.dim(0); ++row)
