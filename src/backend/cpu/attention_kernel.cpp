@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // One tile: for each block of keys, scores = Q K^T, softmax weights against the running maximum, sums += weights V.
-// Keys are widened and transposed, values widened, once for all queries of the tile.
+// Keys are widened and transposed, values widened, once for all queries of the tile. Few queries take values, and bf16
+// keys in pairs, as they are stored; the sums are the same.
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "backend/cpu/attention.h"
 
@@ -27,6 +29,7 @@ namespace HWY_NAMESPACE {
 constexpr int64_t kLanes = static_cast<int64_t>(hn::MaxLanes(F32()));
 constexpr int kWide = HWY_TARGET <= HWY_AVX3 ? 4 : 2;  // vectors of columns held at once
 constexpr int kHigh = 6;                               // rows held at once
+constexpr int64_t kFew = 8;                            // queries: up to here keys and values are not worth a copy
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 
 int64_t padded_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
@@ -58,10 +61,33 @@ Work split(void* scratch, int64_t queries, int64_t head_dim) {
   return work;
 }
 
-// c [R rows][N vectors] (+)= a [R][depth] * b [depth][...]; one chain per element, in ascending depth.
-template <int R, int N>
+// Right sides of a product, [depth][...]: vectors of lanes from `column` of row k.
+struct Wide {
+  const float* rows;
+  int64_t stride;
+  HWY_INLINE VF load(int64_t k, int64_t column) const { return hn::LoadU(F32(), rows + k * stride + column); }
+};
+// Rows of bf16 in pairs: 32-bit words, [depth / 2][kKeys].
+struct Pairs {
+  const float* words;
+  HWY_INLINE VF load(int64_t k, int64_t column) const {
+    const U32 du;
+    const auto both = hn::BitCast(du, hn::LoadU(F32(), words + k / 2 * kKeys + column));
+    const auto here = hn::ShiftLeftSame(both, k % 2 == 0 ? 16 : 0);
+    return hn::BitCast(F32(), hn::And(here, hn::Set(du, 0xffff0000u)));
+  }
+};
+template <class Stored>
+struct Paged {
+  const typename Stored::Element* first;
+  const int64_t* place;
+  HWY_INLINE VF load(int64_t k, int64_t column) const { return Stored::load(first + place[k] + column); }
+};
+
+// c [R rows][N vectors] (+)= a [R][depth] * b; one chain per element, in ascending depth.
+template <int R, int N, class B>
 HWY_INLINE void patch(float* HWY_RESTRICT c, int64_t c_stride, const float* HWY_RESTRICT a, int64_t a_stride,
-                      const float* HWY_RESTRICT b, int64_t b_stride, int64_t depth, bool continued) {
+                      const B& b, int64_t at, int64_t depth, bool continued) {
   const F32 d;
   VF sum[R][N];
   for (int r = 0; r < R; ++r) {
@@ -69,7 +95,7 @@ HWY_INLINE void patch(float* HWY_RESTRICT c, int64_t c_stride, const float* HWY_
   }
   for (int64_t k = 0; k < depth; ++k) {
     VF column[N];
-    for (int v = 0; v < N; ++v) column[v] = hn::LoadU(d, b + k * b_stride + v * kLanes);
+    for (int v = 0; v < N; ++v) column[v] = b.load(k, at + v * kLanes);
     for (int r = 0; r < R; ++r) {
       const VF row = hn::Set(d, a[r * a_stride + k]);
       for (int v = 0; v < N; ++v) sum[r][v] = hn::MulAdd(row, column[v], sum[r][v]);
@@ -80,35 +106,36 @@ HWY_INLINE void patch(float* HWY_RESTRICT c, int64_t c_stride, const float* HWY_
   }
 }
 
-template <int R>
-HWY_INLINE void strip(float* c, const float* a, int64_t a_stride, const float* b, int64_t width, int64_t columns,
+template <int R, class B>
+HWY_INLINE void strip(float* c, int64_t c_stride, const float* a, int64_t a_stride, const B& b, int64_t columns,
                       int64_t depth, bool continued) {
   int64_t column = 0;
   for (; column + kWide * kLanes <= columns; column += kWide * kLanes)
-    patch<R, kWide>(c + column, width, a, a_stride, b + column, width, depth, continued);
+    patch<R, kWide>(c + column, c_stride, a, a_stride, b, column, depth, continued);
   for (; column < columns; column += kLanes)
-    patch<R, 1>(c + column, width, a, a_stride, b + column, width, depth, continued);
+    patch<R, 1>(c + column, c_stride, a, a_stride, b, column, depth, continued);
 }
 
-// c [rows][width] (+)= a [rows][a_stride] * b [depth][width], the first `columns` of each row; those and width are
-// multiples of 16.
-void product(float* c, const float* a, int64_t a_stride, const float* b, int64_t rows, int64_t width, int64_t columns,
+// c [rows][c_stride] (+)= a [rows][a_stride] * b, the first `columns` of each row, a multiple of 16.
+template <class B>
+void product(float* c, int64_t c_stride, const float* a, int64_t a_stride, const B& b, int64_t rows, int64_t columns,
              int64_t depth, bool continued) {
   int64_t r = 0;
   for (; r + kHigh <= rows; r += kHigh)
-    strip<kHigh>(c + r * width, a + r * a_stride, a_stride, b, width, columns, depth, continued);
-  for (; r + 2 <= rows; r += 2)
-    strip<2>(c + r * width, a + r * a_stride, a_stride, b, width, columns, depth, continued);
-  for (; r < rows; ++r) strip<1>(c + r * width, a + r * a_stride, a_stride, b, width, columns, depth, continued);
+    strip<kHigh>(c + r * c_stride, c_stride, a + r * a_stride, a_stride, b, columns, depth, continued);
+  for (; r + 4 <= rows; r += 4)
+    strip<4>(c + r * c_stride, c_stride, a + r * a_stride, a_stride, b, columns, depth, continued);
+  for (; r < rows; ++r) strip<1>(c + r * c_stride, c_stride, a + r * a_stride, a_stride, b, columns, depth, continued);
 }
 
-// 4 rows of `from` become 4 columns of `to`, four elements at a time; n is a multiple of 4.
-HWY_INLINE void transpose_four(const float* from, int64_t from_stride, float* to, int64_t to_stride, int64_t n) {
+// 4 rows become 4 columns of `to`, four elements at a time; n is a multiple of 4.
+HWY_INLINE void transpose_four(const float* first, const float* second, const float* third, const float* fourth,
+                               float* to, int64_t to_stride, int64_t n) {
   const hn::FixedTag<float, 4> d;
   const hn::Repartition<double, decltype(d)> dd;
   for (int64_t i = 0; i < n; i += 4) {
-    const auto a = hn::LoadU(d, from + i), b = hn::LoadU(d, from + from_stride + i);
-    const auto c = hn::LoadU(d, from + 2 * from_stride + i), e = hn::LoadU(d, from + 3 * from_stride + i);
+    const auto a = hn::LoadU(d, first + i), b = hn::LoadU(d, second + i);
+    const auto c = hn::LoadU(d, third + i), e = hn::LoadU(d, fourth + i);
     const auto ab = hn::BitCast(dd, hn::InterleaveLower(d, a, b)), AB = hn::BitCast(dd, hn::InterleaveUpper(d, a, b));
     const auto ce = hn::BitCast(dd, hn::InterleaveLower(d, c, e)), CE = hn::BitCast(dd, hn::InterleaveUpper(d, c, e));
     hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dd, ab, ce)), d, to + i * to_stride);
@@ -118,26 +145,51 @@ HWY_INLINE void transpose_four(const float* from, int64_t from_stride, float* to
   }
 }
 
-// Keys [begin, begin + kKeys) into work.keys and work.values, as far as they lie before `end`. Keys beyond are not
-// written and values beyond are zeros, up to the next multiple of 16.
+// n rows at `place` of `from`, widened and filled up with zeros to padded_dim(dim).
 template <class Stored>
-void gather(const AttentionTile& tile, const Work& work, int64_t begin, int64_t end) {
-  using Element = typename Stored::Element;
-  const int64_t dim = tile.head_dim, d = padded_dim(dim);
-  const int64_t n = std::min(kKeys, end - begin);
-  int64_t place[kKeys];
-  place_keys(tile, begin, n, place);
-  const auto widen = [&](const Element* from, float* to) HWY_ATTR {
+void widen_rows(const void* from, const int64_t* place, int64_t n, int64_t dim, float* to) {
+  const int64_t d = padded_dim(dim);
+  for (int64_t j = 0; j < n; ++j, to += d) {
+    const auto* row = static_cast<const typename Stored::Element*>(from) + place[j];
     int64_t i = 0;
-    for (; i + kLanes <= dim; i += kLanes) hn::StoreU(Stored::load(from + i), F32(), to + i);
-    for (; i < dim; ++i) to[i] = Stored::load_one(from + i);
+    for (; i + kLanes <= dim; i += kLanes) hn::StoreU(Stored::load(row + i), F32(), to + i);
+    for (; i < dim; ++i) to[i] = Stored::load_one(row + i);
     for (; i < d; ++i) to[i] = 0;
-  };
+  }
+}
+
+// scores = Q K^T for n keys; those of further keys, up to the next multiple of 16, are noise.
+template <class Stored>
+void score(const AttentionTile& tile, const Work& work, const int64_t* place, int64_t n, bool few) {
+  const int64_t dim = tile.head_dim, d = padded_dim(dim), queries = tile.rows * tile.group;
+  const int64_t columns = (n + 15) / 16 * 16;
+  if (few && std::is_same_v<Stored, StoredBF16>) {
+    const auto row = [&](int64_t j) {
+      return reinterpret_cast<const float*>(static_cast<const uint16_t*>(tile.k) + place[std::min(j, n - 1)]);
+    };
+    for (int64_t j = 0; j < n; j += 4)
+      transpose_four(row(j), row(j + 1), row(j + 2), row(j + 3), work.keys + j, kKeys, dim / 2);
+    return product(work.scores, kKeys, work.q, d, Pairs{work.keys}, queries, columns, dim, false);
+  }
   // Keys pass through `values` on their way to the transposed form.
-  for (int64_t j = 0; j < n; ++j) widen(static_cast<const Element*>(tile.k) + place[j], work.values + j * d);
-  std::fill(work.values + n * d, work.values + (n + 15) / 16 * 16 * d, 0.0f);
-  for (int64_t j = 0; j < n; j += 4) transpose_four(work.values + j * d, d, work.keys + j, kKeys, d);
-  for (int64_t j = 0; j < n; ++j) widen(static_cast<const Element*>(tile.v) + place[j], work.values + j * d);
+  widen_rows<Stored>(tile.k, place, n, dim, work.values);
+  for (int64_t j = 0; j < n; j += 4) {
+    const float* row = work.values + j * d;
+    transpose_four(row, row + d, row + 2 * d, row + 3 * d, work.keys + j, kKeys, d);
+  }
+  product(work.scores, kKeys, work.q, d, Wide{work.keys, kKeys}, queries, columns, d, false);
+}
+
+// sums += weights V for n keys.
+template <class Stored>
+void add_values(const AttentionTile& tile, const Work& work, const int64_t* place, int64_t n, bool few) {
+  const int64_t d = padded_dim(tile.head_dim), queries = tile.rows * tile.group;
+  if (few) {
+    const Paged<Stored> values{static_cast<const typename Stored::Element*>(tile.v), place};
+    return product(work.sums, d, work.scores, kKeys, values, queries, d, n, true);
+  }
+  widen_rows<Stored>(tile.v, place, n, tile.head_dim, work.values);
+  product(work.sums, d, work.scores, kKeys, Wide{work.values, d}, queries, d, n, true);
 }
 
 // scores = scores * scale + bias by distance, for keys [begin, begin + kKeys) of a query at `position`.
@@ -205,6 +257,7 @@ HWY_INLINE void weigh(float* scores, float scale, float cap, float slope, int64_
 
 void run(const AttentionTile& tile, void* scratch) {
   const int64_t dim = tile.head_dim, d = padded_dim(dim), queries = tile.rows * tile.group;
+  const bool few = queries <= kFew && dim % 16 == 0;
   const Work work = split(scratch, queries, dim);
   for (int64_t i = 0; i < queries; ++i) {
     const float* from = tile.q + i / tile.group * tile.q_stride + i % tile.group * dim;
@@ -218,9 +271,10 @@ void run(const AttentionTile& tile, void* scratch) {
   const int64_t end = tile.all_keys > 0 ? tile.all_keys : tile.first_position + tile.rows;
   const int64_t first_key = tile.window > 0 ? std::max<int64_t>(0, tile.first_position - tile.window + 1) : 0;
   for (int64_t begin = first_key / kKeys * kKeys; begin < end; begin += kKeys) {
-    with_stored(tile.dtype, [&]<class S>(S) HWY_ATTR { gather<S>(tile, work, begin, end); });
-    const int64_t seen = std::min(kKeys, (end - begin + 15) / 16 * 16);
-    product(work.scores, work.q, d, work.keys, queries, kKeys, seen, d, false);
+    const int64_t n = std::min(kKeys, end - begin);
+    int64_t place[kKeys];
+    place_keys(tile, begin, n, place);
+    with_stored(tile.dtype, [&]<class S>(S) HWY_ATTR { score<S>(tile, work, place, n, few); });
     for (int64_t i = 0; i < queries; ++i) {
       const int64_t position = tile.first_position + i / tile.group;
       const int64_t low = tile.window > 0 ? position - tile.window + 1 - begin : -begin;
@@ -238,7 +292,7 @@ void run(const AttentionTile& tile, void* scratch) {
       weigh(scores, scale, tile.soft_cap, slope, position, begin, low, high, work.sums + i * d, d, work.maxima[i],
             work.totals[i]);
     }
-    product(work.sums, work.scores, kKeys, work.values, queries, d, d, seen, true);
+    with_stored(tile.dtype, [&]<class S>(S) HWY_ATTR { add_values<S>(tile, work, place, n, few); });
   }
   for (int64_t i = 0; i < queries; ++i) {
     float* to = tile.out + i / tile.group * tile.out_stride + i % tile.group * dim;
