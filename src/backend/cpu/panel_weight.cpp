@@ -11,11 +11,13 @@
 namespace sluice {
 namespace {
 constexpr int64_t kTaskPanels = 8,
-                  kTaskRows = 512;                // sums of a task and a piece of its rows fit the second-level cache
-constexpr int64_t kTasksPerThread = 6;            // so that threads finish together
-constexpr size_t kPieceBytes = 32 << 10;          // of one panel
-constexpr int64_t kStreamedRows = 64;             // up to here products are bound by reading weights
-constexpr size_t kStreamBytes = size_t{1} << 20;  // of weights per task when rows are few
+                  kTaskRows = 512;          // sums of a task and a piece of its rows fit the second-level cache
+constexpr int64_t kTasksPerThread = 6;      // so that threads finish together
+constexpr size_t kPieceBytes = 32 << 10;    // of one panel
+constexpr int64_t kStreamedRows = 64;       // up to here products are bound by reading weights
+constexpr int64_t kStreamedTasks = 32;      // per thread when rows are few
+constexpr size_t kStreamBytes = 256 << 10;  // of weights per task when rows are few
+constexpr int64_t kPackedAtOnce = 8 << 10;  // activations: packing fewer is quicker than waking the threads
 
 size_t index_of(Scheme scheme) { return static_cast<size_t>(scheme); }
 }  // namespace
@@ -143,8 +145,7 @@ void Products::run_jobs(const Tensor& out, const Tensor& x, const Epilogue& epil
   const Job &first = jobs_.front(), &last = jobs_.back();
   const int64_t blocks = last.first_block + last.blocks, depth = first.w->depth();
   packed_.reserve(last.packed_at + static_cast<size_t>(last.blocks) * last.block_bytes);
-  // Packing little is quicker than waking the threads.
-  const int64_t pack_grain = std::max<int64_t>(1, (32 << 10) / (first.height * depth));
+  const int64_t pack_grain = std::max<int64_t>(1, kPackedAtOnce / (first.height * depth));
   pool_.split(blocks, pack_grain, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
       const Job& job = job_of(jobs_, &Job::first_block, i);
@@ -158,8 +159,7 @@ void Products::run_jobs(const Tensor& out, const Tensor& x, const Epilogue& epil
     int64_t task_panels = kTaskPanels, parts = (job.rows + kTaskRows - 1) / kTaskRows;
     if (job.rows <= kStreamedRows) {
       const int64_t streamed = static_cast<int64_t>(kStreamBytes / job.w->panel_bytes());
-      task_panels =
-          std::clamp<int64_t>(panels / (kTasksPerThread * pool_.threads()), 1, std::max<int64_t>(streamed, 1));
+      task_panels = std::clamp<int64_t>(panels / (kStreamedTasks * pool_.threads()), 1, std::max<int64_t>(streamed, 1));
     } else {
       const auto few = [&] { return panels * parts < kTasksPerThread * pool_.threads() * task_panels; };
       while (few() && task_panels > 4) task_panels /= 2;
