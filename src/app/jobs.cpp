@@ -43,11 +43,11 @@ std::vector<JobView> read_jobs() {
 std::string base_id(const JobView& job) { return job.id.substr(0, job.id.find('.')); }
 
 nlohmann::json job_json(const JobView& job) {
-  nlohmann::json out = {
-      {"id", job.id},           {"task", job.task},         {"server", job.server}, {"state", job.state},
-      {"detail", job.detail},   {"model", job.model},       {"url", job.url},       {"host", job.host},
-      {"port", job.port},       {"key_file", job.key_file}, {"log", job.log},       {"service", job.service},
-      {"seconds_left", nullptr}};
+  nlohmann::json out = {{"id", job.id},           {"task", job.task},         {"name", job.name},
+                        {"server", job.server},   {"state", job.state},       {"detail", job.detail},
+                        {"model", job.model},     {"url", job.url},           {"host", job.host},
+                        {"port", job.port},       {"key_file", job.key_file}, {"log", job.log},
+                        {"service", job.service}, {"seconds_left", nullptr}};
   if (job.seconds_left) out["seconds_left"] = *job.seconds_left;
   return out;
 }
@@ -71,7 +71,8 @@ int list(const JobOptions& options) {
   table.add({"JOB", "STATE", "LEFT", "URL", "MODEL"});
   for (const JobView& job : jobs)
     table.add({job.id + in_brackets(job.service.empty() ? job.task : job.service), job.state,
-               job.seconds_left ? format_seconds(*job.seconds_left) : "-", shown(job.url), shown(job.model)},
+               job.seconds_left ? format_seconds(*job.seconds_left) : "-", shown(job.url),
+               job.model.empty() && !job.name.empty() ? fmt::format("[{}]", job.name) : shown(job.model)},
               job.detail);
   fmt::print("{}", table.text(terminal_columns(STDOUT_FILENO)));
   return 0;

@@ -62,6 +62,7 @@ void judge_slurm(JobView& view, const Endpoint& record, const std::optional<std:
         ended ? record.reason : fmt::format("the job is gone and left no word (its record says {}); see its log", said);
     return;
   }
+  view.name = row->name;
   if (row->shown != row->id) view.task = row->shown;
   if (const auto left = parse_time_left(row->time_left)) view.seconds_left = static_cast<double>(*left);
   if (row->state == "PENDING" || row->state == "REQUEUED" || row->state == "REQUEUE_HOLD") {
@@ -159,7 +160,7 @@ std::vector<JobView> reconcile(const std::vector<Endpoint>& records, const std::
     for (const QueueRow& row : *queue) {
       if (known.contains(row.id) || !row.name.starts_with("sluice")) continue;
       JobView view;
-      view.id = row.id;
+      view.id = row.id, view.name = row.name;
       if (row.shown != row.id) view.task = row.shown;
       view.server = serves(row);
       view.state = row.state == "PENDING" ? "pending" : view.server ? "loading" : "running";

@@ -42,6 +42,7 @@ struct JobView {
   std::string task;    // "148_3" where it is a task of an array
   std::string state;   // pending, moving, loading, ready, draining, stopped, lost, unconfirmed; running: no server
   std::string detail;  // one line: why, since when, what to do
+  std::string name;    // Slurm's, where squeue has said it
   std::string model, url, key_file, log, host, service;
   int port = 0;
   std::optional<double> seconds_left;

@@ -72,6 +72,7 @@ TEST_CASE("jobs without a record are shown when they are ours") {
   REQUIRE(jobs.size() == 2);
   CHECK(find_job(jobs, "150").state == "pending");
   CHECK(find_job(jobs, "151").state == "loading");
+  CHECK(find_job(jobs, "151").name == "sluice-x");
 }
 
 TEST_CASE("a task of an array is known by both of its ids, and other jobs of ours are no servers") {
