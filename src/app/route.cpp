@@ -233,23 +233,32 @@ void add_route(CLI::App& app, int& exit_code) {
   const auto [verb, options] = add_verb<RouteOptions>(
       app, "route", "One stable address in front of one or many servers of a model.", exit_code, run);
   verb->add_option("--model", options->model, "Only servers of this model; default: all of yours.");
-  verb->add_option("--backend", options->backends,
-                   "A server's address, instead of those of your jobs; may be repeated.");
+  CLI::Option* backends = verb->add_option("--backend", options->backends,
+                                           "A server's address, instead of those of your jobs; may be repeated.");
   verb->add_option("--host", options->host, "Address to listen on.")->capture_default_str();
   verb->add_option("--port", options->port, "Port; default: a free one.")->check(CLI::Range(0, 65535));
   verb->add_option("--auth", options->auth, "key: ask for this router's own key; none: ask for none.")
       ->capture_default_str();
-  verb->add_option("--script", options->script,
-                   "Job script that starts one more replica; without it none is started or ended.");
+  CLI::Option* script =
+      verb->add_option("--script", options->script,
+                       "Job script that starts one more replica; without it none is started or ended.")
+          ->check(CLI::ExistingFile)
+          ->excludes(backends);
   verb->add_option("--min", options->least, "Replicas to keep; 0: the first request starts one.")
       ->check(CLI::Range(0, 1000))
+      ->needs(script)
       ->capture_default_str();
-  verb->add_option("--max", options->most, "Replicas at most.")->check(CLI::Range(1, 1000))->capture_default_str();
+  verb->add_option("--max", options->most, "Replicas at most.")
+      ->check(CLI::Range(1, 1000))
+      ->needs(script)
+      ->capture_default_str();
   verb->add_option("--scale-up", options->scale_up, "Requests per replica above which another is started.")
       ->check(CLI::Range(1, 1 << 20))
+      ->needs(script)
       ->capture_default_str();
   verb->add_option("--idle-seconds", options->idle_seconds, "Idle time after which a replica beyond --min is ended.")
       ->check(CLI::Range(1.0, 1e9))
+      ->needs(script)
       ->capture_default_str();
 }
 
