@@ -9,9 +9,12 @@ readonly repository=$PWD
 readonly build=$1 file=$2 pattern=${3:-}
 
 ((EUID == 0)) || exec scripts/test-cluster.sh up # says why not and answers 77
-# One cluster per machine: another run of these tests is waited for. The descriptor must not reach the daemons.
+# One cluster per machine: another run of these tests is waited for. The lock is this shell's own, so that it lasts until the cluster is down,
+# whatever ends the run.
 if [[ -z ${SLUICE_CLUSTER_LOCKED:-} ]]; then
-  SLUICE_CLUSTER_LOCKED=1 exec flock -o /tmp/sluice-test-cluster.lock "$0" "$@"
+  exec 9>/tmp/sluice-test-cluster.lock
+  flock 9
+  export SLUICE_CLUSTER_LOCKED=1
 fi
 
 work=$(mktemp -d /tmp/sluice-slurm-XXXXXX)
@@ -23,8 +26,9 @@ stop() {
   rm -rf "$work"
 }
 trap stop EXIT
+trap 'exit 143' TERM INT
 scripts/test-cluster.sh down
-scripts/test-cluster.sh up || exit
+scripts/test-cluster.sh up 9>&- || exit # its daemons must not hold the lock
 
 failed=0 passed=0
 slurm() { "$repository"/scripts/test-cluster.sh run "$@"; }
