@@ -78,6 +78,7 @@ void check_revision(const std::string& revision) {
 }
 
 bool worth_retrying(const GetResult& result) {
+  if (result.lasting) return false;
   return result.status == 0 || !result.error.empty() || result.status == 408 || result.status == 429 ||
          result.status >= 500;
 }

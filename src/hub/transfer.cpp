@@ -77,6 +77,13 @@ struct Running {
   }
 };
 
+bool is_lasting(CURL* easy, CURLcode code) {
+  long connect_status = 0;
+  curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &connect_status);
+  return (connect_status >= 400 && connect_status < 500 && connect_status != 408 && connect_status != 429) ||
+         code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE;
+}
+
 std::string explain(CURL* easy, CURLcode code, const char* reason) {
   long connect_status = 0;
   curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &connect_status);
@@ -167,7 +174,10 @@ void Transfers::poll(int timeout_ms) {
     Running* one = nullptr;
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &one);
     curl_easy_getinfo(one->easy, CURLINFO_RESPONSE_CODE, &one->result.status);
-    if (code != CURLE_OK && !one->result.local) one->result.error = explain(one->easy, code, one->reason);
+    if (code != CURLE_OK && !one->result.local) {
+      one->result.error = explain(one->easy, code, one->reason);
+      one->result.lasting = is_lasting(one->easy, code);
+    }
     if (code == CURLE_OK) one->begin_body();  // an answer without a body
     curl_multi_remove_handle(impl_->multi, one->easy);
     impl_->running.erase(one);

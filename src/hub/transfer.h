@@ -23,6 +23,7 @@ struct GetResult {
   std::map<std::string, std::string> headers;  // of the last answer, names in lower case
   std::string error;                           // transport error in words, empty when the transfer ended well
   bool local = false;                          // the listener stopped it
+  bool lasting = false;                        // an error that no second try cures: a proxy's refusal, a certificate
 };
 
 // Told by poll(), on the caller's thread.

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """sluice download and verify against a hub on loopback (hub_server.py)."""
+import contextlib
 import hashlib
+import http.server
 import json
 import os
 import pathlib
@@ -10,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -126,6 +129,51 @@ class Download(unittest.TestCase):
                     done = self.run_sluice(hub, "download", *arguments, **more)
                     self.assertEqual(done.returncode, 2, done.stderr)
                     self.assertIn(words, done.stderr)
+
+    def test_a_proxy_that_refuses_is_named_as_such(self):
+        class Proxy(http.server.BaseHTTPRequestHandler):
+            def do_CONNECT(self):
+                self.send_error(403)
+
+            def log_message(self, *_):
+                pass
+
+        proxy = http.server.HTTPServer(("127.0.0.1", 0), Proxy)
+        threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True).start()
+        self.addCleanup(proxy.server_close)
+        self.addCleanup(proxy.shutdown)
+        with Hub({}) as hub:
+            done = self.run_sluice(hub, "download", "org/model", HF_ENDPOINT="https://hub.test", no_proxy="",
+                                   https_proxy="http://127.0.0.1:%d" % proxy.server_port)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("the proxy of https_proxy answers 403", done.stderr)
+            self.assertNotIn("again in", done.stderr)
+
+    @unittest.skipUnless(os.geteuid() == 0, "SKIPPED: a small file system needs root")
+    def test_a_full_disk_is_named_before_and_while_bytes_arrive(self):
+        cache = self.folder / "hf"
+        cache.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", cache], stderr=subprocess.DEVNULL).returncode != 0:
+            self.skipTest("SKIPPED: no file system can be mounted here")
+        self.addCleanup(subprocess.run, ["umount", "-l", cache])
+        repo = Repo(model())
+        with Hub({"org/model": repo}) as hub:
+            done = self.run_sluice(hub, "download", "org/model")
+            self.assertEqual(done.returncode, 2)
+            self.assertIn("set HF_HUB_CACHE to another file system", done.stderr)
+            subprocess.run(["mount", "-o", "remount,size=8m", cache], check=True)
+            hub.rate = 1_000_000
+            process = subprocess.Popen([BINARY, "download", "org/model"], env=self.environment(hub), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            while hub.sent < 200_000:
+                time.sleep(0.01)
+            with open(cache / "ballast", "wb", buffering=0) as ballast, contextlib.suppress(OSError):
+                while True:
+                    ballast.write(bytes(1 << 12))
+            self.assertIn("No space left on device; free some space", process.communicate(timeout=60)[1])
+            self.assertEqual(process.returncode, 2)
+            (cache / "ballast").unlink()
+            hub.rate = None
+            self.check(self.download(hub), repo, self.CHOSEN)
 
     def test_passing_failures_are_retried_with_the_servers_delay(self):
         repo = Repo(model())
