@@ -3,7 +3,8 @@
 # Builds a release into RELEASE_DIR: sbatch -c8 --export=ALL,RELEASE_DIR=$HOME/sluice-release slurm/compile.sh
 # or without Slurm: RELEASE_DIR=... bash slurm/compile.sh. Settings are environment variables:
 #   RELEASE_DIR   where the release goes; one that is there becomes RELEASE_DIR.previous when the new one is complete
-#   SLUICE_SITE   env/<site>.sh: compiler and MPI modules, scratch folder
+#   SLUICE_SITE   env/<site>.sh: compiler, MPI and CUDA modules, scratch folder
+#   SLUICE_CUDA   ON or OFF: with the CUDA module; default: ON where there is nvcc, by the modules or CUDA_HOME
 #SBATCH --job-name=sluice-compile
 #SBATCH --open-mode=append
 #SBATCH --requeue
@@ -46,8 +47,12 @@ trap 'exit 143' TERM INT
 jobs=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-$(nproc)}}
 generator=()
 ! command -v ninja >/dev/null || generator=(-G Ninja)
+cuda=OFF
+! { command -v nvcc || [[ -x ${CUDA_HOME:-}/bin/nvcc ]]; } >/dev/null || cuda=ON
+cuda=${SLUICE_CUDA:-$cuda}
+[[ $cuda == ON ]] || job::log "without CUDA: no nvcc, or SLUICE_CUDA=OFF; for GPUs name a CUDA module in SITE_MODULES"
 job::log "compiling $root with $jobs jobs in $work for $RELEASE_DIR"
-cmake -S "$root" -B "$work/build" "${generator[@]}" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSLUICE_TESTS=OFF ||
+cmake -S "$root" -B "$work/build" "${generator[@]}" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSLUICE_TESTS=OFF -DSLUICE_CUDA="$cuda" ||
   job::err "configuring failed; the lines above name what is missing: add its module to env/${SLUICE_SITE:-generic}.sh (SITE_MODULES) or set CMAKE_PREFIX_PATH"
 cmake --build "$work/build" -j "$jobs" || job::err "compiling failed; the lines above say why"
 cmake --install "$work/build" --prefix "$new" >/dev/null || job::err "installing into $new failed; is the file system full?"

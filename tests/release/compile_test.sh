@@ -43,6 +43,16 @@ runs 0 compile RELEASE=3 RELEASE_DIR="$work/release"
 nothing_left
 ok "a new release takes the place of the old one, which stays as .previous"
 
+mkdir -p "$work/cuda/bin"
+printf '#!/bin/sh\n' >"$work/cuda/bin/nvcc"
+chmod +x "$work/cuda/bin/nvcc"
+runs 0 compile RELEASE=3 RELEASE_DIR="$work/release" CUDA_HOME="$work/cuda"
+says "-DSLUICE_CUDA=ON"
+runs 0 compile RELEASE=3 RELEASE_DIR="$work/release" CUDA_HOME="$work/cuda" SLUICE_CUDA=OFF
+says "-DSLUICE_CUDA=OFF"
+says "without CUDA"
+ok "where there is nvcc the release has the CUDA module, unless SLUICE_CUDA=OFF"
+
 runs 2 compile RELEASE=4 BREAK=1 RELEASE_DIR="$work/release"
 says "compiling failed"
 runs 2 compile RELEASE=4 "STARTS=exit 1" RELEASE_DIR="$work/release"
