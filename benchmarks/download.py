@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds to fetch one large file from a hub on loopback, by sluice download and by curl, in turns.
+"""Seconds to fetch one large file from a hub on loopback, by sluice download, by curl, and by curl until the bytes are on the disk, in turns.
 Usage: download.py SLUICE [BYTES [RUNS]]; it needs twice BYTES in TMPDIR, gone at the end."""
 import os
 import pathlib
@@ -30,17 +30,20 @@ def main():
                 stream.write(os.urandom(min(1 << 20, size - stream.tell())))
         repo = Repo({"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": str(big)})
         repo.digest("model.safetensors")
-        seconds = {"sluice": [], "curl": []}
+        seconds = {"sluice": [], "curl": [], "curl and sync": []}
         with Hub({"org/model": repo}) as hub:
             environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), "no_proxy": "*"}
             url = f"{hub.url}/org/model/resolve/main/model.safetensors"
-            for _ in range(runs):
-                seconds["sluice"].append(timed([binary, "download", "org/model"], environment))
-                shutil.rmtree(folder / "hf")
-                seconds["curl"].append(timed(["curl", "-sfL", "-o", str(folder / "curl"), url], environment))
-                (folder / "curl").unlink()
+            fetched = str(folder / "curl")
+            for run in range(runs):
+                for name, command in (("sluice", [binary, "download", "org/model"]), ("curl", ["curl", "-sfL", "-o", fetched, url]),
+                                      ("curl and sync", ["sh", "-c", 'curl -sfL -o "$0" "$1" && sync "$0"', fetched, url]))[::1 if run % 2 == 0 else -1]:
+                    seconds[name].append(timed(command, environment))
+                    shutil.rmtree(folder / "hf", ignore_errors=True)
+                    pathlib.Path(fetched).unlink(missing_ok=True)
+                    subprocess.run(["sync", "-f", str(folder)], check=True)
         for name, values in seconds.items():
-            print(f"{name:<7} {size / statistics.median(values) / 1e6:7.0f} MB/s (median of {runs}; {', '.join(f'{v:.2f}' for v in values)} s)")
+            print(f"{name:<14} {size / statistics.median(values) / 1e6:7.0f} MB/s (median of {runs}; {', '.join(f'{v:.2f}' for v in values)} s)")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
