@@ -14,7 +14,6 @@ import zipfile
 here = pathlib.Path(__file__).resolve().parent
 golden = here.parent / "golden"
 
-
 def save(target, name, data):
     folder = here / "corpus" / target
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +27,6 @@ def tensors(header, data=b"", length=None):
 
 def entry(dtype, shape, begin, end):
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-
 
 # safetensors
 save("safetensors", "three", tensors({"__metadata__": {"format": "pt"}, "a": entry("F32", [2, 2], 0, 16),
@@ -138,7 +136,6 @@ save("index", "outside", json.dumps({"weight_map": {"a": "../one.safetensors"}})
 save("index", "itself", json.dumps({"weight_map": {"a": "model.safetensors.index.json"}}))
 save("index", "no-text", json.dumps({"weight_map": {"a": ["one.safetensors"], "b": None}}))
 save("index", "nul", '{"weight_map":{"a":"one.safetensors\\u0000"}}')
-
 
 # tokenizer.json cut down: the base vocabulary and a few merges, every component as it is
 def small(tokenizer, entries=40):
@@ -289,8 +286,12 @@ for name, template in {
     save("chat_template", "hostile-" + name, template + '\0{"messages":[{"role":"user","content":"hi"}]}')
 
 # config.json
+kinds = {}  # one of those that differ in numbers alone
 for path in sorted(golden.glob("*/*/config.json")):
-    save("config", f"{path.parent.parent.name}-{path.parent.name}", path.read_text())
+    one = json.loads(path.read_text())
+    kinds.setdefault(str(sorted((key, value if isinstance(value, (bool, str)) else None) for key, value in one.items())), (path.parent, one))
+for folder, one in kinds.values():
+    save("config", f"{folder.parent.name}-{folder.name}", json.dumps(one, separators=(",", ":")))
 save("config", "unknown", '{"architectures":["OracleForCausalLM"]}')
 save("config", "huge", '{"architectures":["LlamaForCausalLM"],"hidden_size":9223372036854775807,"intermediate_size":9223372036854775807,'
      '"num_hidden_layers":9223372036854775807,"num_attention_heads":1,"vocab_size":9223372036854775807}')
@@ -446,7 +447,6 @@ for name, data in {
         "counts-bad": "c-1(x0),(x2),2(3)", "time": "t 1-02:03:04 \n", "time-short": "t05:06", "time-none": "tUNLIMITED",
         "time-big": "t9223372036854775807-23:59:59", "devices": "v0, 1,GPU-5ebe9f43,MIG-1/2/3,,"}.items():
     save("lists", name, data)
-
 
 # prompt files and journals
 def fnv(data):
