@@ -50,17 +50,12 @@ else()
   target_compile_definitions(dep::httplib INTERFACE CPPHTTPLIB_USE_POLL)
 endif()
 
+# Found by its files: upstream's release installs no CMake package, and a system's would win over a prefix's files.
+sluice_header_dep(hwy_headers hwy/highway.h)
+find_library(SLUICE_HWY hwy REQUIRED)
 add_library(dep::hwy INTERFACE IMPORTED)
-find_package(hwy QUIET)
-if(hwy_FOUND)
-  target_link_libraries(dep::hwy INTERFACE hwy::hwy)
-else()
-  # The installation of upstream's release has no CMake package.
-  find_path(SLUICE_HWY_INCLUDE hwy/highway.h REQUIRED)
-  find_library(SLUICE_HWY hwy REQUIRED)
-  target_include_directories(dep::hwy INTERFACE ${SLUICE_HWY_INCLUDE})
-  target_link_libraries(dep::hwy INTERFACE ${SLUICE_HWY})
-endif()
+target_link_libraries(dep::hwy INTERFACE ${SLUICE_HWY} dep::hwy_headers)
+
 # Line editing. A static copy needs the terminal library beside it.
 sluice_header_dep(edit_headers histedit.h)
 find_library(SLUICE_EDIT edit REQUIRED)
