@@ -65,7 +65,7 @@ std::string read_key(const fs::path& path) {
 }
 
 fs::path make_key(const fs::path& home, std::string_view id, bool keep) {
-  const fs::path path = key_path(home, id);
+  fs::path path = key_path(home, id);
   make_private_folder(home);
   make_private_folder(home / "keys");
   std::error_code ignored;

@@ -208,7 +208,7 @@ void read_torchrun(const Reader& read, Launch& launch) {
 
 // Equal on all ranks of one run and different between runs.
 std::string make_run_id(const Reader& read, const Launch& launch) {
-  const std::string job = launch.job_id ? std::to_string(*launch.job_id) : "";
+  std::string job = launch.job_id ? std::to_string(*launch.job_id) : "";
   if (!launch.step_id.empty()) return fmt::format("{}.{}", job, launch.step_id);
   std::string own;
   switch (launch.launcher) {

@@ -206,8 +206,9 @@ class NcclCommunicator final : public Communicator {
     group_.call(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
     group_.call(cudaMemcpy(got.data(), memory, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
     right = true;
+    const int sum = size_ * (size_ + 1) / 2;
     for (size_t i = 0; i < got.size(); ++i)
-      right = right && got[i] == static_cast<float>(size_ * (size_ + 1) / 2) * static_cast<float>(1 + i % 61);
+      right = right && got[i] == static_cast<float>(sum) * static_cast<float>(1 + i % 61);
     cudaEventDestroy(begin);
     cudaEventDestroy(end);
     cudaFree(memory);
