@@ -155,9 +155,7 @@ bool write_all(int fd, std::string_view bytes, double deadline) {
     const ssize_t n = ::send(fd, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n > 0)
       bytes.remove_prefix(static_cast<size_t>(n));
-    else if (errno != EAGAIN && errno != EINTR)
-      return false;
-    else if (!wait_for(fd, POLLOUT, deadline))
+    else if ((errno != EAGAIN && errno != EINTR) || !wait_for(fd, POLLOUT, deadline))
       return false;
   }
   return true;
