@@ -204,7 +204,7 @@ class Parser {
       ranges.push_back({0x80, 0x10FFFF});
       return complement(std::move(ranges));
     };
-    const Ranges digits{{'0', '9'}}, word{{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}}, space{{9, 13}, {' ', ' '}};
+    Ranges digits{{'0', '9'}}, word{{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}}, space{{9, 13}, {' ', ' '}};
     switch (c) {
       case 'd':
         return digits;

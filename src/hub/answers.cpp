@@ -127,7 +127,7 @@ std::string explain_refusal(const GetResult& result, const HubSettings& hub, con
 std::string read_commit(const std::string& body, const std::string& what) {
   const Json info = parse(body, what);
   const Json* sha = member(info, "sha", Json::value_t::string);
-  const std::string commit = sha != nullptr ? sha->get<std::string>() : std::string();
+  std::string commit = sha != nullptr ? sha->get<std::string>() : std::string();
   if (!is_content_name(commit) || commit.size() != 40)
     throw Error(fmt::format("{}: the hub names no commit; expected 40 hex digits as sha, found {:.200}", what, body));
   return commit;

@@ -87,7 +87,7 @@ bool is_lasting(CURL* easy, CURLcode code) {
 std::string explain(CURL* easy, CURLcode code, const char* reason) {
   long connect_status = 0;
   curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &connect_status);
-  const std::string words = *reason != '\0' ? reason : curl_easy_strerror(code);
+  std::string words = *reason != '\0' ? reason : curl_easy_strerror(code);
   if (connect_status >= 300) {
     return fmt::format(
         "the proxy of https_proxy answers {} to a connection to that host; it lets only some hosts through (ask your "

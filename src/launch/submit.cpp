@@ -73,7 +73,7 @@ std::string submit_script(const CommandRunner& run, const std::string& script,
   if (!said) throw Error(fmt::format("sbatch did not answer within {:.0f} s", kSbatchSeconds));
   if (said->exit_code == 127) throw Error("there is no sbatch here; run this on a login node of the cluster");
   if (said->exit_code != 0) throw Error(fmt::format("sbatch refuses: {}", one_line(said->output)));
-  const std::string id = submitted_id(said->output);
+  std::string id = submitted_id(said->output);
   if (id.empty()) throw Error(fmt::format("sbatch answered without a job id: {}", one_line(said->output)));
   return id;
 }

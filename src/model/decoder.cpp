@@ -84,7 +84,7 @@ DecoderModel::DecoderModel(LoadContext& context, const DecoderSizes& sizes)
 }
 
 TiedNames DecoderModel::tie_head(const LoadContext& context, const std::string& embed, const std::string& head) {
-  const TiedNames names = resolve_tie(context, embed, head, sizes_.tied);
+  TiedNames names = resolve_tie(context, embed, head, sizes_.tied);
   if (sizes_.tied && !names.tied) info_.parameters += sizes_.vocab * sizes_.d_model;
   sizes_.tied = names.tied;
   return names;

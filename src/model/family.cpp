@@ -74,7 +74,7 @@ TiedNames resolve_tie(const LoadContext& context, const std::string& embed, cons
                               context.config.origin(), context.packed.from->layout().again()));
     return {tie->embed, tie->head, tie->tied};
   }
-  const TiedNames out = tie_of_files(context, embed, head);
+  TiedNames out = tie_of_files(context, embed, head);
   if (context.packed.to != nullptr) context.packed.to->set_tie({out.embed, out.head, out.tied});
   return out;
 }

@@ -106,7 +106,7 @@ int64_t read_rotary(const Config& config, int64_t head_dim, double fallback, dou
 }
 
 RopeConfig read_rope(const Config& config, int64_t rotary, double default_theta) {
-  const RopeConfig out = read_rope(config, rotary, RopeDefaults{default_theta});
+  RopeConfig out = read_rope(config, rotary, RopeDefaults{default_theta});
   if (out.varies()) config.refuse("rope_scaling", "a scaling that does not depend on the length of the sequence");
   return out;
 }

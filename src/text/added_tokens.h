@@ -2,6 +2,7 @@
 // Added tokens: strings that are found in the text before the model sees it. Immutable after build().
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -50,7 +51,7 @@ class AddedTokens {
  private:
   // Leftmost-longest search: for each first byte the lengths that occur, longest first.
   struct Matcher {
-    std::vector<size_t> lengths[256];
+    std::array<std::vector<size_t>, 256> lengths;
     std::unordered_map<std::string_view, int32_t> ids;
     std::vector<std::unique_ptr<std::string>> owned;
     void add(std::string text, int32_t id);
