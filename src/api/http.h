@@ -53,7 +53,7 @@ struct Reply {
   // A streamed body, used when set: appends all that there is to `out`, without waiting; false at the end. Called by
   // one thread at a time, once at first and again whenever `ready` was called.
   std::function<bool(std::string& out)> stream;
-  std::string_view keep_alive;  // of a stream: goes out when nothing else has for 15 s; constant text, may be empty
+  std::string_view keep_alive;  // of a stream: goes out where nothing else does for long; constant text, may be empty
 
   // Set by the server, any thread may call it at any time: `stream` may have something to append. Does not block.
   std::function<void()> ready;

@@ -15,8 +15,7 @@
 namespace sluice {
 namespace {
 
-constexpr size_t kChunkHead = 10;         // "0000abcd\r\n"
-constexpr double kKeepAliveSeconds = 15;  // of silence, after which Reply::keep_alive goes out
+constexpr size_t kChunkHead = 10;  // "0000abcd\r\n"
 
 enum class Sent { kAll, kFull, kBroken };
 
@@ -48,7 +47,7 @@ bool send_all(int fd, std::string_view data, double seconds) {
   }
 }
 
-StreamPump::StreamPump() : thread_([this] { loop(); }) {}
+StreamPump::StreamPump(double stall, double silence) : stall_(stall), silence_(silence), thread_([this] { loop(); }) {}
 
 StreamPump::~StreamPump() {
   {
@@ -170,14 +169,14 @@ bool StreamPump::Stream::wait_returned(double until) {
     while (!wake_.wait_for(lock, std::chrono::duration<double>(until - monotonic_seconds()), returned)) {
       State state = State::kResting;
       if (state_.compare_exchange_strong(state, State::kBusy)) return false;
-      until = monotonic_seconds() + kKeepAliveSeconds;  // the pump is about to write
+      until = monotonic_seconds() + pump_.silence_;  // the pump is about to write
     }
   }
   returned_ = false;
   return true;
 }
 
-bool StreamPump::Stream::write(int fd, bool chunked, Reply& reply, double seconds) {
+bool StreamPump::Stream::write(int fd, bool chunked, Reply& reply) {
   fd_ = fd;
   chunked_ = chunked;
   reply_ = &reply;
@@ -185,15 +184,15 @@ bool StreamPump::Stream::write(int fd, bool chunked, Reply& reply, double second
   render();
   while (true) {
     if (!broken_ && sent_ < out_.size()) {
-      broken_ = !send_all(fd_, std::string_view(out_).substr(sent_), seconds);
+      broken_ = !send_all(fd_, std::string_view(out_).substr(sent_), pump_.stall_);
       written_ = monotonic_seconds();
     }
     if (ended_ || broken_) break;
     sent_ = out_.size();
-    const double until = written_ + kKeepAliveSeconds;
+    const double until = written_ + pump_.silence_;
     if (!rest()) {
       render();
-    } else if (!wait_returned(until) && monotonic_seconds() >= written_ + kKeepAliveSeconds) {
+    } else if (!wait_returned(until) && monotonic_seconds() >= written_ + pump_.silence_) {
       out_.assign(chunked_ ? kChunkHead : 0, '0');
       out_ += reply.keep_alive;
       frame();

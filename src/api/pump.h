@@ -24,10 +24,12 @@ class StreamPump {
  public:
   class Stream;
 
-  StreamPump();
+  // `stall`: as send_all. `silence`: seconds without a byte after which Reply::keep_alive goes out.
+  StreamPump(double stall, double silence);
   ~StreamPump();  // no Stream::write may be under way
 
  private:
+  const double stall_, silence_;
   void push(std::shared_ptr<Stream> stream);
   void loop();
   std::mutex mutex_;
@@ -44,9 +46,9 @@ class StreamPump::Stream : public std::enable_shared_from_this<Stream> {
   // Reply::stream may have something to append. Any thread, at any time, also when the stream is over and the pump
   // gone.
   void ready();
-  // Sends reply.stream to its end, in chunks or as it is, and blocks until then. `seconds`: as send_all. False: the
-  // connection is of no further use.
-  bool write(int fd, bool chunked, Reply& reply, double seconds);
+  // Sends reply.stream to its end, in chunks or as it is, and blocks until then. False: the connection is of no further
+  // use.
+  bool write(int fd, bool chunked, Reply& reply);
 
  private:
   friend class StreamPump;

@@ -173,6 +173,10 @@ bool Generation::collect(std::vector<Event>& events) {
   return true;
 }
 
+void Generation::again() const {
+  if (shared_->ready) shared_->ready();
+}
+
 // Every source is done.
 void Generation::account() {
   for (const auto& source : shared_->sources) {

@@ -38,13 +38,17 @@ class Generation {
   // Swaps the output so far into `events` (cleared first). kIdle: there is none yet. kDone: everything was delivered
   // before. kGone: the client left. Throws RequestError(kGeneration) when the engine lost a request.
   Next next(std::vector<Event>& events);
-  // next() until it is something other than kEvents; `take` is called with each event.
+  // next() until there is nothing more, `take` for each event. After many events kIdle and Reply::ready, so that other
+  // streams have their turn first.
   template <class F>
   Next drain(std::vector<Event>& events, const F& take) {
-    Next what;
-    while ((what = next(events)) == Next::kEvents)
+    for (size_t taken = 0; taken < 256; taken += events.size()) {
+      const Next what = next(events);
+      if (what != Next::kEvents) return what;
       for (Event& event : events) take(event);
-    return what;
+    }
+    again();
+    return Next::kIdle;
   }
   // Waits for the end of all sources; false when the client left. Throws as next().
   bool collect(std::vector<Event>& events);
@@ -58,6 +62,7 @@ class Generation {
   struct Shared;
   class SourceSink;
   void account();
+  void again() const;
   const Service& service_;
   std::shared_ptr<Shared> shared_;
   std::shared_ptr<Account> account_;  // null without a request log

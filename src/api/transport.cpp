@@ -371,8 +371,7 @@ struct Transport::Impl : httplib::Server {
       exchange.must_close = true;
     out.set_content_provider(type, [this, &exchange, stream, chunked](size_t, httplib::DataSink& sink) {
       Connection& connection = exchange.connection;
-      const bool ok =
-          connection.flush() && stream->write(connection.socket(), chunked, exchange.reply, options_.write_seconds);
+      const bool ok = connection.flush() && stream->write(connection.socket(), chunked, exchange.reply);
       exchange.reply.stream = nullptr;  // what it holds is cancelled before the connection goes on
       sink.done();
       return ok;
@@ -410,7 +409,7 @@ struct Transport::Impl : httplib::Server {
   std::condition_variable all_closed_;
   std::unordered_set<int> open_, idle_;  // descriptors; idle: between requests
   ClientWatch watch_;
-  StreamPump pump_;
+  StreamPump pump_{options_.write_seconds, options_.silence_seconds};
   ElasticPool pool_;
   std::thread acceptor_;
 };

@@ -21,6 +21,7 @@ struct TransportOptions {
   double body_seconds = 30;                 // longest silence within a body
   double idle_seconds = 75;                 // between requests of one connection
   double write_seconds = 15;                // longest time a reader may take nothing before its request is cancelled
+  double silence_seconds = 15;              // of a stream, after which Reply::keep_alive goes out
   std::function<void(int change)> counted;  // told of each connection opened (+1) and closed (-1)
 };
 

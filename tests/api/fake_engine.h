@@ -18,6 +18,7 @@ namespace sluice {
 struct FakeEngine {
   std::vector<int32_t> answer = {72, 105, 33};  // "Hi!" in byte tokens, then eos unless the length ends it first
   double delay = 0;                             // seconds before each token
+  int burst = 1;                                // tokens after each delay
   bool refuse = false;                          // submit throws kOverloaded
   bool lose = false;                            // on_error in place of the second token
   std::atomic<int> submitted = 0, cancelled = 0, finished = 0;
@@ -160,7 +161,9 @@ struct FakeEngine {
       for (auto it = jobs_.begin(); it != jobs_.end();) {
         Job& job = it->second;
         if (job.due <= now) {
-          if (advance(job)) {
+          bool over = false;
+          for (int i = 0; i < burst && !over; ++i) over = advance(job);
+          if (over) {
             it = jobs_.erase(it);
             continue;
           }

@@ -15,8 +15,10 @@ namespace {
 
 // A connection's thread with its stream, and the reader's end of its socket.
 struct Line {
-  explicit Line(StreamPump& pump) : stream(std::make_shared<StreamPump::Stream>(pump)) {
+  explicit Line(StreamPump& pump, std::string_view keep_alive = "")
+      : stream(std::make_shared<StreamPump::Stream>(pump)) {
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+    reply.keep_alive = keep_alive;
     reply.stream = [this](std::string& out) {
       std::lock_guard lock(mutex);
       out += waiting;
@@ -24,7 +26,7 @@ struct Line {
       return !over;
     };
     thread = std::thread([this] {
-      whole = stream->write(ends[0], false, reply, 5);
+      whole = stream->write(ends[0], false, reply);
       ::shutdown(ends[0], SHUT_WR);
     });
   }
@@ -61,7 +63,7 @@ struct Line {
 
 TEST_CASE("every byte of many streams arrives once and in order") {
   constexpr int kStreams = 40, kSteps = 500;
-  StreamPump pump;
+  StreamPump pump(5, 15);
   std::deque<Line> lines;
   for (int i = 0; i < kStreams; ++i) lines.emplace_back(pump);
   std::string expected;
@@ -77,7 +79,7 @@ TEST_CASE("every byte of many streams arrives once and in order") {
 }
 
 TEST_CASE("a reader that takes nothing delays nobody else and loses nothing") {
-  StreamPump pump;
+  StreamPump pump(5, 15);
   Line slow(pump), quick(pump);
   const std::string much(4 << 20, 'x');
   slow.say(much);
@@ -95,7 +97,7 @@ TEST_CASE("a reader that takes nothing delays nobody else and loses nothing") {
 }
 
 TEST_CASE("a stream whose reader has gone ends, and says so") {
-  StreamPump pump;
+  StreamPump pump(5, 15);
   Line line(pump);
   line.say("first");
   CHECK(line.read(5) == "first");
@@ -103,4 +105,17 @@ TEST_CASE("a stream whose reader has gone ends, and says so") {
   line.say("second");
   line.thread.join();
   CHECK(!line.whole);
+}
+
+TEST_CASE("a silent stream is kept alive, one that speaks is left alone") {
+  StreamPump pump(5, 0.05);
+  Line silent(pump, "."), plain(pump);
+  silent.say("a");
+  CHECK(silent.read(3) == "a..");
+  silent.say("b", true);
+  std::string rest = silent.read(1000);
+  CHECK(rest.ends_with("b"));
+  CHECK(rest.find_first_not_of('.') == rest.size() - 1);
+  plain.say("done", true);
+  CHECK(plain.read(1000) == "done");
 }

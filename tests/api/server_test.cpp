@@ -224,10 +224,12 @@ TEST_CASE("a reader that takes nothing is cancelled in bounded time") {
   transport.write_seconds = 0.3;
   Fixture f("", transport);
   f.engine.answer.assign(1 << 20, 65);
+  f.engine.delay = 0.001;
+  f.engine.burst = 500;  // the socket is full long before all is said
   Wire wire(f.port());
   int small = 4096;
   setsockopt(wire.descriptor(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-  wire.send(post("/generate_stream", R"({"inputs":"abc","parameters":{"max_new_tokens":1000000}})"));
+  wire.send(post("/generate_stream", R"({"inputs":"abc","parameters":{"max_new_tokens":1000000,"top_n_tokens":5}})"));
   CHECK(eventually([&] { return f.engine.cancelled == 1; }, 30));
 }
 
