@@ -138,15 +138,18 @@ job::alone() {
   return "$code"
 }
 
+# This job as Slurm's commands know it alone: the number of one task of an array is the whole array's.
+job::id() { echo "${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"; }
+
 # Whether Slurm is taking this job's nodes for another. The job must then not end by itself: one that does counts as finished.
-job::preempted() { [[ $(scontrol -o show job "$SLURM_JOB_ID" 2>/dev/null) =~ PreemptTime=[0-9] ]]; }
+job::preempted() { [[ $(scontrol -o show job "$(job::id)" 2>/dev/null) =~ PreemptTime=[0-9] ]]; }
 
 # job::requeue REASON: puts this job back in the queue and waits for Slurm to end it here; returns where that is not possible.
 job::requeue() {
-  local id=$SLURM_JOB_ID most=${MAX_RESTARTS:-50}
-  [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+  local id most=${MAX_RESTARTS:-50}
+  id=$(job::id)
   # A job that its owner cancels is no longer running and must not come back.
-  [[ $(squeue -h -j "$SLURM_JOB_ID" -o %T 2>/dev/null) == RUNNING ]] || return 1
+  [[ $(squeue -h -j "$id" -o %T 2>/dev/null) == RUNNING ]] || return 1
   if ((${SLURM_RESTART_COUNT:-0} >= most)); then
     job::log "not requeued: restarted $most times already (MAX_RESTARTS)"
     return 1

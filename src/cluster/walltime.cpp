@@ -60,6 +60,9 @@ Walltime::Walltime(const Environment& environment, CommandRunner runner, std::fu
   const char* job = environment("SLURM_JOB_ID");
   if (job == nullptr || !whole(job)) return;
   job_ = job;
+  // The number of an array's last task stands for the whole array.
+  const char *array = environment("SLURM_ARRAY_JOB_ID"), *task = environment("SLURM_ARRAY_TASK_ID");
+  if (array != nullptr && task != nullptr) job_ = std::string(array) + "_" + task;
   const char* end = environment("SLURM_JOB_END_TIME");
   const auto value = end == nullptr ? std::nullopt : whole(end);
   // Slurm writes a far date for an unlimited job: ten years from now is no limit.

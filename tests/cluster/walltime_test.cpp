@@ -60,6 +60,11 @@ TEST_CASE("squeue is asked at most every five minutes") {
   Walltime walltime(map_environment({{"SLURM_JOB_ID", "5"}}), squeue.runner(), [&] { return now; });
   CHECK(walltime.end_time() == 1600);
   CHECK(squeue.arguments == std::vector<std::string>{"squeue", "-h", "-j", "5", "-o", "%L"});
+  FakeSqueue of_task{.answer = CommandResult{0, "10:00\n"}, .asked = 0, .arguments = {}};
+  Walltime task(map_environment({{"SLURM_JOB_ID", "5"}, {"SLURM_ARRAY_JOB_ID", "5"}, {"SLURM_ARRAY_TASK_ID", "3"}}),
+                of_task.runner(), [&] { return now; });
+  CHECK(task.end_time() == 1600);
+  CHECK(of_task.arguments[3] == "5_3");  // 5 would be the whole array
   now = 1299;
   CHECK(walltime.seconds_left() == 301);
   CHECK(squeue.asked == 1);

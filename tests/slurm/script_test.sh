@@ -23,6 +23,7 @@ echo "scontrol $*" >>"$FAKE_CALLS"
 SCONTROL
 cat >"$work/bin/squeue" <<'SQUEUE'
 #!/bin/bash
+[[ $* != *"-j 70 "* ]] || echo PENDING # the number of the array's last task means all of them
 echo "${FAKE_STATE:-RUNNING}"
 SQUEUE
 cat >"$work/release/bin/sluice" <<'SLUICE'
@@ -122,7 +123,7 @@ check "a cancelled job is not put back" "!back into the queue" "submit the same 
 check "where requeueing is off the job says how to go on" "submit the same line again to complete o" "exit=75" -- \
   "${job[@]}" FAKE_EXIT=75 FAKE_NO_REQUEUE=1 OUTPUT=o slurm/generate.sh
 : >"$work/calls"
-check "an array task is requeued under its array's name" "exit=143" -- "${job[@]}" FAKE_EXIT=75 SLURM_ARRAY_JOB_ID=70 SLURM_ARRAY_TASK_ID=3 OUTPUT=o slurm/generate.sh
+check "an array task is requeued under its array's name" "exit=143" -- "${job[@]}" FAKE_EXIT=75 SLURM_JOB_ID=70 SLURM_ARRAY_JOB_ID=70 SLURM_ARRAY_TASK_ID=3 OUTPUT=o slurm/generate.sh
 grep -qx 'scontrol requeue 70_3' "$work/calls" || {
   echo "FAILED the array's name"
   failed=1
