@@ -49,6 +49,7 @@ class Follower {
     const std::vector<JobView> jobs =
         reconcile(records, queue_.read(records, monotonic_seconds(), wall_seconds()), local_facts());
     JobView job = find_job(jobs, name_);
+    if (!job.server) throw Error(fmt::format("job {} is no server: {}", job.id, job.detail));
     // A job of a service is followed by others of that name.
     if (!job.service.empty() && job.service != name_) job = find_job(jobs, name_ = job.service);
     const std::lock_guard lock(mutex_);

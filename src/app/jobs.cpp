@@ -142,6 +142,8 @@ int status(const JobOptions& options) {
   if (const auto batch = read_progress(sluice_home(process_environment()), options.job))
     return batch_status(*batch, options.json);
   JobView job = find_job(read_jobs(), options.job);
+  if (const auto batch = read_progress(sluice_home(process_environment()), job.id))
+    return batch_status(*batch, options.json);
   if (job.state == "lost" && !job.id.starts_with("local-")) {
     if (const std::string ending = job_ending(run_command, base_id(job)); !ending.empty())
       job.detail += fmt::format(" (Slurm says {})", ending);
@@ -237,8 +239,7 @@ int logs(const JobOptions& options) {
   return 0;
 }
 
-void cancel(const std::string& job, bool drain) {
-  const std::string id = job.substr(0, job.find('.'));
+void cancel(const std::string& id, bool drain) {
   const auto said =
       drain ? run_command({"scancel", "--batch", "--signal=TERM", id}, 20) : run_command({"scancel", id}, 20);
   if (!said || said->exit_code != 0) throw Error(fmt::format("scancel {} failed", id));
@@ -285,10 +286,13 @@ int stop(const JobOptions& options) {
     say(job.id, fmt::format("has ended already: {}", job.detail));
     ids.clear();
   }
-  const bool now = options.now || job.state == "pending";
+  // A job that answers a prompt file would come back after draining.
+  const bool now = options.now || job.state == "pending" || !job.server;
   for (const std::string& id : ids) {
-    if (!id.starts_with("local-")) cancel(id, !now);
-    say(id, now ? "ended" : "drains, then ends; accepted requests are answered");
+    if (!id.starts_with("local-")) cancel(id != job.id ? id : job.task.empty() ? base_id(job) : job.task, !now);
+    say(id, !now         ? "drains, then ends; accepted requests are answered"
+            : job.server ? "ended"
+                         : "ended; what is finished stays");
   }
   if (options.json) fmt::print("{}\n", out.dump(1));
   return 0;
