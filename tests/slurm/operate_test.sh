@@ -123,34 +123,46 @@ chain_of_four() {
 it "a service goes on over three successors without a failed request" chain_of_four
 
 node_of() { slurm squeue -h -j "$1" -o %N; }
-# connected FILE JOB: a local end of its own, whose address is the first line of FILE
+# connected FILE JOB [OPTION...]: a local end of its own, whose address is the first line of FILE
 connected() {
-  begin "$1" slurm "$sluice" connect "$2"
-  wait_for 30 grep -q OPENAI "$1" || fail "connect did not start" "$1.err"
+  local to=$1
+  shift
+  begin "$to" slurm "$sluice" connect "$@"
+  wait_for 30 grep -q OPENAI "$to" || fail "connect did not start" "$to.err"
 }
 answers() { [[ $(ask "$1" /dev/null) == 200 ]]; }
 
-on_a_socket() {
-  local node=n1 word
-  # Stands in for ssh to a node, which has no daemon here: one forwarding from a local port to a socket there.
-  mkdir -p "$work/ssh"
-  cat >"$work/ssh/ssh" <<'SSH'
+# Stands in for ssh: no node here has its daemon. One forwarding from a local port to a socket or port as the host named last sees it.
+mkdir -p "$work/ssh"
+cat >"$work/ssh/ssh" <<'SSH'
 #!/usr/bin/env python3
-import pathlib, shutil, socket, sys, threading
-port, path = sys.argv[sys.argv.index("-L") + 1].split(":", 2)[1:]
-pathlib.Path(__file__).with_name("asked").write_text(sys.argv[-1])
+import ctypes, pathlib, shutil, socket, sys, threading
+port, *target = sys.argv[sys.argv.index("-L") + 1].split(":")[1:]
+host = sys.argv[-1]
+pathlib.Path(__file__).with_name("asked").write_text(host)
 def copy(a, b):
     shutil.copyfileobj(a.makefile("rb", 0), b.makefile("wb", 0))
     b.shutdown(socket.SHUT_WR)
-listening = socket.create_server(("127.0.0.1", int(port)))
-while True:
-    near, _ = listening.accept()
-    far = socket.socket(socket.AF_UNIX)
-    far.connect(path)
+def forward(near):
+    network = pathlib.Path("/run/netns/sluice-" + host)
+    if network.exists():
+        with open(network) as place:
+            ctypes.CDLL(None).setns(place.fileno(), 0)
+    if len(target) == 2:
+        far = socket.create_connection((target[0], int(target[1])))
+    else:
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(target[0])
     for pair in ((near, far), (far, near)):
         threading.Thread(target=copy, args=pair, daemon=True).start()
+listening = socket.create_server(("127.0.0.1", int(port)))
+while True:
+    threading.Thread(target=forward, args=(listening.accept()[0],), daemon=True).start()
 SSH
-  chmod +x "$work/ssh/ssh"
+chmod +x "$work/ssh/ssh"
+
+on_a_socket() {
+  local node=n1 word
   launch -t 10 --host "unix:$work/server.sock" -- -w "$node" --comment "two words" -t 11 >"$log" 2>"$work/err" || fail "launch failed" "$work/err" "$log"
   job=$(grep -oE 'connect [0-9]+' "$log" | cut -d' ' -f2)
   slurm scontrol -o show job "$job" >"$work/shown"
@@ -166,6 +178,22 @@ SSH
   end "$work/far"
 }
 it "connect reaches a server's socket on its node, and by ssh from elsewhere" on_a_socket
+
+through_ssh() {
+  launch -t 10 --host 127.0.0.1 >"$log" 2>"$work/err" || fail "launch failed" "$work/err" "$log"
+  job=$(grep -oE 'connect [0-9]+' "$log" | cut -d' ' -f2)
+  PATH=$work/ssh:$PATH connected "$work/node" "$job"
+  wait_for 30 answers "$(head -1 "$work/node")" || fail "no answer through the node" "$work/node.err"
+  [[ $(cat "$work/ssh/asked") == "$(node_of "$job")" ]] || fail "ssh went to $(cat "$work/ssh/asked")"
+  end "$work/node"
+  launch -t 10 >"$log" 2>"$work/err" || fail "launch failed" "$work/err" "$log"
+  job=$(grep -oE 'connect [0-9]+' "$log" | cut -d' ' -f2)
+  PATH=$work/ssh:$PATH connected "$work/hop" "$job" --via login
+  wait_for 30 answers "$(head -1 "$work/hop")" || fail "no answer through the login node" "$work/hop.err"
+  [[ $(cat "$work/ssh/asked") == login ]] || fail "ssh went to $(cat "$work/ssh/asked")"
+  end "$work/hop"
+}
+it "connect goes by ssh to a node whose port is closed, or through the host of --via" through_ssh
 
 follows() {
   local first second

@@ -28,11 +28,12 @@ stop() {
 trap stop EXIT
 trap 'exit 143' TERM INT
 scripts/test-cluster.sh down
-scripts/test-cluster.sh up 9>&- || exit # its daemons must not hold the lock
+scripts/test-cluster.sh up 9>&- || exit
 
 failed=0 passed=0
-slurm() { "$repository"/scripts/test-cluster.sh run "$@"; }
-on() { "$repository"/scripts/test-cluster.sh on "$@"; }
+# Neither the nodes' daemons nor what a test leaves behind must hold the lock.
+slurm() { "$repository"/scripts/test-cluster.sh run "$@" 9>&-; }
+on() { "$repository"/scripts/test-cluster.sh on "$@" 9>&-; }
 
 # begin FILE slurm|on NODE COMMAND...: behind the test, with its output in FILE and FILE.err; end FILE ends it.
 begin() {
@@ -40,7 +41,7 @@ begin() {
   shift 2
   [[ ${where[0]} == slurm ]] || { where+=("$1") && shift; }
   # shellcheck disable=SC2016,SC2094  # expanded by the inner shell
-  "${where[@]}" sh -c 'echo $$ >"$0.pid" && exec "$@"' "$out" "$@" >"$out" 2>"$out.err" &
+  "${where[@]}" sh -c 'echo $$ >"$0.pid" && exec "$@"' "$out" "$@" >"$out" 2>"$out.err" 9>&- &
 }
 end() { kill "$(cat "$1.pid")" && rm "$1.pid"; }
 
