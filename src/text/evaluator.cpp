@@ -9,7 +9,7 @@
 namespace sluice {
 
 struct Evaluator::Macro : TemplateCallable {
-  Macro(const Stmt& s, ScopePtr d) : stmt(s), defined_in(std::move(d)) {}
+  Macro(const Stmt& s, const ScopePtr& d) : stmt(s), defined_in(d) {}
   std::string type() const override { return "Macro"; }
   bool callable() const override { return true; }
   Value call(Evaluator& evaluator, const Arguments& arguments) override {

@@ -207,7 +207,7 @@ Value indent(Evaluator&, const Value& value, const Arguments& a) {
 }
 
 Value to_int(Evaluator&, const Value& value, const Arguments& a) {
-  const Value fallback = a.get(0, "default", Value(0));
+  Value fallback = a.get(0, "default", Value(0));
   if (value.is_int() || value.is_bool()) return Value(value.as_int());
   double number = 0;
   if (value.is_float()) {

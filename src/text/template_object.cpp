@@ -15,9 +15,9 @@ const Value* Arguments::find(size_t index, std::string_view name) const {
   return nullptr;
 }
 
-Value Arguments::get(size_t index, std::string_view name, Value fallback) const {
+Value Arguments::get(size_t index, std::string_view name, const Value& fallback) const {
   const Value* value = find(index, name);
-  return value != nullptr ? *value : std::move(fallback);
+  return value != nullptr ? *value : fallback;
 }
 
 Value Arguments::need(size_t index, std::string_view name, std::string_view callee) const {

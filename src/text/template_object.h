@@ -22,7 +22,7 @@ struct Arguments {
   std::vector<std::pair<std::string, Value>> named;
 
   const Value* find(size_t index, std::string_view name) const;  // nullptr when not given
-  Value get(size_t index, std::string_view name, Value fallback) const;
+  Value get(size_t index, std::string_view name, const Value& fallback) const;
   Value need(size_t index, std::string_view name, std::string_view callee) const;  // fails when not given
 };
 

@@ -139,7 +139,7 @@ struct CyclerObject : TemplateCallable, std::enable_shared_from_this<CyclerObjec
     if (name == "current") return items[at];
     if (name == "next") {
       return make_function([self = shared_from_this()](Evaluator&, const Arguments&) {
-        const Value value = self->items[self->at];
+        Value value = self->items[self->at];
         self->at = (self->at + 1) % self->items.size();
         return value;
       });

@@ -185,7 +185,7 @@ class Parser {
       const size_t end = std::min(text.find_first_of(",]}", at), text.size());
       const size_t colon = text.find(": ", at);
       const size_t stop = std::min(end, colon);
-      const Json out = plain(trimmed(text.substr(at, stop - at)));
+      Json out = plain(trimmed(text.substr(at, stop - at)));
       at = stop;
       return out;
     }
