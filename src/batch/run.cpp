@@ -60,14 +60,14 @@ class Run {
   }
 
   BatchReport all() {
-    if (const auto errors = complete_output(options_.output, prompts_)) {
-      report_.done = report_.resumed = report_.prompts;
-      report_.errors = *errors;
-      report_.complete = true;
-      return report_;
-    }
+    if (is_in_place()) return report_;
     work_ = options_.shared ? shared_work(prompts_, options_.output, options_.fingerprint, *options_.shared)
                             : own_work(prompts_, options_.output, options_.fingerprint);
+    if (options_.shared && is_in_place()) {  // since a moment ago
+      if (work_ != nullptr) work_->finish();
+      return report_;
+    }
+    check(work_ != nullptr, "no work, and no output");
     report_.resumed = work_->done();
     if (report_.resumed > 0)
       log_info(fmt::format("resuming: {} of {} prompts are answered already", report_.resumed, report_.prompts));
@@ -84,6 +84,16 @@ class Run {
   }
 
  private:
+  // Whether the output holds every answer.
+  bool is_in_place() {
+    const auto errors = complete_output(options_.output, prompts_);
+    if (!errors) return false;
+    report_.done = report_.resumed = report_.prompts;
+    report_.errors = *errors;
+    report_.complete = true;
+    return true;
+  }
+
   // Until no prompt is left for this process.
   void answer_what_there_is() {
     while (!stop_ && lost_.empty()) {

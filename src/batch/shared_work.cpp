@@ -204,7 +204,14 @@ std::filesystem::path shared_folder(const std::filesystem::path& output) { retur
 
 std::unique_ptr<Work> shared_work(const PromptFile& prompts, const std::filesystem::path& output,
                                   const std::string& fingerprint, SharedOptions options) {
-  return std::make_unique<SharedWork>(prompts, output, fingerprint, std::move(options));
+  try {
+    return std::make_unique<SharedWork>(prompts, output, fingerprint, std::move(options));
+  } catch (const std::exception&) {
+    std::error_code ignored;
+    if (!std::filesystem::exists(output, ignored)) throw;
+    std::filesystem::remove_all(shared_folder(output), ignored);  // what this process has put back
+    return nullptr;
+  }
 }
 
 }  // namespace sluice

@@ -43,6 +43,7 @@ struct SharedOptions {
   Claims::Options claims{};   // folder, chunks and first are filled in
 };
 // OUTPUT.shared/: claims, and a journal per process. Throws Error when the folder belongs to other prompts or settings.
+// Null when the others have put the output in place and cleared up while this process joined them.
 std::unique_ptr<Work> shared_work(const PromptFile& prompts, const std::filesystem::path& output,
                                   const std::string& fingerprint, SharedOptions options);
 std::filesystem::path shared_folder(const std::filesystem::path& output);

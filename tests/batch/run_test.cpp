@@ -15,6 +15,7 @@
 #include "batch/answer.h"
 #include "batch/progress.h"
 #include "batch/scratch.h"
+#include "batch/work.h"
 #include "engine/executor.h"
 #include "text/tokenizer.h"
 
@@ -249,6 +250,18 @@ TEST_CASE("a shared folder of other prompts or settings is refused") {
   other = shared_options(f, numbered(99) + "prompt x\n", "b");
   CHECK_THROWS_WITH_AS(run_batch(other, echo, f.stop), doctest::Contains("belongs to other prompts or settings"),
                        Error);
+}
+
+TEST_CASE("who joins while the others put the output in place finds nothing left to do") {
+  const Fixture f;
+  const BatchOptions batch = f.options(many(3));
+  const PromptFile prompts(batch.prompts);
+  const auto join = [&] { return shared_work(prompts, batch.output, "null", SharedOptions{.me = owner("a")}); };
+  f.scratch.write("out.jsonl.shared", "no folder any more");
+  CHECK_THROWS_AS(join(), Error);
+  f.scratch.write("out.jsonl", "answers");
+  CHECK(join() == nullptr);
+  CHECK(!std::filesystem::exists(shared_folder(batch.output)));
 }
 
 TEST_CASE("progress says how far all are, and how fast") {
