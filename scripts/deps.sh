@@ -90,7 +90,7 @@ deps::build_one() {
   case $1 in
   fmt) deps::cmake -DFMT_TEST=OFF -DFMT_DOC=OFF ;;
   spdlog) deps::cmake -DSPDLOG_FMT_EXTERNAL=ON -DSPDLOG_BUILD_EXAMPLE=OFF ;;
-  highway) deps::cmake -DHWY_ENABLE_TESTS=OFF -DHWY_ENABLE_EXAMPLES=OFF -DHWY_ENABLE_CONTRIB=OFF ;;
+  highway) deps::cmake -DHWY_ENABLE_TESTS=OFF -DHWY_ENABLE_EXAMPLES=OFF ;;
   oniguruma) deps::cmake -DINSTALL_DOCUMENTATION=OFF ;;
   utf8proc) deps::cmake ;;
   cpp-httplib) install -D -m 644 "$tree/httplib.h" "$prefix/include/httplib.h" ;;
