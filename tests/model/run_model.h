@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -65,7 +66,7 @@ class ModelRunner {
   // sequence fill the bucket.
   std::vector<float> step(const std::vector<Chunk>& chunks, int64_t padding = 0) {
     for (const Chunk& chunk : chunks) {
-      if (const std::vector<float> again = begin_again(chunk); !again.empty()) return again;
+      if (const auto again = begin_again(chunk)) return *again;
     }
     buffers_.clear();
     for (const Chunk& chunk : chunks) encode(chunk.sequence);
@@ -142,20 +143,20 @@ class ModelRunner {
 
  private:
   // A token with which the sequence grows beyond what the model rotates alike: as the scheduler does, all its tokens
-  // are computed again. The logits of the last; empty where that does not apply.
-  std::vector<float> begin_again(const Chunk& chunk) {
+  // are computed again. The logits of the last, empty as step has it; nothing where that does not apply.
+  std::optional<std::vector<float>> begin_again(const Chunk& chunk) {
     const auto sequence = static_cast<size_t>(chunk.sequence);
     const int64_t beyond = model_.info().varies_beyond;
-    if (!model_.info().recomputes || begun_[sequence] > beyond || lengths_[sequence] == 0) return {};
-    if (lengths_[sequence] + static_cast<int64_t>(chunk.tokens.size()) <= beyond) return {};
+    if (!model_.info().recomputes || begun_[sequence] > beyond || lengths_[sequence] == 0) return std::nullopt;
+    if (lengths_[sequence] + static_cast<int64_t>(chunk.tokens.size()) <= beyond) return std::nullopt;
     check(chunk.tokens.size() == 1, "tokens come one by one where they cross the original context");
     std::vector<int32_t> all = std::move(history_[sequence]);
     all.push_back(chunk.tokens[0]);
     history_[sequence].clear();
     lengths_[sequence] = begun_[sequence] = 0;
-    const std::vector<float> logits = step({{chunk.sequence, all}});
-    if (logits.empty()) return {0.0f};
-    return {logits.end() - model_.info().vocab, logits.end()};
+    std::vector<float> logits = step({{chunk.sequence, all}});
+    if (!logits.empty()) logits.erase(logits.begin(), logits.end() - model_.info().vocab);
+    return logits;
   }
 
   // The sequence's encoder prompt as a step of its own, unless it had one.
