@@ -214,7 +214,9 @@ TEST_CASE("malformed requests get the right status and leave a healthy server") 
   MESSAGE(count << " malformed requests, " << answered.load() << " answered, " << closed.load() << " closed, by status"
                 << counts << "; resident memory grew by " << grown << " KiB in the last three quarters");
   CHECK(answered > count * 9 / 10);
+#if !defined(__SANITIZE_ADDRESS__)  // which holds back what is freed
   CHECK(grown < 64 * 1024);
+#endif
   for (int tries = 0; tries < 200 && server.connections() > 0; ++tries)
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   CHECK(server.connections() == 0);
