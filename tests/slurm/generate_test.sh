@@ -67,14 +67,12 @@ it "a preempted job comes back and completes" preempted
 
 shared_has() { (($(cat "$OUTPUT".shared/journals/* 2>/dev/null | wc -l) > $1)); }
 arrayed() {
-  local job pid victim=""
+  local job victim
   OUTPUT=$work/array.jsonl
   export OUTPUT
   job=$(submit "$log" --array=0-3 -n1 "$repository/slurm/generate.sh")
   wait_for 90 shared_has 200 || fail "nothing was written" "$log"
-  for pid in $(ip netns pids sluice-n1); do
-    [[ $(readlink "/proc/$pid/exe") != */sluice ]] || victim=$pid
-  done
+  victim=$(ranks_on n1 | tail -n 1)
   [[ -n $victim ]] || fail "no task on n1" "$log"
   kill -KILL "$victim"
   slurm scontrol requeue "${job}_1" || fail "a running task could not be requeued" "$log"

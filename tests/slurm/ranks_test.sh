@@ -177,13 +177,7 @@ gpu_ranks() {
 }
 it "GPU ranks without any PMI need no MPI" gpu_ranks
 
-rank_of() { # NODE: the process of a rank there
-  local pid
-  for pid in $(ip netns pids "sluice-$1"); do
-    [[ $(readlink "/proc/$pid/exe") != */sluice ]] || echo "$pid"
-  done
-}
-no_ranks() { [[ -z $(rank_of n1)$(rank_of n2) ]]; }
+no_ranks() { [[ -z $(ranks_on n1 n2) ]]; }
 tcp_killed() {
   local step
   for ((i = 0; i < 2000; i++)); do echo '{"prompt":"Once upon a time"}'; done >"$work/long.jsonl"
@@ -191,8 +185,8 @@ tcp_killed() {
     --max-new-tokens 400 >"$log" 2>&1 &
   step=$!
   wait_for 60 test -s "$work/long.out.journal" || fail "nothing was written" "$log"
-  kill -9 "$(rank_of n2 | head -n1)"
-  wait_for 10 no_ranks || fail "ranks are left after 10 s: $(rank_of n1) $(rank_of n2)" "$log"
+  kill -9 "$(ranks_on n2 | head -n1)"
+  wait_for 10 no_ranks || fail "ranks are left after 10 s: $(ranks_on n1) $(ranks_on n2)" "$log"
   ! wait "$step" || fail "expected a failure" "$log"
   has "$log" "was lost: its connection closed"
 }

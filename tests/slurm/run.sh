@@ -81,6 +81,15 @@ submit() {
 job_state() { slurm squeue -h -j "$1" -o %T 2>/dev/null; }
 job_gone() { [[ -z $(job_state "$1") || $(job_state "$1") == COMPLETED ]]; }
 queue_empty() { [[ -z $(slurm squeue -h) ]]; }
+# NODE...: the process ids of the ranks there, by the nodes' network namespaces.
+ranks_on() {
+  local node pid
+  for node in "$@"; do
+    for pid in $(ip netns pids "sluice-$node"); do
+      [[ $(readlink "/proc/$pid/exe") != */sluice ]] || echo "$pid"
+    done
+  done
+}
 is_running() { [[ $(job_state "$1") == RUNNING ]]; }
 
 it() {

@@ -155,12 +155,10 @@ killed_rank() {
   [[ $(field "$job" state) == stopped ]] || fail "expected state stopped" "$(record "$job")"
   has "$(record "$job")" 'on n2'
 }
-# The last sluice process of a node, by its network namespace.
+# The last rank of a node.
 pkill_rank() {
-  local pid victim=""
-  for pid in $(ip netns pids "sluice-$1"); do
-    [[ $(readlink "/proc/$pid/exe") == */sluice ]] && victim=$pid
-  done
+  local victim
+  victim=$(ranks_on "$1" | tail -n 1)
   [[ -n $victim ]] || fail "no rank on $1"
   kill -KILL "$victim"
 }
