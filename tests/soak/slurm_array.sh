@@ -2,27 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # A job array of four tasks that share a file, disturbed one to three times per seed, on the two-node cluster; read by tests/slurm/run.sh for
 # scripts/soak.sh --slurm-array. The file lies on a file system of its own, which runs full.
-export SLUICE_HOME=$work/home MODEL_ID=$repository/tests/models/demo SLUICE_THREADS=1 MAX_NEW_TOKENS=60 MAX_BATCH_SIZE=8
-export SLURM_CONF=/tmp/sluice-test-cluster/etc/slurm.conf PROMPTS=$work/prompts.jsonl
-unset RELEASE_DIR
 readonly prompts=1500
+export PROMPTS=$work/prompts.jsonl
 for ((i = 0; i < prompts; i++)); do printf '{"prompt":"What is %d plus %d?","temperature":%d}\n' $((i % 37)) $((i % 23)) $((i % 2)); done >"$PROMPTS"
 
-undisturbed() {
-  export OUTPUT=$work/reference.jsonl
-  submit "$log" -W -n1 "$repository/slurm/generate.sh" >/dev/null || fail "the job failed" "$log"
-}
-it "undisturbed run" undisturbed
+# shellcheck source-path=SCRIPTDIR
+source "$repository/tests/soak/slurm_generation.sh"
 
-# The process ids of the ranks of all tasks.
-rank_pids() {
-  local node pid
-  for node in n1 n2; do
-    for pid in $(ip netns pids "sluice-$node"); do
-      [[ $(readlink "/proc/$pid/exe") != */sluice ]] || echo "$pid"
-    done
-  done
-}
 answers_or_end() { [[ -f $OUTPUT ]] || (($(cat "$OUTPUT".shared/journals/* 2>/dev/null | wc -l) > $1)) || queue_empty; }
 over() { [[ -f $OUTPUT ]] || queue_empty; }
 nothing_runs() { [[ -z $(slurm squeue -h -t RUNNING,COMPLETING) ]]; }
@@ -32,7 +18,7 @@ disturb_once() {
   local pids free task=$((RANDOM % 4)) node=$((1 + RANDOM % 2))
   case $1 in
   kill)
-    mapfile -t pids < <(rank_pids)
+    mapfile -t pids < <(ranks_on n1 n2)
     ((${#pids[@]} == 0)) || kill -KILL "${pids[RANDOM % ${#pids[@]}]}"
     ;;
   requeue) slurm scontrol requeue "${job}_$task" ;;

@@ -1,28 +1,14 @@
 # shellcheck shell=bash disable=SC2154
 # SPDX-License-Identifier: Apache-2.0
 # One random disturbance of a generation job per seed, on the two-node cluster; read by tests/slurm/run.sh for scripts/soak.sh --slurm.
-export SLUICE_HOME=$work/home MODEL_ID=$repository/tests/models/demo SLUICE_THREADS=1 MAX_NEW_TOKENS=60 MAX_BATCH_SIZE=8
-export SLURM_CONF=/tmp/sluice-test-cluster/etc/slurm.conf PROMPTS=$work/prompts.jsonl
-unset RELEASE_DIR
 readonly prompts=2000
+export PROMPTS=$work/prompts.jsonl
 for ((i = 0; i < prompts; i++)); do printf '{"prompt":"What is %d plus %d?"}\n' $((i % 37)) $((i % 23)); done >"$PROMPTS"
 
-undisturbed() {
-  export OUTPUT=$work/reference.jsonl
-  submit "$log" -W -n1 "$repository/slurm/generate.sh" >/dev/null || fail "the job failed" "$log"
-}
-it "undisturbed run" undisturbed
+# shellcheck source-path=SCRIPTDIR
+source "$repository/tests/soak/slurm_generation.sh"
 
 journal_has() { (($(wc -l <"$OUTPUT.journal") > $1)); }
-# The process ids of the ranks of both nodes.
-rank_pids() {
-  local node pid
-  for node in n1 n2; do
-    for pid in $(ip netns pids "sluice-$node"); do
-      [[ $(readlink "/proc/$pid/exe") != */sluice ]] || echo "$pid"
-    done
-  done
-}
 
 disturb() {
   local kind=$1 ranks=$2 moment=$3 pids job attempt cpus=1
@@ -32,7 +18,7 @@ disturb() {
   wait_for 90 journal_has "$moment" || fail "nothing was written" "$log"
   case $kind in
   kill)
-    mapfile -t pids < <(rank_pids)
+    mapfile -t pids < <(ranks_on n1 n2)
     ((${#pids[@]} > 0)) || fail "no rank is running" "$log"
     kill -KILL "${pids[RANDOM % ${#pids[@]}]}"
     ;;
