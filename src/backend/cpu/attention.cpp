@@ -17,8 +17,7 @@ constexpr int64_t kFetchedKeys = 256;  // of keys and values each, so that they 
 // Calls the keys and values of a tile of few queries into the second-level cache.
 void fetch(const AttentionTile& tile) {
   if (tile.rows * tile.group > kFewQueries) return;
-  const int64_t end = tile.all_keys > 0 ? tile.all_keys : tile.first_position + tile.rows;
-  const int64_t seen = tile.window > 0 ? std::max<int64_t>(0, tile.first_position - tile.window + 1) : 0;
+  const int64_t seen = tile.first_key(), end = tile.end();
   const int64_t first = seen / tile.block_size, last = (std::min(end, seen + kFetchedKeys) - 1) / tile.block_size;
   const int64_t element = static_cast<int64_t>(dtype_bytes(tile.dtype));
   for (int64_t block = first; block <= last; ++block) {

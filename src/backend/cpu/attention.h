@@ -6,6 +6,7 @@
 // other queries share its tile nor on how the prompt was cut into steps.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "backend/backend.h"
@@ -38,6 +39,10 @@ struct AttentionTile {
   int64_t block_size = 0;
   int64_t block_stride = 0;  // elements from one block to the next
   DType dtype = DType::kF32;
+
+  // Keys [first_key, end) are what some row sees: up to the last row's own, unless all rows see all.
+  int64_t first_key() const { return window > 0 ? std::max<int64_t>(0, first_position - window + 1) : 0; }
+  int64_t end() const { return all_keys > 0 ? all_keys : first_position + rows; }
 };
 
 // Where keys [begin, begin + n) of the tile lie: element offsets from k and v. n <= kKeys.

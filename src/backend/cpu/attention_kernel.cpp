@@ -267,10 +267,8 @@ void run(const AttentionTile& tile, void* scratch) {
     work.maxima[i] = kNever;
     work.totals[i] = 0;
   }
-  // One past the last key: the last row's own, unless all rows see all.
-  const int64_t end = tile.all_keys > 0 ? tile.all_keys : tile.first_position + tile.rows;
-  const int64_t first_key = tile.window > 0 ? std::max<int64_t>(0, tile.first_position - tile.window + 1) : 0;
-  for (int64_t begin = first_key / kKeys * kKeys; begin < end; begin += kKeys) {
+  const int64_t end = tile.end();
+  for (int64_t begin = tile.first_key() / kKeys * kKeys; begin < end; begin += kKeys) {
     const int64_t n = std::min(kKeys, end - begin);
     int64_t place[kKeys];
     place_keys(tile, begin, n, place);

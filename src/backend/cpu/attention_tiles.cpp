@@ -324,9 +324,8 @@ void run(const AttentionTile& tile, void* scratch) {
   set_queries(tile, work);
   const TileConfig config;
   _tile_loadconfig(&config);
-  const int64_t end = tile.first_position + tile.rows;  // one past the last row's own key
-  const int64_t first_key = tile.window > 0 ? std::max<int64_t>(0, tile.first_position - tile.window + 1) : 0;
-  for (int64_t begin = first_key / kKeys * kKeys; begin < end; begin += kKeys) {
+  const int64_t end = tile.end();
+  for (int64_t begin = tile.first_key() / kKeys * kKeys; begin < end; begin += kKeys) {
     gather(tile, work, begin, std::min(kKeys, end - begin));
     // In three rounds, because a tile load waits for the stores it reads to leave the core.
     const int64_t query_tiles = work.r / 16;
