@@ -39,9 +39,6 @@ std::vector<JobView> read_jobs() {
   return reconcile(list_endpoints(home), read_queue(run_command), local_facts());
 }
 
-// Without the step.
-std::string base_id(const JobView& job) { return job.id.substr(0, job.id.find('.')); }
-
 nlohmann::json job_json(const JobView& job) {
   nlohmann::json out = {{"id", job.id},           {"task", job.task},         {"name", job.name},
                         {"server", job.server},   {"state", job.state},       {"detail", job.detail},
@@ -120,7 +117,7 @@ int batch_status(const ProgressRecord& batch, bool json) {
 // Of a job that did not come from our scripts, or has no record, Slurm knows it.
 std::string log_of(const JobView& job) {
   if (!job.log.empty() || job.id.starts_with("local-")) return job.log;
-  const auto said = run_command({"scontrol", "-o", "show", "job", base_id(job)}, 10);
+  const auto said = run_command({"scontrol", "-o", "show", "job", base_id(job.id)}, 10);
   return said ? scontrol_value(said->output, "StdOut") : std::string();
 }
 
@@ -128,7 +125,7 @@ std::string log_of(const JobView& job) {
 std::string service_words(const JobView& job) {
   if (job.service.empty()) return {};
   const Chain chain(sluice_home(process_environment()), job.service);
-  const std::string id = base_id(job);
+  const std::string id = base_id(job.id);
   const int generation = chain.generation_of(id);
   std::string out = job.service;
   if (generation > 0) out += fmt::format(", job {} of its chain", generation);
@@ -145,7 +142,7 @@ int status(const JobOptions& options) {
   if (const auto batch = read_progress(sluice_home(process_environment()), job.id))
     return batch_status(*batch, options.json);
   if (job.state == "lost" && !job.id.starts_with("local-")) {
-    if (const std::string ending = job_ending(run_command, base_id(job)); !ending.empty())
+    if (const std::string ending = job_ending(run_command, base_id(job.id)); !ending.empty())
       job.detail += fmt::format(" (Slurm says {})", ending);
   }
   nlohmann::json out = job_json(job);
@@ -289,7 +286,7 @@ int stop(const JobOptions& options) {
   // A job that answers a prompt file would come back after draining.
   const bool now = options.now || job.state == "pending" || !job.server;
   for (const std::string& id : ids) {
-    if (!id.starts_with("local-")) cancel(id != job.id ? id : job.task.empty() ? base_id(job) : job.task, !now);
+    if (!id.starts_with("local-")) cancel(id != job.id ? id : job.task.empty() ? base_id(job.id) : job.task, !now);
     say(id, !now         ? "drains, then ends; accepted requests are answered"
             : job.server ? "ended"
                          : "ended; what is finished stays");

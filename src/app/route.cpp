@@ -161,7 +161,7 @@ class Router {
       if (b.idle_since == 0 || now - b.idle_since < options_.idle_seconds || b.name.find('-') != std::string::npos)
         continue;
       log_info(fmt::format("{} has been idle for {:.0f} s: ending it", b.name, now - b.idle_since));
-      run_command({"scancel", "--batch", "--signal=TERM", b.name.substr(0, b.name.find('.'))}, 20);
+      run_command({"scancel", "--batch", "--signal=TERM", base_id(b.name)}, 20);
       next_scale_ = now + kScaleSeconds;
       return;
     }
@@ -244,22 +244,16 @@ void add_route(CLI::App& app, int& exit_code) {
                        "Job script that starts one more replica; without it none is started or ended.")
           ->check(CLI::ExistingFile)
           ->excludes(backends);
-  verb->add_option("--min", options->least, "Replicas to keep; 0: the first request starts one.")
-      ->check(CLI::Range(0, 1000))
-      ->needs(script)
-      ->capture_default_str();
-  verb->add_option("--max", options->most, "Replicas at most.")
-      ->check(CLI::Range(1, 1000))
-      ->needs(script)
-      ->capture_default_str();
-  verb->add_option("--scale-up", options->scale_up, "Requests per replica above which another is started.")
-      ->check(CLI::Range(1, 1 << 20))
-      ->needs(script)
-      ->capture_default_str();
-  verb->add_option("--idle-seconds", options->idle_seconds, "Idle time after which a replica beyond --min is ended.")
-      ->check(CLI::Range(1.0, 1e9))
-      ->needs(script)
-      ->capture_default_str();
+  const auto of_replicas = [&](const char* name, auto& value, const char* help) {
+    return verb->add_option(name, value, help)->needs(script)->capture_default_str();
+  };
+  of_replicas("--min", options->least, "Replicas to keep; 0: the first request starts one.")
+      ->check(CLI::Range(0, 1000));
+  of_replicas("--max", options->most, "Replicas at most.")->check(CLI::Range(1, 1000));
+  of_replicas("--scale-up", options->scale_up, "Requests per replica above which another is started.")
+      ->check(CLI::Range(1, 1 << 20));
+  of_replicas("--idle-seconds", options->idle_seconds, "Idle time after which a replica beyond --min is ended.")
+      ->check(CLI::Range(1.0, 1e9));
 }
 
 }  // namespace sluice

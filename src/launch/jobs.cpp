@@ -20,8 +20,6 @@ namespace sluice {
 namespace {
 constexpr double kQueueSeconds = 10, kWatchSeconds = 15, kSoonSeconds = 2;
 
-std::string base_id(const std::string& id) { return id.substr(0, id.find('.')); }
-
 bool runs(const QueueRow& row) {
   return row.state == "RUNNING" || row.state == "COMPLETING" || row.state == "SUSPENDED" || row.state == "STOPPED";
 }
@@ -173,6 +171,8 @@ std::vector<JobView> reconcile(const std::vector<Endpoint>& records, const std::
   }
   return out;
 }
+
+std::string base_id(const std::string& id) { return id.substr(0, id.find('.')); }
 
 bool is_over(const JobView& job) { return job.state == "stopped" || job.state == "lost"; }
 
