@@ -40,9 +40,10 @@ class Generation {
   Next next(std::vector<Event>& events);
   // next() until there is nothing more, `take` for each event. After many events kIdle and Reply::ready, so that other
   // streams have their turn first.
+  static constexpr size_t kEventsInTurn = 256;
   template <class F>
   Next drain(std::vector<Event>& events, const F& take) {
-    for (size_t taken = 0; taken < 256; taken += events.size()) {
+    for (size_t taken = 0; taken < kEventsInTurn; taken += events.size()) {
       const Next what = next(events);
       if (what != Next::kEvents) return what;
       for (Event& event : events) take(event);
