@@ -86,7 +86,8 @@ it "a job that fails shows the end of its log and Slurm's word" failing
 worker() {
   while [[ ! -e $work/enough ]]; do ask "$1" "$2" >>"$3" && echo >>"$3"; done
 }
-chain_reached() { [[ -e $SLUICE_HOME/services/keep/$1 ]]; }
+# A link is claimed before the id of its job is known.
+chain_reached() { [[ -s $SLUICE_HOME/services/keep/$1 ]]; }
 chain_of_four() {
   local i route connect workers=()
   launch --name keep -t 4 --keep-alive --keep-alive-jobs 4 --keep-alive-lead 3:55 --keep-alive-overlap 0:04 --json >"$log" 2>"$work/err" ||
@@ -101,7 +102,8 @@ chain_of_four() {
   worker "$connect" /dev/null "$work/codes.2" &
   workers+=($!)
   wait_for 100 chain_reached 4 || fail "the chain did not reach four jobs" "$log" ./*keep*.log
-  wait_for 60 grep -q '"state": "ready"' "$SLUICE_HOME/jobs/$(cat "$SLUICE_HOME/services/keep/4").json" || fail "the fourth job did not become ready"
+  wait_for 60 grep -q '"state": "ready"' "$SLUICE_HOME/jobs/$(cat "$SLUICE_HOME/services/keep/4").json" ||
+    fail "the fourth job did not become ready" <(slurm squeue) "$SLUICE_HOME/jobs/$(cat "$SLUICE_HOME/services/keep/4").json" ./*keep*.log
   sleep 8
   touch "$work/enough"
   wait "${workers[@]}"
