@@ -98,6 +98,8 @@ it() {
   [[ $sentence == *"$pattern"* ]] || return 0
   (
     log=$work/log.$((passed + failed))
+    # What the test has left running behind it, when it fails above all.
+    trap 'jobs -p | xargs -r kill 2>/dev/null' EXIT
     "$@"
   )
   status=$?
