@@ -25,12 +25,13 @@ bool has_avx512_bf16() { return (cpuid_bits(7, 1, 0) & (1u << 5)) != 0; }
 
 bool has_avx512_vnni() { return (cpuid_bits(7, 0, 2) & (1u << 11)) != 0; }
 
-// Intel's cores do the dot product at a quarter of AMD's rate, slower than widening to f32.
-bool has_fast_pairs() {
+bool is_amd() {
   unsigned regs[4] = {};
-  return has_avx512_bf16() && __get_cpuid(0, &regs[0], &regs[1], &regs[2], &regs[3]) != 0 &&
-         regs[1] == signature_AMD_ebx;
+  return __get_cpuid(0, &regs[0], &regs[1], &regs[2], &regs[3]) != 0 && regs[1] == signature_AMD_ebx;
 }
+
+// Intel's cores do the dot product at a quarter of AMD's rate, slower than widening to f32.
+bool has_fast_pairs() { return has_avx512_bf16() && is_amd(); }
 
 // A program must ask for the 8 KiB tile state before it first touches a tile, or dies of SIGILL
 // (Linux, Documentation/arch/x86/xstate.rst).
@@ -45,6 +46,7 @@ bool may_use_amx() {
 #endif
 }
 #else
+bool is_amd() { return false; }
 bool has_avx512_bf16() { return false; }
 bool has_avx512_vnni() { return false; }
 bool has_fast_pairs() { return false; }
@@ -54,6 +56,7 @@ bool may_use_amx() { return false; }
 
 CpuIsa detect_isa(std::string_view wanted) {
   CpuIsa isa;
+  isa.call_ahead = !is_amd();
   const int64_t supported = hwy::SupportedTargets();
   if (wanted == "avx2") {
     isa.vector_targets = supported & ~(int64_t{HWY_AVX2} - 1);  // lower bits are better targets

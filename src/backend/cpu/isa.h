@@ -12,6 +12,7 @@ struct CpuIsa {
   bool bf16_pairs = false;     // dot products of bf16 pairs are worth using: AMD's, at full rate
   bool amx_bf16 = false;       // tile products; the system has granted the tile state
   bool vnni = false;           // four-way dot products of bytes on 512 bits
+  bool call_ahead = true;      // the processor's own prefetcher stops at pages; not AMD's, which calling disturbs
   std::string_view name;       // best of them, for the start line
 };
 

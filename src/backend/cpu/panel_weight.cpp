@@ -50,7 +50,8 @@ PanelWeight::PanelWeight(int64_t rows, int64_t cols, const PanelLayout& layout, 
       scales_(std::move(scales)),
       order_(std::move(order)) {}
 
-Products::Products(const CpuIsa& isa, Pool& pool, const RowOps& rows) : pool_(pool), rows_(rows) {
+Products::Products(const CpuIsa& isa, Pool& pool, const RowOps& rows)
+    : pool_(pool), rows_(rows), call_ahead_(isa.call_ahead) {
   for (const Scheme scheme : {Scheme::kF32, Scheme::kBF16, Scheme::kF16})
     kernels_[index_of(scheme)] = &vector_product(scheme, isa.vector_targets);
   for (const Scheme scheme : {Scheme::kInt8, Scheme::kInt4})
@@ -227,6 +228,7 @@ void Products::run_task(const Job& job, int64_t task, int thread, const Tensor& 
   call.w_panel_bytes = w.panel_bytes();
   const char* task_weights = w.data() + static_cast<size_t>(panel_begin) * w.panel_bytes();
   call.group = layout.group;
+  call.call_ahead = call_ahead_;
   const int64_t records = depth / layout.group;
   const int64_t piece = job.rows <= kStreamedRows
                             ? records

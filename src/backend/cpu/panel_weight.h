@@ -79,6 +79,7 @@ class Products {
   const ProductKernel* kernels_[5];  // by Scheme
   Pool& pool_;
   const RowOps& rows_;
+  bool call_ahead_;
   std::vector<Job> jobs_;         // of one call; grows to the largest group
   Scratch packed_;                // activations of one call
   std::vector<Scratch> ordered_;  // rows of activations in a weight's order, per thread

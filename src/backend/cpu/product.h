@@ -42,6 +42,7 @@ struct ProductCall {
   int64_t panels = 0;
   int64_t depth = 0;           // k of this call, a multiple of kDepth; of whole groups where weights are quantised
   int64_t group = kDepth;      // k of a record
+  bool call_ahead = false;     // CpuIsa::call_ahead
   bool continued = false;      // c holds the sum over earlier k
   const void* next = nullptr;  // weights that this thread will probably read after this call; may lie beyond the matrix
 };
@@ -82,10 +83,10 @@ struct ProductKernel {
 const ProductKernel& vector_product(Scheme scheme, int64_t vector_targets);
 // The products of kInt8 and kInt4; `vnni` as CpuIsa has it.
 const ProductKernel& integer_product(Scheme scheme, int64_t vector_targets, bool vnni);
-// Where weights are used once, they are called into the second-level cache this many bytes ahead: the processor's own
-// prefetcher stops at each page (8192 costs Zen 4 a tenth of what one core can read). Beyond the last panel that reads
-// what another thread needs, or nothing; a prefetch cannot fault.
-inline constexpr int64_t kAhead = 4096;
+// Where weights are used once, they are called into the second-level cache this many bytes ahead if
+// ProductCall::call_ahead says so. Beyond the last panel that reads what another thread needs, or nothing; a prefetch
+// cannot fault.
+inline constexpr int64_t kAhead = 8192;
 
 // bf16 pairs on AVX512-BF16 and on AMX tiles; null where this build has none.
 const ProductKernel* pair_product();

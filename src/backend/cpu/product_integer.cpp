@@ -104,10 +104,9 @@ constexpr int64_t quad_bytes() {
   return kBytes ? 4 : 8;
 }
 
-// Where weights are used for the first time they are called in ahead.
-template <bool kFirst>
+template <bool kFetch>
 HWY_INLINE void call_ahead(const uint8_t* w) {
-  if (!kFirst) return;
+  if (!kFetch) return;
   __builtin_prefetch(w + kAhead, 0, 2);
   __builtin_prefetch(w + kAhead + 64, 0, 2);
 }
@@ -120,7 +119,7 @@ struct Int8 {
   static constexpr size_t record(int64_t group) { return static_cast<size_t>(group * kPanel); }
   static int32_t correction(int32_t sum) { return -128 * sum; }  // what all zeros together take away
 
-  template <int H, int N, bool kFirst>
+  template <int H, int N, bool kFetch>
   static HWY_INLINE void group(float* HWY_RESTRICT c, const uint8_t* HWY_RESTRICT x, const uint8_t* HWY_RESTRICT record,
                                int64_t column, int64_t k, bool fresh) {
     const F32 d;
@@ -133,7 +132,7 @@ struct Int8 {
     }
     const uint8_t* at = x + 8 * H;
     for (int64_t i = 0; i < k; i += 4) {
-      call_ahead<kFirst>(w);
+      call_ahead<kFetch>(w);
       if constexpr (kVnni) {
         VI bytes[N];
         for (int v = 0; v < N; ++v) bytes[v] = load_bytes(w + v * kLanes * 4);
@@ -174,7 +173,7 @@ struct Int4 {
   // For each 1 of a zero: a sum of kMaxGroup activations fits 16 bits, and pairs multiply faster than 32 bits.
   static int32_t correction(int32_t sum) { return -sum & 0xffff; }
 
-  template <int H, int N, bool kFirst>
+  template <int H, int N, bool kFetch>
   static HWY_INLINE void group(float* HWY_RESTRICT c, const uint8_t* HWY_RESTRICT x, const uint8_t* HWY_RESTRICT record,
                                int64_t column, int64_t k, bool fresh) {
     const F32 d;
@@ -191,7 +190,7 @@ struct Int4 {
     const VI mask = hn::Set(I32(), 0x0f0f0f0f);
     constexpr int64_t kQuad = quad_bytes<kBytes>() * H;
     for (int64_t i = 0; kVnni && i < k; i += 8) {
-      call_ahead<kFirst>(w);
+      call_ahead<kFetch>(w);
       VI low[N], high[N];
       for (int v = 0; v < N; ++v) {
         const VI bytes = load_bytes(w + v * kLanes * 4);
@@ -214,7 +213,7 @@ struct Int4 {
         }
       }
       for (int64_t step = 0; step < 4; ++step) {
-        call_ahead<kFirst>(w);
+        call_ahead<kFetch>(w);
         for (int v = 0; v < N; ++v) {
           const VI bytes = load_bytes(w + v * kLanes * 4);
           const VI low = hn::And(bytes, mask), high = hn::And(hn::ShiftRight<4>(bytes), mask);
@@ -253,7 +252,7 @@ struct Int4 {
   }
 };
 
-template <class Store, int H, bool kFirst>
+template <class Store, int H, bool kFetch>
 HWY_INLINE void block_product(float* c, const uint8_t* x, const uint8_t* w, const ProductCall& call) {
   constexpr int kVectors = H <= Store::kMaxWide ? kWide : kNarrow;
   const F32 d;
@@ -265,7 +264,7 @@ HWY_INLINE void block_product(float* c, const uint8_t* x, const uint8_t* w, cons
   }
   for (int64_t k = 0; k < call.depth; k += call.group) {
     const bool fresh = k == 0 && !call.continued;
-    Store::template group<H, kVectors, kFirst>(sums, x, w, 0, call.group, fresh);
+    Store::template group<H, kVectors, kFetch>(sums, x, w, 0, call.group, fresh);
     for (int64_t column = kVectors * kLanes; column < kPanel; column += kVectors * kLanes)
       Store::template group<H, kVectors, false>(sums + column, x, w, column, call.group, fresh);
     x += x_group;
@@ -284,7 +283,7 @@ void multiply_blocks(const ProductCall& call) {
     for (int64_t b = 0; b < call.blocks; ++b) {
       const auto* x = static_cast<const uint8_t*>(call.x) + static_cast<size_t>(b) * call.x_block_bytes;
       float* c = call.c + b * H * call.c_stride + p * kPanel;
-      if (b == 0)
+      if (b == 0 && call.call_ahead)
         block_product<Store, H, true>(c, x, panel, call);
       else
         block_product<Store, H, false>(c, x, panel, call);

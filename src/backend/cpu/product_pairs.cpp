@@ -11,12 +11,9 @@ namespace sluice {
 namespace {
 constexpr int64_t kMaxHeight = 12;
 
-// What is called into the second-level cache while a block is multiplied: nothing; the panel itself, kAhead bytes
-// ahead; or, at half that pace, what starts at `ahead`.
-enum class Fetch { kNone, kPanel, kHalf };
-
-// c [H][32] over one block of rows and one panel.
-template <int H, Fetch kFetch>
+// c [H][32] over one block of rows and one panel. kFetch: meanwhile half as many bytes from `ahead` on are called into
+// the second-level cache.
+template <int H, bool kFetch>
 inline __attribute__((always_inline)) void block_product(float* c, int64_t c_stride, const uint32_t* x,
                                                          const uint32_t* w, int64_t depth, bool continued,
                                                          const char* ahead = nullptr) {
@@ -26,12 +23,7 @@ inline __attribute__((always_inline)) void block_product(float* c, int64_t c_str
       sum[r][v] = continued ? _mm512_loadu_ps(c + r * c_stride + v * 16) : _mm512_setzero_ps();
   }
   for (int64_t k = 0; k < depth; k += 2) {
-    if (kFetch == Fetch::kPanel) {
-      _mm_prefetch(reinterpret_cast<const char*>(w) + kAhead, _MM_HINT_T1);
-      _mm_prefetch(reinterpret_cast<const char*>(w) + kAhead + 64, _MM_HINT_T1);
-    } else if (kFetch == Fetch::kHalf) {
-      _mm_prefetch(ahead + k * 32, _MM_HINT_T1);
-    }
+    if (kFetch) _mm_prefetch(ahead + k * 32, _MM_HINT_T1);
     const __m512bh left = (__m512bh)_mm512_load_si512(w), right = (__m512bh)_mm512_load_si512(w + 16);
     for (int r = 0; r < H; ++r) {
       const __m512bh row = (__m512bh)_mm512_set1_epi32(static_cast<int>(x[r]));
@@ -58,21 +50,21 @@ void multiply_blocks(const ProductCall& call) {
   };
   for (int64_t p = 0; p < call.panels; ++p) {
     float* c = call.c + p * kPanel;
-    const auto multiply = [&]<Fetch kFetch>(int64_t b, const char* ahead) {
+    const auto multiply = [&]<bool kFetch>(int64_t b, const char* ahead) {
       block_product<H, kFetch>(c + b * H * call.c_stride, call.c_stride, block(b), panel(p), call.depth, call.continued,
                                ahead);
     };
     if (call.blocks == 1) {
-      multiply.template operator()<Fetch::kPanel>(0, nullptr);
+      multiply.template operator()<false>(0, nullptr);
       continue;
     }
     // Memory works all the time: the first block fetches the panel's second half, the last the first half of the next.
     const int64_t last = call.blocks - 1;
     const char* half = reinterpret_cast<const char*>(panel(p)) + call.depth * 32;
     const void* next = p + 1 < call.panels ? static_cast<const void*>(panel(p + 1)) : call.next;
-    multiply.template operator()<Fetch::kHalf>(0, half);
-    for (int64_t b = 1; b < last; ++b) multiply.template operator()<Fetch::kNone>(b, nullptr);
-    multiply.template operator()<Fetch::kHalf>(last, static_cast<const char*>(next));
+    multiply.template operator()<true>(0, half);
+    for (int64_t b = 1; b < last; ++b) multiply.template operator()<false>(b, nullptr);
+    multiply.template operator()<true>(last, static_cast<const char*>(next));
   }
 }
 

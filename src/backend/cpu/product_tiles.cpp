@@ -121,7 +121,7 @@ void multiply(const ProductCall& call) {
     // With one pass over the panel its own weights are called a little ahead; with more, each calls a share of the next
     // panel's.
     const char* next = p + 1 < call.panels ? at.w(p + 1) : static_cast<const char*>(call.next);
-    Ahead ahead{pairs == 1 ? at.w(p) + 2 * kAhead : next, (kLines + pairs - 1) / pairs};
+    Ahead ahead{pairs == 1 ? at.w(p) + kAhead : next, (kLines + pairs - 1) / pairs};
     int64_t b = 0;
     for (; b + 2 <= call.blocks; b += 2) {
       two_by_one(call, at.x(b), at.x(b + 1), at.w(p), at.c(b, p), at.c(b + 1, p), ahead);

@@ -55,9 +55,9 @@ struct WideBF16 {
   }
 };
 
-// c [H][N vectors] over one block of rows; x [depth][H], w at the first of the columns. kFirst: the panel is not in a
-// cache yet.
-template <class Wide, int H, int N, bool kFirst>
+// c [H][N vectors] over one block of rows; x [depth][H], w at the first of the columns. kFetch: the weights
+// are called in ahead.
+template <class Wide, int H, int N, bool kFetch>
 HWY_INLINE void block_product(float* HWY_RESTRICT c, int64_t c_stride, const float* HWY_RESTRICT x,
                               const typename Wide::Element* HWY_RESTRICT w, int64_t depth, bool continued) {
   const F32 d;
@@ -66,7 +66,7 @@ HWY_INLINE void block_product(float* HWY_RESTRICT c, int64_t c_stride, const flo
     for (int v = 0; v < N; ++v) sum[r][v] = continued ? hn::LoadU(d, c + r * c_stride + v * kLanes) : hn::Zero(d);
   }
   for (int64_t k = 0; k < depth; k += Wide::kStep) {
-    if (kFirst) {
+    if (kFetch) {
       for (size_t i = 0; i < kPanel * Wide::kStep * sizeof(*w); i += 64)
         __builtin_prefetch(reinterpret_cast<const char*>(w) + kAhead + i, 0, 2);
     }
@@ -99,7 +99,7 @@ void multiply_blocks(const ProductCall& call) {
       float* c = call.c + b * H * call.c_stride + p * kPanel;
       for (int64_t column = 0; column < kPanel; column += kColumns) {
         const auto* w = panel + column * Wide::kStep;
-        if (b == 0 && column == 0)
+        if (b == 0 && column == 0 && call.call_ahead)
           block_product<Wide, H, kVectors, true>(c, call.c_stride, x, w, call.depth, call.continued);
         else
           block_product<Wide, H, kVectors, false>(c + column, call.c_stride, x, w, call.depth, call.continued);
