@@ -104,13 +104,35 @@ job::geometry() {
   options+=($SITE_SRUN_OPTIONS)
 }
 
+# job::watch PID: ends an srun that waits for nothing. Where a cut link has taken the word of a rank's end with it, srun waits for that rank for
+# ever and the job keeps its nodes. Ranks leave together: srun is ended where this node has had no part of the step for 45 s.
+job::watch() {
+  local gone=0 seen="" pause=""
+  trap 'kill "$pause"; exit' TERM
+  while :; do
+    sleep 15 &
+    pause=$!
+    wait "$pause"
+    if pgrep -f "^slurmstepd: \\[$SLURM_JOB_ID\\.[0-9]" >/dev/null; then
+      seen=1 gone=0
+    elif [[ -n $seen ]] && ((++gone == 3)); then
+      job::log "the ranks here ended 45 s ago and srun waits for others whose end it did not hear of: ending it"
+      kill -TERM "$1"
+    elif ((gone == 6)); then
+      kill -KILL "$1"
+    fi
+  done
+}
+
 # job::step COMMAND...: runs it as a step, hands TERM and INT on, returns the step's exit code. The signal goes on as USR1, which srun
 # passes to the tasks and which sluice takes as TERM; on TERM itself srun kills them at once.
 job::step() {
-  local answer code=127 pid="" signalled
+  local answer code=127 pid="" signalled watch
   trap 'signalled=1; [[ -z $pid ]] || kill -USR1 "$pid" 2>/dev/null' TERM INT USR1
   srun "${options[@]}" "$@" &
   pid=$!
+  job::watch "$pid" &
+  watch=$!
   while :; do
     signalled=""
     wait "$pid"
@@ -118,6 +140,7 @@ job::step() {
     ((answer == 127)) || code=$answer # 127: its status was taken already
     [[ -n $signalled ]] || break      # a signal interrupts wait, whose answer is then not the step's
   done
+  kill "$watch"
   trap - TERM INT USR1
   return "$code"
 }

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # A job array of four tasks that share a file, disturbed one to three times per seed, on the two-node cluster; read by tests/slurm/run.sh for
 # scripts/soak.sh --slurm-array. The file lies on a file system of its own, which runs full.
-readonly prompts=1500
+# After a cut Slurm asks a silent node again in KillWait and two MessageTimeouts.
+readonly prompts=1500 silent=150
 export PROMPTS=$work/prompts.jsonl
 for ((i = 0; i < prompts; i++)); do printf '{"prompt":"What is %d plus %d?","temperature":%d}\n' $((i % 37)) $((i % 23)) $((i % 2)); done >"$PROMPTS"
 
@@ -46,7 +47,7 @@ disturb() {
   export OUTPUT=$work/small/out.jsonl
   job=$(submit "$log" --array=0-3 -N"$ranks" -n"$ranks" -c$((4 / ranks)) "$repository/slurm/generate.sh")
   for kind in "$@"; do
-    wait_for 90 answers_or_end "$moment" || fail "nothing was written" "$log"
+    wait_for "$silent" answers_or_end "$moment" || fail "nothing was written" "$log"
     ((moment += 150))
     over || disturb_once "$kind" 2>>"$log"
   done
@@ -55,7 +56,7 @@ disturb() {
   [[ -f $OUTPUT ]] || submit "$log" -W --array=0-3 -n1 "$repository/slurm/generate.sh" >/dev/null
   [[ -f $OUTPUT ]] || fail "it did not complete" "$log"
   cmp "$OUTPUT" "$work/reference.jsonl" || fail "the answers differ from an undisturbed run" "$log"
-  wait_for 60 nothing_runs || fail "a task did not end" <(slurm squeue) "$log"
+  wait_for "$silent" nothing_runs || fail "a task did not end" <(slurm squeue) "$log"
   [[ ! -e $OUTPUT.shared ]] || fail "the shared folder was left behind" "$log"
   rm "$OUTPUT"
 }
