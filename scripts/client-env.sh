@@ -7,6 +7,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(common::root)"
 
+(($# == 0)) || common::err "client-env.sh takes no arguments, found '$*'"
 readonly folder=build/clients wanted=tests/clients/requirements.txt
 if cmp -s "$wanted" "$folder/requirements.txt"; then
   common::log "client packages are there ($folder)"

@@ -19,6 +19,7 @@ fuzz::check() {
 
 # fuzz::build TARGET...: with coverage of lines too, so that one build serves both.
 fuzz::build() {
+  common::install "${SLUICE_BUILD_PACKAGES[@]}" "${SLUICE_TEST_PACKAGES[@]}" clang llvm libclang-rt-14-dev
   if [[ ! -f $build/build.ninja ]]; then
     CC=clang CXX=clang++ cmake -G Ninja -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSLUICE_LIBFUZZER=ON \
       -DSLUICE_SANITIZE=address,undefined,fuzzer-no-link \
@@ -59,7 +60,6 @@ fuzz::coverage() {
       END { if (!lines) exit 1; printf "%-14s %6d lines, %6.1f %% reached\n%s", target, lines, 100 * (lines - missed) / lines, detail }'
 }
 
-common::install "${SLUICE_BUILD_PACKAGES[@]}" "${SLUICE_TEST_PACKAGES[@]}" clang llvm libclang-rt-14-dev
 case ${1:-} in
 --coverage)
   shift

@@ -7,6 +7,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(common::root)"
 
+(($# <= 1)) || common::err "expected one OUTPUT.tar.xz at most, found '$*'"
 most_bytes=$((40 << 20))
 output=$(realpath -m "${1:-build/sluice-gpu.tar.xz}")
 build=build/gpu-bundle

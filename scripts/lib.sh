@@ -41,5 +41,5 @@ SLUICE_BUILD_PACKAGES=(
 # shellcheck disable=SC2034
 SLUICE_TEST_PACKAGES=(
   doctest-dev slurm-wlm slurm-wlm-basic-plugins munge libpmix-dev iproute2 util-linux procps openssh-client
-  python3 python3-venv chromium chromium-driver fonts-dejavu-core tmux shellcheck shfmt clang-format
+  python3 python3-venv chromium chromium-driver fonts-dejavu-core tmux shellcheck shfmt bats clang-format
 )

@@ -14,7 +14,7 @@ for argument in "$@"; do
   esac
 done
 
-mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+mapfile -t scripts < <(git ls-files '*.sh' '*.bats' .ci/run)
 mapfile -t sources < <(git ls-files 'src/*.h' 'src/*.cpp' 'kernels/*.h' 'kernels/*.cu' 'tests/*.h' 'tests/*.cpp')
 
 if $fix; then

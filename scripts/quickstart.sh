@@ -5,10 +5,12 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(common::root)"
 
+(($# == 0)) || common::err "quickstart.sh takes no arguments, found '$*'"
 common::install "${SLUICE_BUILD_PACKAGES[@]}"
 common::log "building (build/cpu)"
 cmake --preset cpu -DSLUICE_TESTS="${SLUICE_TESTS:-OFF}" >build-configure.log 2>&1 || {
   cat build-configure.log
+  rm build-configure.log
   common::err "configuring failed; the log above says what is missing"
 }
 rm -f build-configure.log
