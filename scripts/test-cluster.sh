@@ -214,6 +214,7 @@ cluster::down() {
         sleep 0.1
       done
     done
+    ip link del "sluice-v${node#n}" 2>/dev/null || true # the kernel ends a namespace later, and its links with it
     ip netns del "sluice-$node"
   done
   cluster::stop "$state/ctl.pid"
