@@ -250,40 +250,6 @@ BodyOutline outline(std::string_view text) {
   return std::move(scanner.outline);
 }
 
-void append_json_text(std::string& out, std::string_view text) {
-  static const char kHex[] = "0123456789abcdef";
-  size_t from = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    unsigned char c = static_cast<unsigned char>(text[i]);
-    if (c >= 0x20 && c != '"' && c != '\\') [[likely]]
-      continue;
-    out.append(text, from, i - from);
-    from = i + 1;
-    switch (c) {
-      case '"':
-        out += "\\\"";
-        break;
-      case '\\':
-        out += "\\\\";
-        break;
-      case '\n':
-        out += "\\n";
-        break;
-      case '\r':
-        out += "\\r";
-        break;
-      case '\t':
-        out += "\\t";
-        break;
-      default: {
-        char escape[6] = {'\\', 'u', '0', '0', kHex[c >> 4], kHex[c & 15]};
-        out.append(escape, 6);
-      }
-    }
-  }
-  out.append(text, from, text.size() - from);
-}
-
 void append_json_string(std::string& out, std::string_view text) {
   out += '"';
   append_json_text(out, text);

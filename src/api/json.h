@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/json_text.h"
 #include "text/value.h"
 
 namespace sluice {
@@ -66,10 +67,9 @@ struct BodyOutline {
 };
 BodyOutline outline(std::string_view text);
 
-// Writing. Text is valid UTF-8; control characters, quotes and backslashes are escaped.
-void append_json_string(std::string& out, std::string_view text);  // with quotes
-void append_json_text(std::string& out, std::string_view text);    // without
-void append_json_number(std::string& out, float number);           // shortest form; null when not finite
+// Writing. append_json_text (base/json_text.h) with its quotes.
+void append_json_string(std::string& out, std::string_view text);
+void append_json_number(std::string& out, float number);  // shortest form; null when not finite
 void append_json_number(std::string& out, double number);
 void append_integer(std::string& out, int64_t number);
 void append_unsigned(std::string& out, uint64_t number);

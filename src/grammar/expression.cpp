@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/json_text.h"
 
 namespace sluice::grammar {
 namespace {
@@ -187,12 +188,9 @@ Expr Builder::chars(std::vector<CodeRange> ranges, bool json) {
     std::vector<std::string> escapes;
     for (const auto& [low, high] : wanted) {
       for (uint32_t c = low; c <= std::min<uint32_t>(high, '\\'); ++c) {
-        constexpr std::string_view kFrom = "\"\\\b\f\n\r\t", kTo = "\"\\bfnrt";
-        if (const size_t at = kFrom.find(static_cast<char>(c)); at != std::string_view::npos) {
-          escapes.push_back({'\\', kTo[at]});
-        } else if (c < 0x20) {
-          escapes.push_back(fmt::format("\\u{:04x}", c));
-        }
+        if (c >= 0x20 && c != '"' && c != '\\') continue;
+        const char text = static_cast<char>(c);
+        append_json_text(escapes.emplace_back(), {&text, 1});
       }
     }
     if (!escapes.empty()) ways.push_back(any_of(escapes));

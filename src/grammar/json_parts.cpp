@@ -7,6 +7,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "base/json_text.h"
 #include "grammar/regex.h"
 
 namespace sluice::grammar {
@@ -20,16 +21,7 @@ constexpr std::string_view kFraction = "(\\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?"
 
 std::string JsonParts::escaped(std::string_view text) {
   std::string out;
-  for (const char c : text) {
-    constexpr std::string_view kFrom = "\"\\\b\f\n\r\t", kTo = "\"\\bfnrt";
-    if (const size_t at = kFrom.find(c); at != std::string_view::npos) {
-      out += {'\\', kTo[at]};
-    } else if (static_cast<uint8_t>(c) < 0x20) {
-      out += fmt::format("\\u{:04x}", static_cast<uint8_t>(c));
-    } else {
-      out += c;
-    }
-  }
+  append_json_text(out, text);
   return out;
 }
 
