@@ -31,9 +31,17 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const SampleParams p) 
     const float top = row.row_max(raw_score);
     const double lse = static_cast<double>(top) + fixed_log(row.row_mass(raw_score, top));
     row.report_top(raw_score, slot.n_logprobs, lse, out);
+    const float own = finite(logits[target]);
+    double better = 0;
+    for (int i = row.tid; i < row.vocab; i += kThreads) {
+      const float s = finite(logits[i]);
+      if (s > own || (s == own && i < target)) better += 1;
+    }
+    better = row.sum(better);
     if (leader) {
       out.token = target;
-      out.logprob = static_cast<float>(static_cast<double>(finite(logits[target])) - lse);
+      out.logprob = static_cast<float>(static_cast<double>(own) - lse);
+      out.rank = 1 + static_cast<int32_t>(better);
     }
     return;
   }
@@ -66,6 +74,7 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const SampleParams p) 
     if (leader) {
       out.token = 0;
       out.logprob = 0;
+      out.rank = 0;
       if (target == -2 && out.n_top == 0) {
         out.n_top = 1;
         out.top_logprobs[0] = kNever;
@@ -136,6 +145,7 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const SampleParams p) 
   if (raw && top != kNever) logprob = static_cast<float>(static_cast<double>(finite(logits[token])) - raw_lse);
   out.token = token;
   out.logprob = logprob;
+  out.rank = 0;
   p.last[slot_id] = token;
   if (counts != nullptr && (counts[token] & 0x7fff) != 0x7fff) ++counts[token];
   if (sequence != nullptr && sequence->n < sequence->room) sequence->ids[sequence->n++] = token;

@@ -58,7 +58,7 @@ struct SlotParams {
 struct TokenResult {
   int32_t token;
   float logprob;
-  int32_t n_top;
+  int32_t rank, n_top;
   int32_t top_ids[kMaxTop];
   float top_logprobs[kMaxTop];
 };

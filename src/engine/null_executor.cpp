@@ -38,6 +38,7 @@ class NullExecutor : public Executor {
       const int32_t target = step.samples[i].target;
       result.tokens[i].token = target >= 0 ? target : token_;
       result.tokens[i].logprob = 0;  // certain
+      result.tokens[i].rank = 1;
       result.tokens[i].n_top = 0;
     }
   }

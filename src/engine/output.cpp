@@ -43,7 +43,8 @@ void Engine::State::deliver(Batch& batch) {
     const SampledToken& sampled = batch.result.tokens[static_cast<size_t>(event.sample)];
     if (event.score) {
       request.prompt.resize(request.ask.prompt.size());
-      fill_token(request.prompt[static_cast<size_t>(event.position)], sampled, sampled.n_top);
+      fill_token(request.prompt[static_cast<size_t>(event.position)], sampled,
+                 std::min(sampled.n_top, request.ask.prompt_logprobs));
       continue;
     }
     if (request.first_token == 0) request.first_token = now;
@@ -93,7 +94,7 @@ void Engine::State::deliver_token(Choice& choice, const SampledToken& sampled, S
 
 void Engine::State::deliver_prompt(Request& request) {
   request.prompt_sent = true;
-  if (!request.ask.prompt_logprobs) return;
+  if (request.ask.prompt_logprobs < 0) return;
   request.prompt.resize(request.ask.prompt.size());
   SampledToken first;
   first.token = request.ask.prompt[0];
@@ -136,6 +137,7 @@ void Engine::State::fill_token(TokenInfo& info_out, const SampledToken& sampled,
     t.text = tokenizer.decode({&id, 1}, false);
   };
   fill(info_out, sampled.token, sampled.logprob);
+  info_out.rank = sampled.rank;
   info_out.top.resize(static_cast<size_t>(std::max(0, n_top)));
   for (size_t i = 0; i < info_out.top.size(); ++i) fill(info_out.top[i], sampled.top_ids[i], sampled.top_logprobs[i]);
 }

@@ -27,7 +27,7 @@ struct GenerateRequest {
   bool ignore_eos = false;
   std::vector<int32_t> stop_ids;       // besides the model's eos
   bool skip_special = true;            // special tokens do not appear in text
-  bool prompt_logprobs = false;        // report a log probability for every prompt token
+  int32_t prompt_logprobs = -1;        // report every prompt token's and so many alternatives'; -1: nothing
   bool want_tokens = false;            // fill Delta::token details and logprobs
   std::vector<std::string> bad_words;  // texts that may not come, with or without a space before them
   int32_t forced_bos = -1;             // id of the first token of a sequence whose prompt is one token; -1: none
@@ -41,6 +41,7 @@ enum class FinishReason : uint8_t { kNone, kLength, kEos, kStop, kCancelled };
 struct TokenInfo {
   int32_t id = -1;
   float logprob = 0.0f;
+  int32_t rank = 0;  // of a prompt token among all, from 1; else 0
   bool special = false;
   std::string text;            // the token alone, decoded
   std::vector<TokenInfo> top;  // alternatives, best first, when asked for

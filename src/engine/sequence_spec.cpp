@@ -63,7 +63,7 @@ void validate(const GenerateRequest& r, const ModelInfo& model, int64_t longest,
             fmt::format("the prompt has {} tokens, but {} are the limit of the encoder's prompt", n_prompt, encoder));
     require(r.max_new_tokens < longest, "max_new_tokens",
             fmt::format("{} new tokens exceed the limit of {}", r.max_new_tokens, longest - 1));
-    require(!r.prompt_logprobs, "prompt_logprobs",
+    require(r.prompt_logprobs < 0, "prompt_logprobs",
             "the prompt goes to an encoder, which gives no log probabilities of its tokens; ask without them");
   } else {
     require(
@@ -89,6 +89,8 @@ void validate(const GenerateRequest& r, const ModelInfo& model, int64_t longest,
           fmt::format("repetition_penalty must be above 0, not {}", p.repetition_penalty));
   require(p.n_logprobs >= -1 && p.n_logprobs <= kMaxTopLogprobs, "logprobs",
           fmt::format("at most {} alternatives are reported, not {}", kMaxTopLogprobs, p.n_logprobs));
+  require(r.prompt_logprobs >= -1 && r.prompt_logprobs <= kMaxTopLogprobs, "prompt_logprobs",
+          fmt::format("at most {} alternatives are reported, not {}", kMaxTopLogprobs, r.prompt_logprobs));
   if (r.grammar.kind != GrammarSpec::Kind::kNone) {
     const auto alone = [&](bool absent, const char* what) {
       require(absent, kGrammarParam, fmt::format("{} cannot be combined with constrained output; leave one out", what));
@@ -178,9 +180,10 @@ SequenceSpec sequence_spec(const GenerateRequest& r, const ModelInfo& model, con
   spec.max_new_tokens = r.max_new_tokens;
   if (!r.ignore_eos) spec.eos_ids = model.eos;
   spec.stop_ids = r.stop_ids;
-  spec.prompt_scores = r.prompt_logprobs;
+  spec.prompt_scores = r.prompt_logprobs >= 0;
   spec.beams = r.beams;
   SamplingParams& s = spec.sampling;
+  s.n_logprobs = std::max(s.n_logprobs, r.prompt_logprobs);  // the output thread leaves out what was not asked for
   if (r.min_new_tokens > 0) {
     s.eos_from = n_prompt + r.min_new_tokens;
     s.eos_ids = spec.eos_ids;

@@ -76,6 +76,7 @@ struct SamplingParams {
 struct SampledToken {
   int32_t token = 0;
   float logprob = 0;  // of `token`; 0 when params.n_logprobs is -1
+  int32_t rank = 0;   // of a scored token: 1 + how many are likelier, or as likely with a lower id; else 0
   int32_t n_top = 0;  // entries below, best first; lower id first on ties
   int32_t top_ids[kMaxTopLogprobs] = {};
   float top_logprobs[kMaxTopLogprobs] = {};

@@ -379,7 +379,13 @@ void score_row(std::span<const float> logits, int32_t target, int32_t n_top, Sam
   check(target >= 0 && static_cast<size_t>(target) < logits.size(), "scored token is outside the vocabulary");
   const double lse = log_sum_exp(logits, row_max(logits));
   out.token = target;
-  out.logprob = static_cast<float>(static_cast<double>(finite(logits[static_cast<size_t>(target)])) - lse);
+  const float score = finite(logits[static_cast<size_t>(target)]);
+  out.logprob = static_cast<float>(static_cast<double>(score) - lse);
+  out.rank = 1;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const float s = finite(logits[i]);
+    out.rank += s > score || (s == score && i < static_cast<size_t>(target)) ? 1 : 0;
+  }
   report_top(Row{logits}, n_top, lse, out);
 }
 

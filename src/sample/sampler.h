@@ -60,7 +60,7 @@ void best_of_row(std::span<float> logits, const SamplingParams& params, const To
 // Logprob of a known token under the untouched logits [vocab], for prompt logprobs.
 float score_row(std::span<const float> logits, int32_t target);
 
-// The same with the `n_top` best alternatives (n_top <= kMaxTopLogprobs) in `out`; out.token is `target`.
+// The same with its rank and the `n_top` best alternatives (n_top <= kMaxTopLogprobs) in `out`; out.token is `target`.
 void score_row(std::span<const float> logits, int32_t target, int32_t n_top, SampledToken& out);
 
 }  // namespace sluice

@@ -84,13 +84,13 @@ struct FakeEngine {
     std::chrono::steady_clock::time_point due;
   };
 
-  TokenInfo token(int32_t id, const GenerateRequest& r) const {
+  TokenInfo token(int32_t id, int32_t n_top) const {
     TokenInfo t;
     t.id = id;
     t.logprob = -0.5f;
     t.special = id >= 256;
     t.text = id < 256 ? std::string(1, static_cast<char>(id)) : id == 257 ? "</s>" : "<s>";
-    for (int32_t k = 0; k < r.sampling.n_logprobs; ++k) {
+    for (int32_t k = 0; k < n_top; ++k) {
       TokenInfo other;
       other.id = id + k;
       other.logprob = -0.5f - static_cast<float>(k);
@@ -104,9 +104,12 @@ struct FakeEngine {
   // One token for every choice; true when the request is over.
   bool advance(Job& job) {
     const GenerateRequest& r = job.request;
-    if (job.step == 0 && r.prompt_logprobs) {
+    if (job.step == 0 && r.prompt_logprobs >= 0) {
       std::vector<TokenInfo> prompt;
-      for (int32_t id : r.prompt) prompt.push_back(token(id, r));
+      for (int32_t id : r.prompt) {
+        prompt.push_back(token(id, r.prompt_logprobs));
+        prompt.back().rank = 1;
+      }
       if (!prompt.empty()) prompt[0].logprob = std::numeric_limits<float>::quiet_NaN();
       job.sink->on_prompt(prompt);
     }
@@ -128,7 +131,7 @@ struct FakeEngine {
       stop = s;
       if (!r.keep_stop_text) text.clear();
     }
-    TokenInfo info = token(id, r);
+    TokenInfo info = token(id, r.sampling.n_logprobs);
     for (int32_t c = 0; c < r.n; ++c) {
       Delta d;
       d.choice = c;

@@ -68,6 +68,15 @@ check("openai: completion", done.object == "text_completion" and done.usage.comp
 echo = oa.completions.create(model=served.id, prompt="one two", max_tokens=2, temperature=0, echo=True, logprobs=1)
 check("openai: echo", echo.choices[0].text.startswith("one two"), echo)
 check("openai: echo has logprobs of the prompt", echo.choices[0].logprobs.token_logprobs[0] is None, echo)
+scored = oa.completions.create(model=served.id, prompt="one two", max_tokens=1, temperature=0, echo=True, logprobs=1,
+                               extra_body={"prompt_logprobs": 2, "return_tokens_as_token_ids": True}).choices[0]
+rows, ids = scored.prompt_logprobs, [t.removeprefix("token_id:") for t in scored.logprobs.tokens]
+check("openai: prompt_logprobs", rows[0] is None and [next(iter(r)) for r in rows[1:]] == ids[1:len(rows)] and all(
+    2 <= len(r) <= 3 and {"logprob", "rank", "decoded_token"} == set(v) and v["rank"] >= 1 for r in rows[1:]
+    for v in r.values()), rows)
+check("openai: prompt_logprobs equal those of echo", [r[i]["logprob"] for r, i in zip(rows[1:], ids[1:])] ==
+      scored.logprobs.token_logprobs[1:len(rows)] == echo.choices[0].logprobs.token_logprobs[1:len(rows)], scored)
+check("openai: tokens as token ids", all(i.isdigit() for i in ids), ids)
 two = oa.completions.create(model=served.id, prompt=["a b", "c d"], max_tokens=2, temperature=0)
 check("openai: two prompts", [c.index for c in two.choices] == [0, 1], two)
 parts = [c.choices[0].text for c in oa.completions.create(model=served.id, prompt="The capital of France", max_tokens=6,

@@ -121,6 +121,7 @@ class Sampler {
       CAPTURE(i);
       CHECK(g.token == w.token);
       CHECK(close(g.logprob, w.logprob));
+      CHECK(g.rank == w.rank);
       CHECK(g.n_top == w.n_top);
       for (int t = 0; t < kMaxTopLogprobs; ++t) {
         CHECK(g.top_ids[t] == w.top_ids[t]);

@@ -94,7 +94,8 @@ TEST_CASE("prompt log probabilities are those of the logits") {
   GenerateRequest r;
   r.prompt = golden.prompt;
   r.max_new_tokens = 1;
-  r.prompt_logprobs = r.want_tokens = true;
+  r.prompt_logprobs = 3;
+  r.want_tokens = true;
   r.sampling.n_logprobs = 0;
   Setup setup;
   setup.token_budget = 10;
@@ -108,6 +109,10 @@ TEST_CASE("prompt log probabilities are those of the logits") {
       for (size_t v = 0; v < vocab; ++v) sum += std::exp(static_cast<double>(row[v]));
       const double expected = static_cast<double>(row[golden.prompt[i]]) - std::log(sum);
       CHECK(std::abs(static_cast<double>(sink->prompt[i].logprob) - expected) < 1e-3);
+      const auto& top = sink->prompt[i].top;
+      REQUIRE(top.size() == 3);
+      CHECK((sink->prompt[i].rank <= 3) == (sink->prompt[i].logprob >= top[2].logprob));
+      CHECK(top[0].logprob >= top[1].logprob);
     }
   }
 }

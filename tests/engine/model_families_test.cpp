@@ -73,7 +73,7 @@ TEST_CASE("with an encoder the limits hold for prompt and answer apart") {
     r.prompt.assign(prompt, 5);
     r.max_new_tokens = answer;
     r.ignore_eos = true;
-    r.prompt_logprobs = scores;
+    if (scores) r.prompt_logprobs = 0;
     const auto sink = std::make_shared<RecordingSink>();
     engine.submit(r, sink);
     CHECK(sink->wait_end(60));

@@ -163,7 +163,7 @@ TEST_CASE("token details carry id, text, log probability and alternatives") {
 TEST_CASE("prompt log probabilities cover every prompt token, the first without one") {
   GenerateRequest r = ask(3);
   for (int i = 0; i < 50; ++i) r.prompt.push_back('a' + i % 26);
-  r.prompt_logprobs = true;
+  r.prompt_logprobs = 0;
   const auto sink = run(
       [](int32_t position, uint64_t, int32_t) {
         SampledToken t;

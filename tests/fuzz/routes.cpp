@@ -17,8 +17,12 @@ uint64_t answer(const GenerateRequest& request, Sink& sink) {
   TokenInfo token;
   token.id = 'a';
   token.text = "a";
-  for (int32_t i = 0; i < request.sampling.n_logprobs; ++i) token.top.push_back({i, -1.0f, false, "b", {}});
-  if (request.prompt_logprobs) sink.on_prompt(std::vector<TokenInfo>(request.prompt.size(), token));
+  for (int32_t i = 0; i < request.sampling.n_logprobs; ++i) token.top.push_back({i, -1.0f, 0, false, "b", {}});
+  if (request.prompt_logprobs >= 0) {
+    TokenInfo scored = token;
+    scored.top.resize(static_cast<size_t>(request.prompt_logprobs));
+    sink.on_prompt(std::vector<TokenInfo>(request.prompt.size(), scored));
+  }
   for (int32_t index = 1; index <= 2; ++index) {
     for (int32_t choice = 0; choice < request.n; ++choice) {
       Delta delta;

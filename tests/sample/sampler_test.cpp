@@ -242,6 +242,19 @@ TEST_CASE("scoring a token equals log softmax in double precision") {
     score_row(logits, 0, 5, out);
     CHECK(out.n_top == static_cast<int32_t>(std::min<size_t>(5, vocab)));
     CHECK(out.top_ids[0] == std::max_element(logits.begin(), logits.end()) - logits.begin());
+    CHECK(out.rank == 1 + std::count_if(logits.begin(), logits.end(), [&](float x) { return x > logits[0]; }));
+    score_row(logits, out.top_ids[0], 0, out);
+    CHECK(out.rank == 1);
+  }
+}
+
+TEST_CASE("equally likely tokens rank in the order of their ids, NaN behind all") {
+  const std::vector<float> logits{NAN, 1, 3, 1, -INFINITY, 1};
+  const std::vector<int32_t> ranks{5, 2, 1, 3, 6, 4};
+  for (size_t i = 0; i < logits.size(); ++i) {
+    SampledToken out;
+    score_row(logits, static_cast<int32_t>(i), 0, out);
+    CHECK(out.rank == ranks[i]);
   }
 }
 

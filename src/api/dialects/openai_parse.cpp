@@ -26,10 +26,8 @@ struct Unsupported {
 constexpr Unsupported kUnsupported[] = {{"functions", ""},
                                         {"function_call", "none"},
                                         {"guided_decoding_backend", ""},
-                                        {"prompt_logprobs", ""},
                                         {"chat_template", ""},
                                         {"priority", ""},
-                                        {"return_tokens_as_token_ids", ""},
                                         {"spaces_between_special_tokens", "true"},
                                         {"kv_transfer_params", ""},
                                         {"audio", ""},
@@ -101,6 +99,12 @@ bool read_beams(const Fields& fields, int64_t best_of, bool stream, GenerateRequ
   return true;
 }
 
+int32_t alternatives(int64_t asked, const std::string& name, const Limits& limits) {
+  const int64_t most = std::min<int64_t>(limits.max_logprobs, kMaxTopLogprobs);
+  if (asked < 0 || asked > most) invalid(name, fmt::format("{} must be from 0 to {}, got {}.", name, most, asked));
+  return static_cast<int32_t>(asked);
+}
+
 // What chat and completions share; the prompt and max_tokens come later.
 GenerateRequest read_common(const JsonView& body, const Service& service, Call& call) {
   const Fields fields{body};
@@ -170,15 +174,18 @@ GenerateRequest read_common(const JsonView& body, const Service& service, Call& 
     invalid("best_of", fmt::format("best_of must be at most {} (MAX_BEST_OF), got {}.",
                                    std::max(n, service.limits.max_best_of), best_of));
   r.best_of = static_cast<int32_t>(best_of);
+  call.tokens_by_id = fields.boolean("return_tokens_as_token_ids", false);
+  if (const auto top = fields.integer("prompt_logprobs")) {
+    if (call.stream) invalid("prompt_logprobs", "prompt_logprobs are not available when streaming");
+    r.prompt_logprobs = call.prompt_top = alternatives(*top, "prompt_logprobs", service.limits);
+  }
   return r;
 }
 
 void set_logprobs(GenerateRequest& r, Call& call, int64_t top, const std::string& name, const Limits& limits) {
-  const int64_t most = std::min<int64_t>(limits.max_logprobs, kMaxTopLogprobs);
-  if (top < 0 || top > most) invalid(name, fmt::format("{} must be from 0 to {}, got {}.", name, most, top));
+  r.sampling.n_logprobs = call.top = alternatives(top, name, limits);
   call.logprobs = true;
   r.want_tokens = true;
-  r.sampling.n_logprobs = static_cast<int32_t>(top);
 }
 
 // Keeps the last tokens where asked to, and checks the lengths. `wanted`: nothing means the rest of the context.
@@ -293,7 +300,7 @@ Call read_completion(const HttpRequest& request, const Service& service, Manner 
   if (auto top = fields.integer("logprobs")) set_logprobs(common, call, *top, "logprobs", service.limits);
   if (call.echo && call.logprobs) {
     if (call.stream) invalid("echo", "echo together with logprobs is not supported when streaming");
-    common.prompt_logprobs = true;
+    common.prompt_logprobs = std::max(common.prompt_logprobs, call.top);
   }
   int64_t wanted = fields.integer("max_tokens").value_or(16);
   if (wanted == 0 && call.echo) {

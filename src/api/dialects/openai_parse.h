@@ -24,6 +24,9 @@ struct Call {
   bool stream = false, include_usage = false;
   bool continuous_usage = false;          // every chunk carries the usage so far
   bool logprobs = false;                  // asked for
+  int32_t top = 0;                        // alternatives in logprobs
+  int32_t prompt_top = -1;                // prompt_logprobs: alternatives per prompt token; -1: not asked for
+  bool tokens_by_id = false;              // in logprobs, "token_id:" and the number stand for a token's text
   bool echo = false;                      // completions: the prompt comes back in front
   bool only_prompt = false;               // echo with max_tokens 0: the generated token is dropped
   int32_t n = 1;                          // choices per prompt

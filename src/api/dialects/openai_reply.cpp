@@ -65,35 +65,35 @@ const char* calls_finish(const Call& call) {
   return plain ? ",\"finish_reason\":\"stop\"" : ",\"finish_reason\":\"tool_calls\"";
 }
 
-void append_chat_logprobs(std::string& out, const TokenInfo* tokens, size_t count) {
+void append_chat_logprobs(std::string& out, const Call& call, const TokenInfo* tokens, size_t count) {
   out += "{\"content\":";
-  append_logprobs(out, tokens, count);
+  append_logprobs(out, tokens, count, call.tokens_by_id);
   out += '}';
 }
 
-void append_top(std::string& out, const TokenInfo& token) {
+void append_top(std::string& out, const Call& call, const TokenInfo& token) {
   out += '{';
-  bool chosen = false, first = true;
-  std::vector<std::string_view> seen;
+  bool chosen = false;
+  std::vector<std::string> seen;
   auto entry = [&](const TokenInfo& t) {
-    if (std::find(seen.begin(), seen.end(), t.text) != seen.end()) return;
-    seen.push_back(t.text);
-    if (!first) out += ',';
-    first = false;
-    append_json_string(out, t.text);
+    std::string name = token_name(t, call.tokens_by_id);
+    if (std::find(seen.begin(), seen.end(), name) != seen.end()) return;
+    if (!seen.empty()) out += ',';
+    append_json_string(out, name);
     out += ':';
     append_json_number(out, floored_logprob(t.logprob));
+    seen.push_back(std::move(name));
   };
-  for (const TokenInfo& t : token.top) {
-    chosen = chosen || t.id == token.id;
-    entry(t);
+  for (size_t i = 0; i < std::min(token.top.size(), static_cast<size_t>(call.top)); ++i) {
+    chosen = chosen || token.top[i].id == token.id;
+    entry(token.top[i]);
   }
   if (!chosen) entry(token);
   out += '}';
 }
 
 // The completions form; the first token of a prompt has no probability.
-void append_text_logprobs(std::string& out, const TokenInfo* tokens, size_t count, int64_t offset) {
+void append_text_logprobs(std::string& out, const Call& call, const TokenInfo* tokens, size_t count, int64_t offset) {
   std::string offsets, values, names, tops;
   for (size_t i = 0; i < count; ++i) {
     const TokenInfo& token = tokens[i];
@@ -101,17 +101,52 @@ void append_text_logprobs(std::string& out, const TokenInfo* tokens, size_t coun
       for (std::string* part : {&offsets, &values, &names, &tops}) *part += ',';
     append_integer(offsets, offset);
     offset += utf8_length(token.text);
-    append_json_string(names, token.text);
+    append_json_string(names, token_name(token, call.tokens_by_id));
     if (token.logprob != token.logprob) {
       values += "null";
       tops += "null";
     } else {
       append_json_number(values, floored_logprob(token.logprob));
-      append_top(tops, token);
+      append_top(tops, call, token);
     }
   }
   out += "{\"text_offset\":[" + offsets + "],\"token_logprobs\":[" + values + "],\"tokens\":[" + names +
          "],\"top_logprobs\":[" + tops + "]}";
+}
+
+// As vLLM: a dictionary by id per token, the token itself first; for the first token null.
+void append_prompt_logprobs(std::string& out, const Call& call, const std::vector<TokenInfo>& prompt) {
+  if (call.prompt_top < 0) return;
+  out += ",\"prompt_logprobs\":[";
+  for (const TokenInfo& token : prompt) {
+    if (&token != prompt.data()) out += ',';
+    if (token.logprob != token.logprob) {
+      out += "null";
+      continue;
+    }
+    const auto entry = [&](const TokenInfo& t, int64_t rank) {
+      out += '"';
+      append_integer(out, t.id);
+      out += "\":{\"logprob\":";
+      append_json_number(out, floored_logprob(t.logprob));
+      out += ",\"rank\":";
+      append_integer(out, rank);
+      out += ",\"decoded_token\":";
+      append_json_string(out, t.text);
+      out += '}';
+    };
+    out += '{';
+    entry(token, token.rank);
+    const auto n = std::min<int64_t>(std::ssize(token.top), call.prompt_top);
+    for (int64_t i = 0; i < n; ++i) {
+      const TokenInfo& other = token.top[static_cast<size_t>(i)];
+      if (other.id == token.id) continue;
+      out += ',';
+      entry(other, i + 1);
+    }
+    out += '}';
+  }
+  out += ']';
 }
 
 std::string head(const Call& call, const Frame& frame, bool chunk) {
@@ -171,7 +206,7 @@ std::string whole(const Call& call, const Frame& frame, std::vector<std::vector<
         append_json_string(out, answer.text);
         out += "},\"logprobs\":";
         if (call.logprobs)
-          append_chat_logprobs(out, answer.tokens.data(), answer.tokens.size());
+          append_chat_logprobs(out, call, answer.tokens.data(), answer.tokens.size());
         else
           out += "null";
       } else {
@@ -182,17 +217,19 @@ std::string whole(const Call& call, const Frame& frame, std::vector<std::vector<
         if (call.logprobs) {
           std::vector<TokenInfo> tokens = call.echo ? prompts[p] : std::vector<TokenInfo>();
           tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());
-          append_text_logprobs(out, tokens.data(), tokens.size(), 0);
+          append_text_logprobs(out, call, tokens.data(), tokens.size(), 0);
         } else {
           out += "null";
         }
       }
       append_finish(out, call, answer.finish, answer.stop_text, answer.stop_id, false);
+      if (!call.chat) append_prompt_logprobs(out, call, prompts[p]);
       out += '}';
     }
   }
   out += "],\"usage\":";
   append_usage(out, totals);
+  if (call.chat) append_prompt_logprobs(out, call, prompts[0]);
   out += '}';
   return out;
 }
@@ -239,9 +276,9 @@ void Chunks::piece(std::string& out, int32_t index, const Event& event, int64_t 
   out += call_.chat ? "\"},\"logprobs\":" : "\",\"logprobs\":";
   if (call_.logprobs && event.has_token) {
     if (call_.chat)
-      append_chat_logprobs(out, &event.token, 1);
+      append_chat_logprobs(out, call_, &event.token, 1);
     else
-      append_text_logprobs(out, &event.token, 1, offset);
+      append_text_logprobs(out, call_, &event.token, 1, offset);
   } else {
     out += "null";
   }

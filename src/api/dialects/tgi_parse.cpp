@@ -186,7 +186,7 @@ Prepared prepare(const Parameters& p, const Service& service, bool streaming, bo
   r.stop = p.stop;
   r.grammar = p.grammar;
   r.keep_stop_text = true;
-  r.prompt_logprobs = p.decoder_input_details;
+  if (p.decoder_input_details) r.prompt_logprobs = 0;
   if (p.return_full_text.value_or(full_text_default)) out.prefix = p.inputs;
   return out;
 }
