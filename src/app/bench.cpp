@@ -116,8 +116,8 @@ int run(BenchOptions& options) {
 
   ExecutorOptions run_options;
   run_options.max_seqs = *std::max_element(options.batches.begin(), options.batches.end());
-  run_options.max_rows = std::max<int64_t>(*std::max_element(options.prefills.begin(), options.prefills.end()),
-                                           settings.integer("max-batch-prefill-tokens", 1, 1 << 20));
+  run_options.max_rows = std::max({*std::max_element(options.prefills.begin(), options.prefills.end()), options.context,
+                                   settings.integer("max-batch-prefill-tokens", 1, 1 << 20)});
   run_options.block_size = settings.integer("block-size", 1, 1024);
   run_options.max_context = std::min<int64_t>(info.max_positions, 4096);
   const int64_t cache_tokens =
