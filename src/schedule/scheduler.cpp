@@ -138,6 +138,7 @@ bool Scheduler::schedule(Step& step) {
 
   schedule_decodes(step);
   decode_rows_ = step.rows();
+  if (decode_rows_ > 0 && options_.enough_rows > 0) room_.rows = std::min(room_.rows, 2 * options_.enough_rows);
   schedule_prefills(step);
   admit_waiting(step);
   if (step.sequences.empty() && !admitting_ && next_step_ == retired_ + 1) {  // the last that ran gave itself up

@@ -31,7 +31,8 @@ struct SchedulerOptions {
   int64_t block_size = 16;
   int64_t token_budget = 512;  // rows of one step
   // Rows of prompts with which a step is as efficient as with more: it takes on no further prompt then, whose answer
-  // would only keep those of the prompts before it waiting. 0: no such number.
+  // would only keep those of the prompts before it waiting. Beside answers under way, whose next tokens wait for the
+  // step, prompts get twice as many and no more. 0: no such number.
   int64_t enough_rows = 0;
   int64_t max_seqs = 0;     // sequences of one step
   int64_t max_samples = 0;  // draws and scores of one step

@@ -71,7 +71,7 @@ TEST_CASE("a step holds decodes first, then running prompts, then new ones") {
   CHECK(c.samples.size() == 2);
 }
 
-TEST_CASE("a step with enough rows of prompts takes on no further one, whatever else it holds") {
+TEST_CASE("a step with enough rows of prompts takes on no further one, and twice as many are most beside decodes") {
   SchedulerOptions o = options(1000, 40);
   o.enough_rows = 8;
   Scheduler s(o);
@@ -84,14 +84,16 @@ TEST_CASE("a step with enough rows of prompts takes on no further one, whatever 
     complete(s, step);
     return rows;
   };
-  // Short ones go together until there is enough; a long one takes the whole budget, and the rest of it goes first.
+  // Short ones go together until there is enough; a long one takes what there is, and the rest of it goes first.
   const std::vector<int32_t> lengths{10, 10, 3, 3, 3, 3, 60, 9};
   for (size_t i = 0; i < lengths.size(); ++i) add(s, spec(lengths[i], 50, 1000 * static_cast<int32_t>(i)), i);
   CHECK(prompts() == std::vector<int32_t>{10});
   CHECK(prompts() == std::vector<int32_t>{10});
   CHECK(prompts() == std::vector<int32_t>{3, 3, 3});
-  CHECK(prompts() == std::vector<int32_t>{3, 32});  // five decode beside them
-  CHECK(prompts() == std::vector<int32_t>{28});
+  CHECK(prompts() == std::vector<int32_t>{3, 13});  // five decode beside them
+  CHECK(prompts() == std::vector<int32_t>{16});
+  CHECK(prompts() == std::vector<int32_t>{16});
+  CHECK(prompts() == std::vector<int32_t>{15});
   CHECK(prompts() == std::vector<int32_t>{9});
 }
 
