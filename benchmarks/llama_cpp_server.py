@@ -21,10 +21,12 @@ import sys
 import time
 import urllib.request
 
+from common import read_shape, write_byte_tokenizer
+
 HERE = pathlib.Path(__file__).resolve().parent
 
 
-def shapes():
+def gguf_writer():
     """benchmarks/llama_cpp.py under another name than the package's."""
     spec = importlib.util.spec_from_file_location("shapes", HERE / "llama_cpp.py")
     module = importlib.util.module_from_spec(spec)
@@ -94,9 +96,9 @@ def main():
     work = pathlib.Path(args.work)
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"{args.shape}.bytes.bf16.gguf"
-    module = shapes()
-    shape = module.read_shape(args.sluice, args.shape)
-    module.write_byte_tokenizer(work / "tokenizer", shape["vocab"])
+    module = gguf_writer()
+    shape = read_shape(args.sluice, args.shape)
+    write_byte_tokenizer(work / "tokenizer", shape["vocab"])
     if not path.exists():
         module.write_gguf(path.with_suffix(".part"), shape, "bf16", vocabulary=True)
         path.with_suffix(".part").rename(path)
