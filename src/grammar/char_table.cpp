@@ -2,6 +2,7 @@
 #include "grammar/char_table.h"
 
 #include <algorithm>
+#include <map>
 
 namespace sluice::grammar {
 
@@ -42,30 +43,37 @@ CharTable::CharTable(const std::vector<CodeRange>& ranges, const std::vector<std
   for (uint32_t code = 0; code < 128; ++code) ascii[code] = member(code);
   for (const CodeRange& r : ranges)
     for (uint32_t b = lead_byte(r.first); b <= lead_byte(r.second); ++b) leads_.set(b);
-  // Characters of a token that is whole, else 0.
-  const auto characters = [&](const std::string& text) -> uint32_t {
+  // Characters of a token that is whole, else 0 and what ends them.
+  const auto characters = [&](const std::string& text, int& end) -> uint32_t {
     uint32_t n = 0;
+    end = -1;
     for (size_t at = 0; at < text.size(); ++n) {
       const size_t begin = at;
       const auto byte = static_cast<uint8_t>(text[at]);
       if (byte < 0x80) {
+        if (!ascii[byte]) end = byte;
         if (!ascii[byte] || !spelled[byte]) return 0;
         ++at;
         continue;
       }
-      if (!member(read_character(text, at))) return 0;
+      const uint32_t code = read_character(text, at);
+      if (!member(code)) {
+        if (code != kNoMax && !leads_[byte]) end = byte;
+        return 0;
+      }
       for (size_t k = begin; k < at; ++k)
         if (!spelled[static_cast<uint8_t>(text[k])]) return 0;
     }
     return n;
   };
-  std::vector<int32_t> mixed;
+  std::map<int, std::vector<int32_t>> mixed;
   for (const int32_t id : sorted) {
     const std::string& text = texts[static_cast<size_t>(id)];
     if (!leads_[static_cast<uint8_t>(text[0])]) continue;
-    const uint32_t n = characters(text);
+    int end = -1;
+    const uint32_t n = characters(text, end);
     if (n == 0) {
-      mixed.push_back(id);
+      mixed[end].push_back(id);
       continue;
     }
     longest_ = std::max(longest_, n);
@@ -73,7 +81,7 @@ CharTable::CharTable(const std::vector<CodeRange>& ranges, const std::vector<std
     for (uint32_t most = std::min(n, kMasks + 1); most <= kMasks + 1; ++most)
       masks_[(most - 1) * words_ + static_cast<size_t>(id) / 32] |= 1u << (static_cast<uint32_t>(id) % 32);
   }
-  mixed_ = TokenTree(texts, mixed);
+  for (const auto& [end, ids] : mixed) mixed_.push_back({end, TokenTree(texts, ids)});
   std::ranges::stable_sort(long_, std::ranges::greater{}, &Long::characters);
 }
 

@@ -20,9 +20,14 @@ class CharTable {
   CharTable(const std::vector<CodeRange>& ranges, const std::vector<std::string>& texts,
             const std::vector<int32_t>& sorted, const std::bitset<256>& spelled);
 
-  uint32_t longest() const { return longest_; }                 // characters of the longest such token
-  const std::bitset<256>& leads() const { return leads_; }      // first bytes of the characters
-  const TokenTree& mixed() const { return mixed_; }             // tokens that begin so and are not whole
+  uint32_t longest() const { return longest_; }             // characters of the longest such token
+  const std::bitset<256>& leads() const { return leads_; }  // first bytes of the characters
+  // Tokens that begin so and are not whole, by the byte that ends their characters; -1: no one byte does.
+  struct Mixed {
+    int end;
+    TokenTree tokens;
+  };
+  const std::vector<Mixed>& mixed() const { return mixed_; }
   void copy(uint32_t most, std::vector<uint32_t>& mask) const;  // whole tokens of at most `most` characters
 
  private:
@@ -30,7 +35,7 @@ class CharTable {
   size_t words_;
   uint32_t longest_ = 0;
   std::bitset<256> leads_;
-  TokenTree mixed_;
+  std::vector<Mixed> mixed_;
   std::vector<uint32_t> masks_;  // [kMasks + 1, words]: of at most 1, 2 ... kMasks characters, of any number
   struct Long {
     uint32_t characters;

@@ -43,8 +43,6 @@ Expr JsonParts::character() {
 
 Expr JsonParts::string(uint32_t min, uint32_t max) { return quoted(b.repeat(character(), min, max)); }
 
-Expr JsonParts::quoted(std::string_view text) { return b.literal("\"" + escaped(text) + "\""); }
-
 // Without escapes, so that no spelling of a name in the list slips through. Characters beyond ASCII are left out where
 // a name in the list continues with one.
 Expr JsonParts::other_key(const std::vector<std::string>& names) {
@@ -82,7 +80,7 @@ Expr JsonParts::other_key(const std::vector<std::string>& names) {
     if (!named) ways.push_back(b.empty());
     return b.alt(std::move(ways));
   };
-  return quoted(after(after, 0, sorted.size(), 0));
+  return b.seq({after(after, 0, sorted.size(), 0), b.literal("\"")});
 }
 
 // Numbers of as many digits as `low` and `high` have, from one to the other, with a point before the last `point`.

@@ -25,8 +25,9 @@ class JsonParts {
   Expr character();                         // one of a string
   Expr string(uint32_t min, uint32_t max);  // with quotes, `min` to `max` characters
   Expr quoted(Expr content) { return b.seq({b.literal("\""), content, b.literal("\"")}); }
-  Expr quoted(std::string_view text);                                     // exactly this text, as JSON
-  Expr other_key(const std::vector<std::string>& names);                  // a quoted name that is none of these
+  // Names of members behind their opening quote: exactly this text, as JSON; any that is none of these.
+  Expr key(std::string_view text) { return b.literal(escaped(text) + "\""); }
+  Expr other_key(const std::vector<std::string>& names);
   Expr integer(std::optional<int64_t> low, std::optional<int64_t> high);  // both included
   Expr number();
   Expr number(std::optional<Decimal> low, bool low_open, std::optional<Decimal> high, bool high_open);

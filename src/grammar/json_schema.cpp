@@ -257,7 +257,7 @@ class Compiler {
 
   Expr object(const Json& s, const std::string& where, int depth) {
     struct Property {
-      Expr pair;
+      Expr rest;  // behind its opening quote, as all of `members`: what may come next shares comma, space and quote
       bool required;
     };
     const Names must = required(s, where);
@@ -269,7 +269,7 @@ class Compiler {
       if (!s["properties"].is_object()) refuse(where, "properties: expected an object");
       for (const auto& [name, inner] : s["properties"].items()) {
         const Expr value = schema(inner, fmt::format("{}/properties/{}", where, name), depth + 1);
-        properties.push_back({parts_.pair(parts_.quoted(name), value), must.contains(name)});
+        properties.push_back({parts_.pair(parts_.key(name), value), must.contains(name)});
         names.push_back(name);
       }
     }
@@ -282,7 +282,7 @@ class Compiler {
                              : parts_.any();
       for (const std::string& name : must) {
         if (std::ranges::find(names, name) != names.end()) continue;
-        properties.push_back({parts_.pair(parts_.quoted(name), value), true});
+        properties.push_back({parts_.pair(parts_.key(name), value), true});
         names.push_back(name);
       }
       if (asked) more = parts_.pair(parts_.other_key(names), value);
@@ -297,43 +297,37 @@ class Compiler {
                                 properties.size()));
 
     // From the end: what may follow property i when `n` came before it. Counts matter up to a bound only.
+    struct Next {
+      Expr members;  // at least one
+      bool end;      // or none
+    };
     const uint32_t bound = most ? std::max(*most, least.value_or(0)) : std::max(least.value_or(0), 1u);
     if (uint64_t{bound} * (properties.size() + 1) > 1000000 && most && *most > properties.size() && !asked)
       refuse(where, "\"maxProperties\" is too large");
     const auto columns = static_cast<size_t>(std::min<uint64_t>(bound, properties.size() + 1)) + 1;
-    const auto last_column = static_cast<uint32_t>(columns - 1);
-    std::vector<Expr> next(columns);
+    const Expr quote = b.literal("\""), another = b.seq({parts_.comma(), quote});
+    std::vector<Next> next(columns);
     for (uint32_t n = 0; n < columns; ++n) {
-      if (n < least.value_or(0)) {
-        next[n] = b.never();
-        continue;
-      }
       const uint32_t room = !most ? kNoMax : *most > n ? *most - n : 0;
-      if (!asked || !open || room == 0) {
-        next[n] = b.empty();
-      } else if (n == 0) {
-        next[n] = parts_.list(more, 0, room);
-      } else {
-        next[n] = b.repeat(b.seq({parts_.comma(), more}), 0, room);
-      }
+      next[n] = {b.never(), n >= least.value_or(0)};
+      if (asked && open && room > 0 && next[n].end)
+        next[n].members = b.seq({more, b.repeat(b.seq({another, more}), 0, room == kNoMax ? kNoMax : room - 1)});
     }
+    const auto after = [&](Expr before, const Next& what) {
+      const Expr all = b.seq({before, what.members});
+      return what.end ? b.optional(all) : all;
+    };
     for (size_t i = properties.size(); i-- > 0;) {
-      std::vector<Expr> here(columns);
+      std::vector<Expr> then;
+      for (const Next& what : next) then.push_back(after(another, what));
       for (uint32_t n = 0; n < columns; ++n) {
         std::vector<Expr> ways;
-        if (!most || n < *most) {
-          std::vector<Expr> taken;
-          if (n > 0) taken.push_back(parts_.comma());
-          taken.push_back(properties[i].pair);
-          taken.push_back(next[std::min(n + 1, last_column)]);
-          ways.push_back(b.seq(std::move(taken)));
-        }
-        if (!properties[i].required) ways.push_back(next[n]);
-        here[n] = b.alt(std::move(ways));
+        if (!most || n < *most) ways.push_back(b.seq({properties[i].rest, then[std::min<size_t>(n + 1, columns - 1)]}));
+        if (!properties[i].required) ways.push_back(next[n].members);
+        next[n] = {b.alt(std::move(ways)), next[n].end && !properties[i].required};
       }
-      next = std::move(here);
     }
-    return b.seq({b.literal("{"), parts_.space(), next[0], parts_.space(), b.literal("}")});
+    return b.seq({b.literal("{"), parts_.space(), after(quote, next[0]), parts_.space(), b.literal("}")});
   }
 
   Expr array(const Json& s, const std::string& where, int depth) {

@@ -9,6 +9,7 @@ namespace {
 
 constexpr size_t kMaxConfigs = 4096;     // of one place; what is beyond is not followed
 constexpr size_t kMaxCache = 96u << 20;  // bytes of rows and masks
+constexpr size_t kShortBranch = 64;      // nodes: tokens of one first byte that are not worth keeping apart
 
 uint32_t sum(uint32_t a, uint32_t b) {
   return a > kUnreachable - 1 - std::min(b, kUnreachable - 1) ? kUnreachable - 1 : a + b;
@@ -151,7 +152,7 @@ void Runtime::reach(StateId first_state, uint32_t first_frame) {
 PlaceId Runtime::settle() {
   n_seen_ = 0;
   if (reached_.empty()) return kNowhere;
-  std::ranges::sort(reached_);
+  if (!std::ranges::is_sorted(reached_)) std::ranges::sort(reached_);
   reached_.erase(std::unique(reached_.begin(), reached_.end()), reached_.end());
   uint64_t hash = reached_.size();
   for (const Config& c : reached_) hash = mix(hash, uint64_t{c.state} << 32 | c.frame);
@@ -200,7 +201,9 @@ PlaceId Runtime::clip(PlaceId id) {
   return clipped;
 }
 
-PlaceId Runtime::find_next(PlaceId from, uint8_t byte) {
+// The bytes of `alike`, `byte` among them, lead to the same place.
+PlaceId Runtime::find_next(PlaceId from, uint8_t byte, Automaton::Edge& alike) {
+  alike = {0, 255, 0};
   const Place p = places_[from];
   ++round_;
   n_seen_ = 0;
@@ -210,24 +213,50 @@ PlaceId Runtime::find_next(PlaceId from, uint8_t byte) {
     const Automaton::State& s = automaton_->state(c.state);
     if (s.kind != Automaton::Kind::kBytes) continue;
     const Automaton::Edge* edges = automaton_->edges(s);
-    for (uint32_t e = 0; e < s.count; ++e)
-      if (byte >= edges[e].low && byte <= edges[e].high) reach(edges[e].target, c.frame);
+    for (uint32_t e = 0; e < s.count; ++e) {
+      if (byte > edges[e].high) {
+        alike.low = std::max<uint8_t>(alike.low, edges[e].high + 1);
+        continue;
+      }
+      if (byte < edges[e].low) {
+        alike.high = std::min<uint8_t>(alike.high, edges[e].low - 1);
+        continue;
+      }
+      alike = {std::max(alike.low, edges[e].low), std::min(alike.high, edges[e].high), 0};
+      const Automaton::State& to = automaton_->state(edges[e].target);
+      if (to.kind != Automaton::Kind::kBytes)
+        reach(edges[e].target, c.frame);
+      else if (to.left != kUnreachable && reached_.size() < kMaxConfigs)
+        reached_.push_back({edges[e].target, c.frame});  // settle() finds what is twice
+    }
   }
   return settle();
 }
 
+// Bytes that no config takes lead nowhere; the others are not known.
+uint32_t Runtime::make_row(PlaceId id) {
+  rows_.emplace_back().fill(static_cast<int32_t>(kNowhere));
+  int32_t* const row = rows_.back().data();
+  const Place& p = places_[id];
+  for (uint32_t i = 0; i < p.count; ++i) {
+    const Automaton::State& s = automaton_->state(configs_[p.first + i].state);
+    if (s.kind != Automaton::Kind::kBytes) continue;
+    const Automaton::Edge* edges = automaton_->edges(s);
+    for (uint32_t e = 0; e < s.count; ++e) std::fill(row + edges[e].low, row + edges[e].high + 1, -1);
+  }
+  return static_cast<uint32_t>(rows_.size());
+}
+
 PlaceId Runtime::next(PlaceId from, uint8_t byte) {
   if (from == kNowhere) return kNowhere;
-  if (places_[from].row == 0) {
-    rows_.insert(rows_.end(), 256, -1);
-    places_[from].row = static_cast<uint32_t>(rows_.size() / 256);
+  if (places_[from].row == 0) places_[from].row = make_row(from);
+  std::array<int32_t, 256>& row = rows_[places_[from].row - 1u];
+  if (row[byte] < 0) {
+    Automaton::Edge alike{};
+    const PlaceId to = find_next(from, byte, alike);
+    std::fill(row.begin() + alike.low, row.begin() + alike.high + 1, static_cast<int32_t>(to));
   }
-  const size_t at = (size_t{places_[from].row} - 1) * 256 + byte;
-  if (rows_[at] < 0) {
-    const PlaceId to = find_next(from, byte);
-    rows_[at] = static_cast<int32_t>(to);
-  }
-  return static_cast<PlaceId>(rows_[at]);
+  return static_cast<PlaceId>(row[byte]);
 }
 
 PlaceId Runtime::advance(PlaceId from, std::string_view text) {
@@ -235,17 +264,16 @@ PlaceId Runtime::advance(PlaceId from, std::string_view text) {
   return from;
 }
 
-bool Runtime::takes(std::span<const Config> configs, const std::bitset<256>& bytes,
-                    std::span<const Config> except) const {
+std::bitset<256> Runtime::taken(std::span<const Config> configs, std::span<const Config> except) const {
+  std::bitset<256> bytes;
   for (const Config& c : configs) {
     const Automaton::State& s = automaton_->state(c.state);
     if (s.kind != Automaton::Kind::kBytes || std::ranges::find(except, c) != except.end()) continue;
     const Automaton::Edge* edges = automaton_->edges(s);
     for (uint32_t e = 0; e < s.count; ++e)
-      for (size_t byte = edges[e].low; byte <= edges[e].high; ++byte)
-        if (bytes[byte]) return true;
+      for (size_t byte = edges[e].low; byte <= edges[e].high; ++byte) bytes.set(byte);
   }
-  return false;
+  return bytes;
 }
 
 // The run of a place that spares the longest walk. One that does not hold every token of its table must be alone, for
@@ -274,8 +302,9 @@ Runtime::Run Runtime::run(PlaceId id) {
     closure(s.target, c.frame);
     body.swap(reached_);
     closure(s.next, loop ? frames_[c.frame].parent : c.frame);
-    found.alone = !takes(reached_, found.table->leads(), body) &&
-                  !takes(std::span(configs_.data() + p.first, p.count), found.table->leads(), body);
+    const auto others = taken(reached_, body) | taken(std::span(configs_.data() + p.first, p.count), body);
+    found.alone = (others & found.table->leads()).none();
+    found.after = found.alone ? taken(body) | taken(reached_) : ~std::bitset<256>();
     reached_.clear();
     if (!found.alone && found.most < found.table->longest()) continue;
     if (best.table == nullptr || found.most > best.most) best = found;
@@ -283,20 +312,45 @@ Runtime::Run Runtime::run(PlaceId id) {
   return best;
 }
 
-// Calls accept(tokens, place) for every node of the tree that can be reached by a first byte that is not skipped.
+// Calls accept(tokens, bytes to an end) for every node of the tree in [begin, end) that can be reached; path_ holds the
+// place before the first.
 template <class Accept>
-void Runtime::walk(PlaceId from, const TokenTree& tree, const std::bitset<256>& skip, Accept accept) {
-  path_[0] = from;
-  for (size_t i = 0; i < tree.nodes.size();) {
+void Runtime::walk(const TokenTree& tree, size_t begin, size_t end, Accept accept) {
+  for (size_t i = begin; i < end;) {
     const TokenTree::Node& node = tree.nodes[i];
-    const PlaceId to = node.depth == 0 && skip[node.byte] ? kNowhere : next(path_[node.depth], node.byte);
+    const PlaceId to = next(path_[node.depth], node.byte);
     if (to == kNowhere) {
       i = node.end;
       continue;
     }
     path_[node.depth + 1u] = to;
-    if (node.n_tokens > 0) accept(std::span(tree.tokens.data() + node.first_token, node.n_tokens), to);
+    if (node.n_tokens > 0) accept(std::span(tree.tokens.data() + node.first_token, node.n_tokens), places_[to].left);
     ++i;
+  }
+}
+
+// The same for all tokens but those whose first byte is skipped.
+template <class Accept>
+void Runtime::walk_all(PlaceId from, const std::bitset<256>& skip, Accept accept) {
+  const TokenTree& tree = vocabulary_->all();
+  path_[0] = from;
+  for (size_t i = 0, end = 0; i < tree.nodes.size(); i = end) {
+    end = tree.nodes[i].end;
+    const uint8_t byte = tree.nodes[i].byte;
+    const PlaceId to = skip[byte] ? kNowhere : next(from, byte);
+    if (to == kNowhere) continue;
+    if (end - i < kShortBranch) {
+      walk(tree, i, end, accept);
+      continue;
+    }
+    const auto [known, fresh] = ahead_.try_emplace(uint64_t{to} << 8 | byte);
+    if (fresh) {
+      walk(tree, i, end, [&](std::span<const int32_t> tokens, uint32_t left) {
+        for (const int32_t token : tokens) known->second.push_back({token, left});
+      });
+      walked_ += known->second.size();
+    }
+    for (const Ahead& a : known->second) accept(std::span(&a.token, 1), a.left);
   }
 }
 
@@ -305,8 +359,8 @@ const Runtime::Mask& Runtime::find_mask(PlaceId at) {
   Mask mask;
   mask.run = run(at);
   const int64_t before = places_[at].left;
-  const auto accept = [&](std::span<const int32_t> tokens, PlaceId to) {
-    const int64_t change = int64_t{places_[to].left} - before;
+  const auto accept = [&](std::span<const int32_t> tokens, uint32_t left) {
+    const int64_t change = int64_t{left} - before;
     mask.growth = static_cast<uint32_t>(std::max<int64_t>(mask.growth, change));
     for (const int32_t token : tokens) {
       set(mask.words, token);
@@ -316,11 +370,14 @@ const Runtime::Mask& Runtime::find_mask(PlaceId at) {
   if (mask.run.table != nullptr) {
     mask.run.table->copy(mask.run.most, mask.words);
     mask.growth = static_cast<uint32_t>(std::max<int64_t>(0, int64_t{mask.run.left} - before));
-    walk(at, mask.run.table->mixed(), {}, accept);
-    walk(at, vocabulary_->all(), mask.run.table->leads(), accept);
+    path_[0] = at;
+    for (const CharTable::Mixed& mixed : mask.run.table->mixed())
+      if (mixed.end < 0 || mask.run.after[static_cast<size_t>(mixed.end)])
+        walk(mixed.tokens, 0, mixed.tokens.nodes.size(), accept);
+    walk_all(at, mask.run.table->leads(), accept);
   } else {
     mask.words.assign(vocabulary_->words(), 0);
-    walk(at, vocabulary_->all(), {}, accept);
+    walk_all(at, {}, accept);
   }
   if (places_[at].accepts)
     for (const int32_t end : vocabulary_->ends()) set(mask.words, end);
@@ -332,7 +389,7 @@ const Runtime::Mask& Runtime::find_mask(PlaceId at) {
 }
 
 const std::vector<uint32_t>& Runtime::mask(PlaceId id) {
-  if (rows_.size() * sizeof(int32_t) + masks_.size() * vocabulary_->words() * sizeof(uint32_t) +
+  if (rows_.size() * sizeof(rows_[0]) + masks_.size() * vocabulary_->words() * sizeof(uint32_t) +
           walked_ * sizeof(Mask::Walked) >
       kMaxCache)
     drop_caches();
@@ -351,8 +408,8 @@ void Runtime::mask_towards_end(PlaceId id, int64_t most_left, std::vector<uint32
   const bool run_unclear = mask.run.table != nullptr && !run_fits && (!mask.run.alone || mask.run.falls);
   if (places_[id].uneven > 0 || run_unclear) {
     words.assign(vocabulary_->words(), 0);
-    walk(id, vocabulary_->all(), {}, [&](std::span<const int32_t> tokens, PlaceId to) {
-      if (int64_t{places_[to].left} > most_left) return;
+    walk_all(id, {}, [&](std::span<const int32_t> tokens, uint32_t left) {
+      if (int64_t{left} > most_left) return;
       for (const int32_t token : tokens) set(words, token);
     });
   } else {
@@ -371,6 +428,7 @@ void Runtime::mask_towards_end(PlaceId id, int64_t most_left, std::vector<uint32
 void Runtime::drop_caches() {
   rows_.clear();
   masks_.clear();
+  ahead_.clear();
   walked_ = 0;
   for (Place& p : places_) p.row = p.mask = 0;
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <bitset>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -59,16 +60,17 @@ class Runtime {
     uint32_t left = kUnreachable;
     PlaceId clipped = kNowhere;
     uint32_t uneven = 0;  // how differently clip() brings its configs nearer to an end, bytes
-    uint32_t row = 0;     // 1 + index into rows_ / 256; 0: none
+    uint32_t row = 0;     // 1 + index into rows_; 0: none
     uint32_t mask = 0;    // 1 + index into masks_
   };
   // Tokens made of the characters of one table, as many as fit into a repetition that is under way.
   struct Run {
     const CharTable* table = nullptr;
-    uint32_t most = 0;   // characters
-    uint32_t left = 0;   // at most so many bytes to an end after such a token
-    bool falls = false;  // the more characters, the fewer
-    bool alone = false;  // nothing else takes such characters
+    uint32_t most = 0;       // characters
+    uint32_t left = 0;       // at most so many bytes to an end after such a token
+    bool falls = false;      // the more characters, the fewer
+    bool alone = false;      // nothing else takes such characters
+    std::bitset<256> after;  // bytes that may follow one
   };
   struct Mask {
     std::vector<uint32_t> words;
@@ -89,11 +91,14 @@ class Runtime {
   void reach(StateId state, uint32_t frame);
   PlaceId settle();
   PlaceId clip(PlaceId id);
-  PlaceId find_next(PlaceId from, uint8_t byte);
+  PlaceId find_next(PlaceId from, uint8_t byte, Automaton::Edge& alike);
+  uint32_t make_row(PlaceId id);
   Run run(PlaceId id);
-  bool takes(std::span<const Config> configs, const std::bitset<256>& bytes, std::span<const Config> except) const;
+  std::bitset<256> taken(std::span<const Config> configs, std::span<const Config> except = {}) const;
   template <class Accept>
-  void walk(PlaceId from, const TokenTree& tree, const std::bitset<256>& skip, Accept accept);
+  void walk(const TokenTree& tree, size_t begin, size_t end, Accept accept);
+  template <class Accept>
+  void walk_all(PlaceId from, const std::bitset<256>& skip, Accept accept);
   const Mask& find_mask(PlaceId at);
   void drop_caches();
 
@@ -106,9 +111,15 @@ class Runtime {
   std::vector<Config> configs_;
   std::vector<Place> places_;
   std::unordered_multimap<uint64_t, PlaceId> place_ids_;
-  std::vector<int32_t> rows_;  // [256 each] places, -1: not known
+  std::deque<std::array<int32_t, 256>> rows_;  // places, -1: not known
   std::vector<Mask> masks_;
-  size_t walked_ = 0;  // of all masks
+  // Tokens of one first byte behind the place that it leads to: many places lead there. By 256 * place + byte.
+  struct Ahead {
+    int32_t token;
+    uint32_t left;
+  };
+  std::unordered_map<uint64_t, std::vector<Ahead>> ahead_;
+  size_t walked_ = 0;  // tokens of all masks and of ahead_
 
   // Scratch.
   std::vector<Config> work_, reached_;

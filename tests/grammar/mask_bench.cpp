@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// CPU time of masks per token, random draws. Usage: grammar_bench [ANSWERS [VOCABULARY]], the vocabulary in tiktoken's
-// form, a line per token that begins with its bytes in base64; without one, a synthetic vocabulary of 128k tokens.
+// CPU time of masks per token, random draws. Usage: grammar_bench [ANSWERS [VOCABULARY [GRAMMAR]]], the vocabulary in
+// tiktoken's form, a line per token that begins with its bytes in base64; without one or for "-", a synthetic one of
+// 128k tokens.
 #include <time.h>
 
 #include <algorithm>
@@ -93,7 +94,8 @@ int main(int argc, char** argv) {
   const int answers = argc > 1 ? std::atoi(argv[1]) : 20;
   std::mt19937 random(1);
   auto begin = cpu_micros();
-  const std::vector<std::string> texts = argc > 2 ? read_vocabulary(argv[2]) : synthetic(random);
+  const std::vector<std::string> texts =
+      argc > 2 && argv[2] != std::string_view("-") ? read_vocabulary(argv[2]) : synthetic(random);
   begin = cpu_micros();
   const auto vocabulary =
       std::make_shared<Vocabulary>(texts, std::vector<int32_t>{static_cast<int32_t>(texts.size()) - 1});
@@ -129,6 +131,7 @@ int main(int argc, char** argv) {
   };
   std::printf("%-16s %10s %12s %12s %12s %12s\n", "grammar", "compile us", "tokens", "mean us", "p99 us", "first us");
   for (const auto& source : sources) {
+    if (argc > 3 && source.name != std::string_view(argv[3])) continue;
     begin = cpu_micros();
     const auto automaton = compile(source.spec, *vocabulary);
     const double compiled = since(begin);
