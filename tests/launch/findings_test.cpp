@@ -61,6 +61,7 @@ TEST_CASE("GPUs that a rank could not use are told from those it can, and from n
   CHECK(says(judge_gpus(facts, with({})), Verdict::kWarn, "cannot reach each other"));
   facts.visible = {"0", "1"};
   CHECK(says(judge_gpus(facts, with({})), Verdict::kOk, "2 visible: 0, 1"));
+  CHECK(says(judge_gpus(facts, with({{"SLURM_JOB_GPUS", "2,3"}})), Verdict::kOk, "2 visible: 0, 1"));
   facts.module = false;
   CHECK(says(judge_gpus(facts, with({})), Verdict::kWarn, "sluice_cuda.so"));
   facts.driver = false;

@@ -177,7 +177,6 @@ gpu_ranks() {
 }
 it "GPU ranks without any PMI need no MPI" gpu_ranks
 
-no_ranks() { [[ -z $(ranks_on n1 n2) ]]; }
 tcp_killed() {
   local step
   for ((i = 0; i < 2000; i++)); do echo '{"prompt":"Once upon a time"}'; done >"$work/long.jsonl"

@@ -90,6 +90,7 @@ ranks_on() {
     done
   done
 }
+no_ranks() { [[ -z $(ranks_on n1 n2) ]]; }
 is_running() { [[ $(job_state "$1") == RUNNING ]]; }
 
 it() {

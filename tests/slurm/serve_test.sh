@@ -78,6 +78,14 @@ default_layout() {
 }
 it "one rank per node is a pipeline unless told otherwise" default_layout
 
+metric() { slurm curl -sS -H "$auth" "$url/metrics" | sed -nE "s/^$1(\\{[^}]*\\})? (.*)/\\2/p"; }
+in_time() {
+  serve -N2 --ntasks-per-node=2
+  awk -v ready="$(metric sluice_ready_seconds)" -v load="$(metric sluice_load_seconds)" \
+    'BEGIN { printf "    ready %.2f s after the start, of which loading %.2f s\n", ready, load; exit !(ready > 0 && ready - load < 3) }' || fail "more than 3 s beyond loading" "$log"
+}
+it "a step of four ranks is ready within three seconds beyond loading" in_time
+
 gpus_per_task() {
   serve -n1 -c4 --gpus-per-task=2
   has "$log" '"world":2' 1
@@ -163,6 +171,20 @@ pkill_rank() {
   kill -KILL "$victim"
 }
 it "the death of one rank ends the job with its name in the record" killed_rank
+
+cut_off() {
+  local left=""
+  serve -N2 --ntasks-per-node=2
+  ip link set sluice-v2 down
+  wait_for 10 no_ranks || left=$(ranks_on n1 n2)
+  ip link set sluice-v2 up
+  [[ -z $left ]] || fail "ranks are left after 10 s: $left" "$log"
+  [[ $(field "$job" state) == stopped ]] || fail "expected state stopped" "$(record "$job")"
+  has "$(record "$job")" 'on n2' 1
+  has "$(record "$job")" 'nothing heard of it for' 1
+  wait_for 150 job_gone "$job" || fail "the job still runs" "$log"
+}
+it "a host that is cut off ends every rank within ten seconds, with its name in the record" cut_off
 
 wrong_count() {
   TP=2 PP=2 submit "$log" -W -n3 "$repository/slurm/serve.sh" >/dev/null && fail "expected a failure" "$log"
