@@ -108,17 +108,17 @@ job::geometry() {
 # ever and the job keeps its nodes. Ranks leave together: srun is ended where this node has had no part of the step for 45 s.
 job::watch() {
   local gone=0 seen="" pause=""
-  trap 'kill "$pause"; exit' TERM
+  trap 'kill "$pause" 2>/dev/null; exit' TERM
   while :; do
-    sleep 15 &
+    sleep 5 &
     pause=$!
     wait "$pause"
     if pgrep -f "^slurmstepd: \\[$SLURM_JOB_ID\\.[0-9]" >/dev/null; then
       seen=1 gone=0
-    elif [[ -n $seen ]] && ((++gone == 3)); then
+    elif [[ -n $seen ]] && ((++gone == 9)); then
       job::log "the ranks here ended 45 s ago and srun waits for others whose end it did not hear of: ending it"
       kill -TERM "$1"
-    elif ((gone == 6)); then
+    elif ((gone == 18)); then
       kill -KILL "$1"
     fi
   done

@@ -239,6 +239,21 @@ preempted_service() {
 chain_ready() { grep -q '"state": "ready"' "$SLUICE_HOME/jobs/$(cat "$SLUICE_HOME/services/$1/$2").json"; }
 it "a preempted service goes on as its next job without a failed request" preempted_service
 
+drained_node() {
+  local node other
+  launch --name dr -t 4 --keep-alive --keep-alive-jobs 3 --keep-alive-lead 3:55 --keep-alive-overlap 0:02 --json >"$log" 2>"$work/err" || fail "launch failed" "$work/err" "$log"
+  node=$(node_of "$(value "$log" job)")
+  slurm scontrol update "NodeName=$node" State=DRAIN Reason=maintenance || fail "no drain" "$log"
+  wait_for 100 chain_ready dr 3
+  other=$(node_of "$(cat "$SLUICE_HOME/services/dr/3")")
+  slurm "$sluice" run dr 'What is the capital of France?' >"$log" 2>&1
+  slurm scontrol update "NodeName=$node" State=RESUME
+  [[ $other == n? && $other != "$node" ]] || fail "the third job should run on the other node than $node, found '$other'" <(slurm squeue) ./*dr*.log
+  has "$log" Paris
+  slurm "$sluice" stop dr >"$log" || fail "stop failed" "$log"
+}
+it "a service leaves a node that is being drained" drained_node
+
 replicas() { slurm squeue -h -t RUNNING -o %i | wc -l; }
 two_replicas() { (($(replicas) == 2)); }
 scaled() {
