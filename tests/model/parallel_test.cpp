@@ -16,7 +16,7 @@ std::vector<Outcome> run_parallel(const Golden& golden, int tp, int pp, const st
 }  // namespace
 
 TEST_CASE("Split over tp and pp ranks the logits are the reference's and greedy tokens identical") {
-  const std::pair<int, int> layouts[] = {{2, 1}, {4, 1}, {1, 2}, {2, 2}};
+  const std::pair<int, int> layouts[] = {{2, 1}, {3, 1}, {4, 1}, {1, 2}, {2, 2}};
   for (const std::string& name : test::golden_cases()) {
     const Golden golden = test::read_golden(name);
     for (const auto& pair : layouts) {

@@ -4,6 +4,7 @@
 // lie beside each other; files hold more vocabulary rows than there are tokens.
 #include <fmt/format.h>
 
+#include "model/alibi.h"
 #include "model/decoder.h"
 
 namespace sluice {
@@ -16,7 +17,7 @@ struct MegatronConfig : DecoderSizes {
   float norm_offset = 0;  // added to stored norm weights
   bool norm_bias = true, bias = true;
   bool gated = false, gate_apart = false;  // gate_apart: the second matrix has a name of its own
-  bool rotates = false;
+  bool rotates = false, alibi = false;     // neither: learned positions
   RopeConfig rope;
 };
 
@@ -71,9 +72,10 @@ MegatronConfig read_megatron(const Config& config) {
   read_mlp(config, c);
   read_norm(config, c);
   const std::string positions = config.text("position_embedding_type", "learned_absolute");
-  if (positions != "learned_absolute" && positions != "rope")
-    config.refuse("position_embedding_type", "learned_absolute or rope");
+  if (positions != "learned_absolute" && positions != "rope" && positions != "alibi")
+    config.refuse("position_embedding_type", "learned_absolute, rope or alibi");
   c.rotates = positions == "rope";
+  c.alibi = positions == "alibi";
   if (c.rotates) {
     const double share = config.number("rotary_percentage", 1.0);
     c.rope.rotary = static_cast<int64_t>(static_cast<double>(c.head_dim) * share);
@@ -96,6 +98,7 @@ const std::string kEmbed = "model.language_model.embedding.word_embeddings.weigh
 const std::string kHead = "model.language_model.output_layer.weight";
 const std::string kPositions = "model.language_model.embedding.position_embeddings.weight";
 std::string layer_prefix(int64_t layer) { return fmt::format("model.language_model.encoder.layers.{}.", layer); }
+bool learned(const MegatronConfig& c) { return !c.rotates && !c.alibi; }
 
 std::vector<TensorSpec> megatron_tensors(const MegatronConfig& c, bool tied) {
   const Dim h{c.d_model}, q{c.n_heads * c.head_dim, Split::kQueryHeads}, f{c.d_ff, Split::kFeedForward};
@@ -107,7 +110,7 @@ std::vector<TensorSpec> megatron_tensors(const MegatronConfig& c, bool tied) {
   };
   t.embedding("");
   vocabulary(kEmbed);
-  if (!c.rotates) t.tensor(kPositions, {c.max_positions, c.d_model});
+  if (learned(c)) t.tensor(kPositions, {c.max_positions, c.d_model});
   for (int64_t i = 0; i < c.n_layers; ++i) {
     t.layer(i, layer_prefix(i));
     t.norm("input_layernorm", c.d_model, c.norm_bias);
@@ -153,7 +156,8 @@ class MegatronGpt final : public DecoderModel {
 
   MegatronConfig c_;
   RopeTable rope_;
-  Buffer positions_;           // [positions, H] in stored_; on the first stage, unless heads rotate
+  Buffer positions_;           // [positions, H] in stored_; on the first stage, where learned
+  Buffer slopes_;              // f32 [local heads]
   std::vector<Layer> layers_;  // of this stage
   Norm final_norm_;
 };
@@ -161,13 +165,14 @@ class MegatronGpt final : public DecoderModel {
 MegatronGpt::MegatronGpt(LoadContext& context, const MegatronConfig& config)
     : DecoderModel(context, config), c_(config), layers_(static_cast<size_t>(range_.count)) {
   rope_.config = c_.rope;
+  if (c_.alibi) slopes_ = local_slopes(backend_, alibi_slopes(c_.n_heads), partition_.heads);
   const TiedNames names = tie_head(context, kEmbed, kHead);
   ModuleLoader load(context,
                     prepare(context, megatron_tensors(c_, names.tied), kEmbed, names,
                             {kHead, "rotary_pos_emb.inv_freq", "_extra_state"}),
                     partition_);
   load_ends(load, names);
-  if (groups_.first_stage() && !c_.rotates) load.table(kPositions, positions_);
+  if (groups_.first_stage() && learned(c_)) load.table(kPositions, positions_);
   for (size_t i = 0; i < layers_.size(); ++i) {
     Layer& layer = layers_[i];
     load.within(layer_prefix(global_layer(i)));
@@ -194,12 +199,13 @@ Tensor MegatronGpt::forward(const BatchView& batch) {
   Activations a = begin(batch);
   if (!receive(a)) {
     embed(a.x, batch);
-    if (!c_.rotates) {
+    if (learned(c_)) {
       backend_.embed(a.out, positions_.view(stored_, {c_.max_positions, c_.d_model}), batch.positions, 0);
       a.pending = a.out;
     }
   }
-  const AttentionShape shape = attention_shape();
+  AttentionShape shape = attention_shape();
+  if (c_.alibi) shape.alibi_slopes = slopes_.view(DType::kF32, {shape.n_heads});
   const Tensor rope = c_.rotates ? rope_.view() : Tensor{};
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
