@@ -250,8 +250,9 @@ int run(ConvertOptions& options) {
                     {"desc_act", false},      {"sym", false}, {"checkpoint_format", "gptq_v2"}};
   }
 
-  const auto stacked = std::find_if(checkpoint.tensors().begin(), checkpoint.tensors().end(),
-                                    [](const CheckpointTensor& t) { return t.shape.size() > 2; });
+  const auto stacked = std::find_if(
+      checkpoint.tensors().begin(), checkpoint.tensors().end(),
+      [](const CheckpointTensor& t) { return t.shape.size() > 2 && t.name.find(".experts.") != std::string::npos; });
   if (!source.quantize.empty() && stacked != checkpoint.tensors().end())
     throw Error(
         fmt::format("{} stacks experts ({} has {} dimensions), which no quantised layout holds; quantise while "
@@ -269,7 +270,9 @@ int run(ConvertOptions& options) {
   }
   // A head that is the embedding is written beside it, because the embedding stays as it is.
   if (!source.quantize.empty() && checkpoint.find("lm_head.weight") == nullptr) {
-    for (const char* name : {"model.embed_tokens.weight", "transformer.wte.weight", "wte.weight"}) {
+    for (const char* name : {"model.embed_tokens.weight", "embed_tokens.weight", "transformer.wte.weight", "wte.weight",
+                             "transformer.word_embeddings.weight", "word_embeddings.weight",
+                             "model.decoder.embed_tokens.weight", "decoder.embed_tokens.weight"}) {
       const CheckpointTensor* table = checkpoint.find(name);
       if (table == nullptr) continue;
       conversions.push_back({table,

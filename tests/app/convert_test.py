@@ -2,6 +2,7 @@
 """sluice convert, --quantize, and what rounding costs."""
 import io
 import json
+import shutil
 import tarfile
 import unittest
 
@@ -30,6 +31,27 @@ class Convert(harness.Case):
             self.assertEqual(again.returncode, 2)
             self.assertIn("quantised already", again.stderr)
             self.assertIn("(gptq)" if scheme == "int4" else "(bitsandbytes)", self.run_sluice("info", out).stdout)
+
+    def test_models_of_every_layout_answer_as_they_do_when_quantised_while_loading(self):
+        for case in ("bloom/plain", "falcon/new_decoder_one_norm", "falcon/alibi", "gemma/gemma2", "gpt2/masks", "gpt2/twelve_heads", "gpt_neox/parallel",
+                     "llama/bare_names", "llama/llama32_tied", "megatron_gpt/rope", "mixtral/plain", "opt/post_norm", "phi/phi2",
+                     "phi3/partial", "qwen3/qwen2_moe", "starcoder2/plain", "t5/flan"):
+            model, out = self.folder / case.replace("/", "-"), self.folder / (case.replace("/", "-") + "-8")
+            model.mkdir()
+            for name in ("config.json", "model.safetensors"):
+                shutil.copy(ROOT / "tests/golden" / case / name, model)
+            vocab = json.loads((model / "config.json").read_text())["vocab_size"]
+            words = dict(type="WordLevel", vocab={f"t{i}": i for i in range(vocab)}, unk_token="t0")
+            (model / "tokenizer.json").write_text(json.dumps(dict(model=words, pre_tokenizer=dict(type="WhitespaceSplit"))))
+            prompts = self.write_lines("words.jsonl", [dict(prompt=" ".join(f"t{(i * 7 + 5) % vocab}" for i in range(12)), max_tokens=16, temperature=0, ignore_eos=True)])
+            self.assertEqual(self.run_sluice("convert", model, out, "--quantize", "int8").returncode, 0, case)
+            texts = []
+            for arguments in ((out,), (model, "--quantize", "int8")):
+                done = self.run_sluice("generate", "--prompts", prompts, "--output", self.folder / f"words{len(texts)}", "--dtype", "float32", "--max-total-tokens", 64,
+                                       "--max-batch-total-tokens", 128, "--max-batch-prefill-tokens", 64, "--threads", 1, "--model", *arguments)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                texts.append(self.read_lines(f"words{len(texts)}"))
+            self.assertEqual(*[[answer["text"] for answer in lines] for lines in texts], case)
 
     def test_a_model_keeps_its_answers_in_another_dtype_and_in_shards(self):
         out = self.folder / "wide"

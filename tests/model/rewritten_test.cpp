@@ -3,15 +3,12 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "model/cpu_backend.h"
 #include "model/run_model.h"
-#include "tensor/dtype.h"
 #include "weights/safetensors_file.h"
-#include "weights/write.h"
 
 namespace sluice {
 namespace {
@@ -43,19 +40,7 @@ class Megatron {
         {"share_embeddings_and_output_weights", false}, {"layernorm_epsilon", 1e-5}, {"num_layers", 2}};
   }
 
-  Floats get(const std::string& name) const {
-    const CheckpointTensor* tensor = from_.find(name);
-    REQUIRE_MESSAGE(tensor != nullptr, name);
-    const std::vector<char> raw = read_whole(from_, *tensor);
-    Floats out(raw.size() / dtype_bytes(tensor->dtype()));
-    for (size_t i = 0; i < out.size(); ++i) {
-      uint16_t half = 0;
-      std::memcpy(tensor->dtype() == DType::kF32 ? static_cast<void*>(&out[i]) : &half,
-                  raw.data() + i * dtype_bytes(tensor->dtype()), dtype_bytes(tensor->dtype()));
-      if (tensor->dtype() == DType::kBF16) out[i] = bf16_to_f32(half);
-    }
-    return out;
-  }
+  Floats get(const std::string& name) const { return test::read_floats(from_, name); }
   // Of a matrix that is stored [inputs, outputs]: outputs `first` to `first` + n, as rows.
   Floats turned(const std::string& name, size_t first, size_t n) const {
     const Floats all = get(name);

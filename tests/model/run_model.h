@@ -16,7 +16,10 @@
 #include "comm/thread_groups.h"
 #include "model/model.h"
 #include "places.h"
+#include "weights/checkpoint.h"
+#include "weights/convert.h"
 #include "weights/safetensors.h"
+#include "weights/write.h"
 
 namespace sluice::test {
 
@@ -247,6 +250,16 @@ inline Golden read_golden(const std::string& name) {
     if (entry.name == "native_margins") out.native_margins = values;
   }
   check(!out.prompt.empty() && out.greedy.size() == 64 && !out.logits.empty(), "a golden file is complete");
+  return out;
+}
+
+// All numbers of a tensor that is stored as f32 or bf16.
+inline std::vector<float> read_floats(const Checkpoint& checkpoint, const std::string& name) {
+  const CheckpointTensor* tensor = checkpoint.find(name);
+  check(tensor != nullptr, "the golden checkpoint has the tensor");
+  const std::vector<char> raw = read_whole(checkpoint, *tensor);
+  std::vector<float> out(raw.size() / dtype_bytes(tensor->dtype()));
+  convert_elements(out.data(), DType::kF32, raw.data(), tensor->dtype(), static_cast<int64_t>(out.size()));
   return out;
 }
 

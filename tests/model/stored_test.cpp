@@ -6,6 +6,7 @@
 #include <map>
 
 #include "model/cpu_backend.h"
+#include "model/quantised_files.h"
 #include "model/run_model.h"
 #include "places.h"
 #include "weights/safetensors_file.h"
@@ -145,6 +146,25 @@ TEST_CASE("A FasterTransformer folder has the logits of the GPT-2 that it was ma
   CHECK(outcome.greedy == golden.greedy);
   for (const Outcome& rank : test::run_ranks(golden, 2, 1, "float32", test::cpu_backend))
     CHECK(test::max_difference(rank.logits, golden.logits) <= 1e-4);
+}
+
+TEST_CASE("Checkpoints quantised elsewhere have the logits of the floats that they mean, whole, split and in stages") {
+  for (const std::string kind : test::kQuantisedKinds) {
+    CAPTURE(kind);
+    const test::QuantisedFiles files("rope_yarn", kind);
+    const auto backend = test::cpu_backend();
+    Groups groups = solo_groups();
+    const std::vector<float> expected =
+        test::run_golden(*load(files.meant, "", *backend, groups), *backend, files.meant).logits;
+    if (files.stays()) CHECK_FALSE(load(files.golden, "", *backend, groups)->info().quantised.empty());
+    for (const auto& [tp, pp] : {std::pair{1, 1}, std::pair{2, 1}, std::pair{4, 1}, std::pair{1, 2}}) {
+      CAPTURE(tp);
+      const Outcome last = test::run_ranks(files.golden, tp, pp, "float32", test::cpu_backend).back();
+      // Where numbers of few bits are multiplied, activations are rounded to 8.
+      const double tolerance = files.stays() ? 0.25 * spread(expected) : 1e-4;
+      CHECK(test::max_difference(last.logits, expected) <= tolerance);
+    }
+  }
 }
 
 TEST_CASE("Quantised while loading, logits stay near the reference and do not depend on how a prompt is cut") {

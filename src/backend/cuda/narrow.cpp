@@ -89,7 +89,7 @@ std::unique_ptr<Weight> CudaBackend::pack_narrow(const HostMatrix& source, Schem
   const int64_t rows = source.rows, cols = source.cols;
   int64_t group = kInt4Group;
   if (source.groups != nullptr) {
-    group = std::min(source.groups->group, (cols + 31) / 32 * 32);
+    group = source.groups->group < cols ? source.groups->group : (cols + 31) / 32 * 32;
   }
   check(wide || group % 32 == 0, "groups of 4-bit weights are multiples of 32 columns");
   const int64_t stride = ((wide ? cols : (cols + 1) / 2) + 15) / 16 * 16, groups = (cols + group - 1) / group;
