@@ -35,7 +35,7 @@ std::string fits(const ModelInfo& m) {
 }
 
 void print_model(const Settings& settings) {
-  const ServedModel served = read_served_model(settings);
+  const ServedModel served = read_served_model(settings, true);
   if (served.null) return fmt::print("{:<20} null: fixed tokens, no compute\n", "model");
   const ModelInfo& m = served.info;
   const auto row = [](const char* name, const std::string& value) { fmt::print("{:<20} {}\n", name, value); };
@@ -68,10 +68,14 @@ void print_model(const Settings& settings) {
                              static_cast<double>(bytes) * 1e-9));
   }
   row("chat template", served.chat == nullptr ? "none" : fmt::format("{}", fmt::join(served.chat->names(), ", ")));
-  std::string special;
-  for (const auto& [name, token] : served.tokenizer->special_tokens())
-    special += fmt::format("{}{} '{}'", special.empty() ? "" : ", ", name, token);
-  row("special tokens", special.empty() ? "none" : special);
+  if (served.tokenizer == nullptr) {
+    row("tokenizer", served.no_tokenizer);
+  } else {
+    std::string special;
+    for (const auto& [name, token] : served.tokenizer->special_tokens())
+      special += fmt::format("{}{} '{}'", special.empty() ? "" : ", ", name, token);
+    row("special tokens", special.empty() ? "none" : special);
+  }
   if (const auto layout = read_packed_layout(served.source.folder)) {
     row("tensor parallel", fmt::format("{}, as it is packed", layout->tp));
     row("pipeline stages", fmt::format("{}, as it is packed", layout->pp));
@@ -81,7 +85,8 @@ void print_model(const Settings& settings) {
   }
   std::string eos;
   for (const int32_t id : m.eos)
-    eos += fmt::format("{}{} '{}'", eos.empty() ? "" : ", ", id, served.tokenizer->token_text(id));
+    eos += fmt::format("{}{} '{}'", eos.empty() ? "" : ", ", id,
+                       served.tokenizer == nullptr ? "?" : served.tokenizer->token_text(id));
   row("end of text", eos.empty() ? "none" : eos);
 }
 

@@ -42,12 +42,8 @@ class UnpackedTokenizer {
 
 }  // namespace
 
-ServedModel read_served_model(const Settings& settings) {
-  ServedModel served;
-  served.source = model_source(settings);
-  served.null = served.source.folder == "null";
-  served.name = served.source.random_shape.empty() ? settings.text("model") : served.source.random_shape;
-  while (served.name.size() > 1 && served.name.back() == '/') served.name.pop_back();
+namespace {
+void read_text(const Settings& settings, ServedModel& served) {
   const bool has_files = !served.null && served.source.random_shape.empty();
   std::optional<UnpackedTokenizer> unpacked;
   if (has_files && !settings.has("tokenizer") && served.source.folder.extension() == ".nemo")
@@ -64,18 +60,34 @@ ServedModel read_served_model(const Settings& settings) {
   } else if (!tokenizer.empty()) {
     served.chat = ChatTemplate::load(tokenizer);
   }
+  if (served.null || served.tokenizer->vocab_size() <= served.info.vocab) return;
+  throw Error(fmt::format("the tokenizer in {} has {} tokens and the model only {}; they do not belong together",
+                          tokenizer.empty() ? "bytes" : tokenizer.string(), served.tokenizer->vocab_size(),
+                          served.info.vocab));
+}
+}  // namespace
+
+ServedModel read_served_model(const Settings& settings, bool look) {
+  ServedModel served;
+  served.source = model_source(settings);
+  served.null = served.source.folder == "null";
+  served.name = served.source.random_shape.empty() ? settings.text("model") : served.source.random_shape;
+  while (served.name.size() > 1 && served.name.back() == '/') served.name.pop_back();
+  if (!served.null) served.info = read_model_info(served.source);
+  try {
+    read_text(settings, served);
+  } catch (const Error& error) {
+    if (!look) throw;
+    served.no_tokenizer = error.what();
+    served.tokenizer.reset(), served.chat.reset();
+    return served;
+  }
   if (served.null) {
     served.info.family = served.info.name = "null";
     served.info.vocab = served.tokenizer->vocab_size();
     served.info.max_positions = 8192;
     served.info.dtype = "none";
     return served;
-  }
-  served.info = read_model_info(served.source);
-  if (served.tokenizer->vocab_size() > served.info.vocab) {
-    throw Error(fmt::format("the tokenizer in {} has {} tokens and the model only {}; they do not belong together",
-                            tokenizer.empty() ? "bytes" : tokenizer.string(), served.tokenizer->vocab_size(),
-                            served.info.vocab));
   }
   served.grammars = std::make_shared<GrammarCompiler>(*served.tokenizer, served.info.vocab, served.info.eos);
   return served;

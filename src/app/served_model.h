@@ -20,9 +20,10 @@ struct ServedModel {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat;         // null when the model has none
   std::shared_ptr<GrammarCompiler> grammars;  // null for the null model
+  std::string no_tokenizer;                   // why tokenizer, chat and grammars are null; empty where they are not
 };
 
-// Throws Error.
-ServedModel read_served_model(const Settings& settings);
+// Throws Error; with `look` not for a tokenizer that is missing or damaged.
+ServedModel read_served_model(const Settings& settings, bool look = false);
 
 }  // namespace sluice

@@ -109,7 +109,9 @@ ModelInfo describe(const ModelSource& source, const Config& config, const Family
   const auto found = find_quantisation(source, config);
   if (const Quantise made = choose_quantise(source, found); made != Quantise::kNone)
     info.quantised = quantise_name(made);
-  if (found && found->kind != QuantFormat::Kind::kFp8)
+  // fp8 and GPTQ of 8 bits are held as floats.
+  const bool gptq8 = found && found->kind == QuantFormat::Kind::kGptq && found->bits > 4;
+  if (found && found->kind != QuantFormat::Kind::kFp8 && !gptq8)
     info.quantised = fmt::format("int{} ({})", found->bits > 4 ? 8 : 4, found->name);
   read_special_tokens(source, config, info);
   family.describe(config, info);

@@ -18,6 +18,17 @@ class CommandLine(harness.Case):
         self.assertIn("6 layers, width 256, 8 heads, 4 key-value heads of 32", out)
         self.assertIn("0.008 GB as bfloat16", out)
         self.assertIn("3072 bytes per token", out)
+        rows = dict(line.split("  ", 1) for line in out.split("\n\n")[0].splitlines())
+        rows = {name: value.strip() for name, value in rows.items()}
+        self.assertEqual((rows["chat template"], rows["end of text"]), ("default", "1 '<|end|>'"))
+        self.assertEqual(rows["special tokens"], "bos_token '<|begin|>', eos_token '<|end|>', pad_token '<|pad|>'")
+        self.assertEqual((rows["tensor parallel"], rows["pipeline stages"]), ("1, 2, 4, 8", "1 to 6"))
+        out = self.run_sluice("info", harness.ROOT / "tests/golden/checkpoints/faster_transformer").stdout
+        self.assertIn("gpt2", out)
+        self.assertRegex(out, r"tokenizer +.* has no tokenizer.json, .* pass --tokenizer DIR")
+        rows = [line.split() for line in self.run_sluice("info", "--families").stdout.splitlines()]
+        self.assertEqual({r[0] for r in rows}, {p.stem for p in (harness.ROOT / "src/model/families").glob("*.cpp")})
+        self.assertIn(["t5", "T5ForConditionalGeneration"], rows)
 
     def refused(self, *arguments, says, environment=None):
         done = self.run_sluice(*arguments, environment=environment)

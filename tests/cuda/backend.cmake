@@ -11,6 +11,7 @@ sluice_cuda_test(backend SOURCES backend/ops_test.cpp backend/experts_test.cpp b
 
 # Every family's small checkpoint.
 sluice_cuda_test(families SOURCES backend/families_test.cpp DEPS cuda_emulated_objects cuda_standins model_families model comm)
+set_tests_properties(cuda_families PROPERTIES TIMEOUT 600)
 
 find_package(Python3 COMPONENTS Interpreter)
 if(Python3_FOUND)
