@@ -431,6 +431,23 @@ FAMILIES["json_tools"] = ("""\
 {%- if add_generation_prompt %}{{ '<assistant>' ~ (prefix | default('')) }}{% endif %}
 """, {}, [*_TOOL_USE, "parts"])
 
+# A block set aside, roles in turn, separators that skip the first, arguments as pairs, flags that are true and not only truthy.
+FAMILIES["mapped"] = ("""\
+{%- set names = dict(user='Human', assistant='Bot') %}
+{%- set turn, comma = cycler('odd', 'even'), joiner(', ') %}
+{%- set head -%}
+    {% for message in messages %}{{ comma() }}{{ (message.role | lower)[:4] }}{% endfor %}
+{%- endset %}
+{{- head | safe | upper ~ ' ' ~ head | length ~ '\\n' }}
+{%- for message in messages %}
+    {{- turn.next() ~ ' ' ~ names.get(message.role, message.role.lower()) ~ ': ' ~ (message.content if message.content is string else '') ~ '\\n' }}
+    {%- for call in message.tool_calls or [] %}
+        {{- call.function.name ~ '(' }}{% for key, value in call.function.arguments | items %}{{ key ~ '=' ~ value | tojson ~ (', ' if not loop.last) }}{% endfor %}{{ ')\\n' }}
+    {%- endfor %}
+{%- endfor %}
+{{- turn.current if add_generation_prompt is true else 'none' if add_generation_prompt is false }}
+""", {}, [*_PLAIN, "two_calls"])
+
 
 def builtin():
     """The templates that --chat-template knows by name, from the source that holds them."""
