@@ -120,6 +120,10 @@ for model in ("llama70b", "tgi"):
     pieces = events("/v1/chat/completions", {**sampled, "model": model, "stream": True})
     check(f"curl: chat streamed equals chat, sampled, model {model}",
           "".join(p["choices"][0]["delta"].get("content") or "" for p in pieces) == whole, (pieces, whole))
+whole = requests.post(f"{url}/api/v1/chat/completions", json={**sampled, "model": "llama3"}).json()["choices"][0]["message"]["content"]
+pieces = events("/api/v1/chat/completions", {**sampled, "model": "llama3", "stream": True})
+check("curl: FastChat's own route streamed equals whole, sampled",
+      "".join(p["choices"][0]["delta"].get("content") or "" for p in pieces) == whole, (pieces, whole))
 sampled = {"prompt": prompt, "max_tokens": 16, "temperature": 1.5, "seed": 11}
 whole = requests.post(f"{url}/v1/completions", json=sampled).json()["choices"][0]["text"]
 check("curl: completion streamed equals completion, sampled",
@@ -301,11 +305,14 @@ LONG = {
     "/v1/completions": {"prompt": prompt, "stream": True, "ignore_eos": True, "max_tokens": 400, "n": 4},
     "/api/generate": {"model": name, "prompt": prompt, "options": {"temperature": 5.0, "top_k": 0, "top_p": 1.0}},
     "/api/chat": {"model": name, "messages": messages, "options": {"temperature": 5.0, "top_k": 0, "top_p": 1.0}},
+    "/": {"inputs": prompt, "stream": True, "parameters": {"max_new_tokens": 400, "do_sample": True, "temperature": 5.0}},
+    "/generate": {"prompt": prompt, "stream": True, "ignore_eos": True, "max_tokens": 400, "n": 4},
+    "/api/v1/chat/completions": {"model": name, "messages": messages, "stream": True, "ignore_eos": True, "n": 4},
     "/v2/models/ensemble/generate_stream": {"text_input": prompt, "max_tokens": 400, "stream": True, "min_tokens": 400},
 }
 for path, body in LONG.items():
     left, waited = 0, None
-    for attempt in range(5):
+    for attempt in range(10):
         before = gauge("sluice_requests_cancelled_total")
         data = json.dumps(body)
         with socket.create_connection(("127.0.0.1", port)) as leaver:
@@ -323,10 +330,10 @@ for path, body in LONG.items():
                 break
             time.sleep(0.005)
         waited = time.monotonic() - begun
-        if left > 0:
-            break  # else the answer had ended before its reader left
+        if left > 0 and waited < 0.1:
+            break  # else the answer had ended before its reader left, or the machine was busy
     print(f"       {path}: blocks free {waited * 1000:.0f} ms after the client left, attempt {attempt + 1}")
-    check(f"curl: a client that leaves {path} frees its blocks", left > 0 and gauge("sluice_cache_blocks_used") == 0, waited)
+    check(f"curl: a client that leaves {path} frees its blocks within 100 ms", left > 0 and waited < 0.1, waited)
 
 # Clients of these systems wait for the whole answer: one leaves once its request has blocks.
 WHOLE = {
@@ -338,8 +345,9 @@ WHOLE = {
         {"name": "beam_width", "shape": [1, 1], "datatype": "UINT32", "data": [1]}]}),
 }
 for label, (path, body) in WHOLE.items():
-    cancelled, data = gauge("sluice_requests_cancelled_total"), json.dumps(body)
+    data = json.dumps(body)
     for attempt in range(20):
+        cancelled = gauge("sluice_requests_cancelled_total")
         with socket.create_connection(("127.0.0.1", port)) as leaver:
             leaver.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                            f"Content-Length: {len(data)}\r\n\r\n{data}".encode())
@@ -350,10 +358,10 @@ for label, (path, body) in WHOLE.items():
         while gauge("sluice_cache_blocks_used") > 0 and time.monotonic() - begun < 10:
             time.sleep(0.002)
         waited = time.monotonic() - begun
-        if gauge("sluice_requests_cancelled_total") > cancelled:
+        if gauge("sluice_requests_cancelled_total") > cancelled and waited < 0.1:
             break
     print(f"       {label}: blocks free {waited * 1000:.0f} ms after the client left, attempt {attempt + 1}")
-    check(f"curl: a client that leaves {label} frees its blocks",
-          gauge("sluice_cache_blocks_used") == 0 and gauge("sluice_requests_cancelled_total") > cancelled, waited)
+    check(f"curl: a client that leaves {label} frees its blocks within 100 ms",
+          waited < 0.1 and gauge("sluice_requests_cancelled_total") > cancelled, waited)
 
 finish("others_test.py", True)
