@@ -77,6 +77,11 @@ check("openai: prompt_logprobs", rows[0] is None and [next(iter(r)) for r in row
 check("openai: prompt_logprobs equal those of echo", [r[i]["logprob"] for r, i in zip(rows[1:], ids[1:])] ==
       scored.logprobs.token_logprobs[1:len(rows)] == echo.choices[0].logprobs.token_logprobs[1:len(rows)], scored)
 check("openai: tokens as token ids", all(i.isdigit() for i in ids), ids)
+asked = dict(model=served.id, prompt="one two", max_tokens=4, temperature=0, extra_body={"return_token_ids": True})
+told = oa.completions.create(**asked).choices[0]
+parts = [c.choices[0] for c in oa.completions.create(**asked, stream=True) if c.choices]
+check("openai: return_token_ids, streamed equals whole", len(told.token_ids) > 0 and told.prompt_token_ids ==
+      parts[0].prompt_token_ids and [i for c in parts for i in c.token_ids] == told.token_ids, (told, parts))
 two = oa.completions.create(model=served.id, prompt=["a b", "c d"], max_tokens=2, temperature=0)
 check("openai: two prompts", [c.index for c in two.choices] == [0, 1], two)
 parts = [c.choices[0].text for c in oa.completions.create(model=served.id, prompt="The capital of France", max_tokens=6,

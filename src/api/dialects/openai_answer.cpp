@@ -91,7 +91,7 @@ struct Stream {
       event.text = std::move(choice.text);
     }
     // Part of a character, or of a possible stop string: nothing to say yet.
-    if (event.text.empty() && !finished && !call.logprobs) return;
+    if (event.text.empty() && !finished && !call.logprobs && !call.token_ids) return;
     chunks.piece(out, index, event, choice.offset, so_far);
     if (call.logprobs) choice.offset += utf8_length(event.token.text);
   }

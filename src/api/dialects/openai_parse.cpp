@@ -36,6 +36,12 @@ constexpr Unsupported kUnsupported[] = {{"functions", ""},
                                         {"mm_processor_kwargs", ""},
                                         {"logits_processors", ""},
                                         {"thinking_token_budget", ""},
+                                        {"logprob_token_ids", ""},
+                                        {"repetition_detection", ""},
+                                        {"prompt_embeds", ""},
+                                        {"guided_whitespace_pattern", ""},
+                                        {"cache_salt", ""},
+                                        {"truncation_side", "left"},
                                         {"adapter_id", ""}};
 
 void refuse_unsupported(const JsonView& body) {
@@ -174,6 +180,7 @@ GenerateRequest read_common(const JsonView& body, const Service& service, Call& 
     invalid("best_of", fmt::format("best_of must be at most {} (MAX_BEST_OF), got {}.",
                                    std::max(n, service.limits.max_best_of), best_of));
   r.best_of = static_cast<int32_t>(best_of);
+  call.token_ids = r.want_tokens = fields.boolean("return_token_ids", false);
   call.tokens_by_id = fields.boolean("return_tokens_as_token_ids", false);
   if (const auto top = fields.integer("prompt_logprobs")) {
     if (call.stream) invalid("prompt_logprobs", "prompt_logprobs are not available when streaming");
@@ -235,11 +242,27 @@ ChatInput read_chat_input(const JsonView& body, const ChatTemplate& chat) {
       invalid("continue_final_message", "continue_final_message and add_generation_prompt exclude each other");
     input.add_generation_prompt = false;
   }
+  if (fields.string("reasoning_effort")) input.variables.set("reasoning_effort", body["reasoning_effort"].value());
   if (JsonView extra = body["chat_template_kwargs"]; !extra.unset()) {
     if (extra.kind() != Kind::kObject) wrong_type("chat_template_kwargs", extra, "an object");
     for (const std::string& key : extra.keys()) input.variables.set(key, extra[key].value());
   }
   return input;
+}
+
+// What the assistant said last, if nobody has spoken since.
+std::string last_words(const JsonView& messages) {
+  if (messages.kind() != Kind::kArray) return "";  // FastChat's one string
+  const JsonView last = messages.at(messages.size() - 1);
+  if (last["role"].string_view() != "assistant") return "";
+  const JsonView content = last["content"];
+  if (content.kind() != Kind::kArray) return content.string().value_or("");
+  std::string out;
+  for (size_t i = 0; i < content.size(); ++i) {
+    if (i > 0) out += '\n';
+    out += content.at(i)["text"].string().value_or("");
+  }
+  return out;
 }
 
 }  // namespace
@@ -266,8 +289,9 @@ Call read_chat(const HttpRequest& request, const Service& service, Manner manner
   call.manner = manner;
   call.chat = true;
   GenerateRequest r = read_common(body, service, call);
-  for (const char* name : {"echo", "suffix"})
-    if (asks(body[name], "")) invalid(name, fmt::format("{} is not supported by the chat route; leave it out", name));
+  if (asks(body["suffix"], "")) invalid("suffix", "suffix is not supported by the chat route; leave it out");
+  call.echo = fields.boolean("echo", false);
+  if (call.echo && manner == Manner::kTgi) invalid("echo", "echo is not supported by TGI's chat route; leave it out");
   const int64_t top = fields.integer("top_logprobs").value_or(0);
   const bool logprobs = fields.boolean("logprobs", false);
   if (top != 0 && !logprobs) invalid("top_logprobs", "top_logprobs needs logprobs to be true");
@@ -275,6 +299,8 @@ Call read_chat(const HttpRequest& request, const Service& service, Manner manner
   call.tools = read_tools(body["tools"], body["tool_choice"]);
   if (call.tools.choice != ToolUse::Choice::kNone && logprobs)
     invalid("logprobs", "logprobs together with tools are not supported; leave one of them out");
+  if (call.tools.choice != ToolUse::Choice::kNone && call.token_ids && call.stream)
+    invalid("return_token_ids", "return_token_ids together with tools is not supported when streaming");
   if (call.tools.choice == ToolUse::Choice::kRequired || call.tools.choice == ToolUse::Choice::kNamed) {
     if (r.grammar.kind != GrammarSpec::Kind::kNone)
       invalid("tool_choice", "tool_choice forces a call, so no other field can say what the answer looks like");
@@ -285,6 +311,8 @@ Call read_chat(const HttpRequest& request, const Service& service, Manner manner
   auto wanted = fields.integer("max_completion_tokens");
   if (!wanted) wanted = fields.integer("max_tokens");
   fit(r, wanted, "max_tokens", body, service.limits, true);
+  if (call.echo) call.prompts.push_back(last_words(body["messages"]));
+  if (call.token_ids) call.prompt_ids.push_back(r.prompt);
   call.requests.push_back(std::move(r));
   return call;
 }
@@ -342,6 +370,7 @@ Call read_completion(const HttpRequest& request, const Service& service, Manner 
     fit(r, wanted, "max_tokens", body, service.limits, false);
     if (call.echo)
       call.prompts.push_back(one.kind() == Kind::kString ? *one.string() : service.tokenizer->decode(r.prompt, true));
+    if (call.token_ids) call.prompt_ids.push_back(r.prompt);
     call.requests.push_back(std::move(r));
   }
   return call;

@@ -27,12 +27,14 @@ struct Call {
   int32_t top = 0;                        // alternatives in logprobs
   int32_t prompt_top = -1;                // prompt_logprobs: alternatives per prompt token; -1: not asked for
   bool tokens_by_id = false;              // in logprobs, "token_id:" and the number stand for a token's text
-  bool echo = false;                      // completions: the prompt comes back in front
+  bool token_ids = false;                 // those of prompt and answer are told
+  bool echo = false;                      // the prompt, of a chat the assistant's last message, comes back in front
   bool only_prompt = false;               // echo with max_tokens 0: the generated token is dropped
   int32_t n = 1;                          // choices per prompt
   ToolUse tools;                          // calls to look for in the answers
   std::vector<GenerateRequest> requests;  // one per prompt
   std::vector<std::string> prompts;       // their texts, with echo
+  std::vector<std::vector<int32_t>> prompt_ids;  // with token_ids
 };
 
 // Each throws RequestError: kMalformed, kValidation with the field as param(), kUnknownModel, kTemplate.

@@ -149,6 +149,24 @@ void append_prompt_logprobs(std::string& out, const Call& call, const std::vecto
   out += ']';
 }
 
+void append_ids(std::string& out, std::string_view name, const std::vector<int32_t>& ids) {
+  out += ",\"";
+  out += name;
+  out += "\":[";
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (i > 0) out += ',';
+    append_integer(out, ids[i]);
+  }
+  out += ']';
+}
+
+void append_answer_ids(std::string& out, const Call& call, const Answer& answer) {
+  if (!call.token_ids) return;
+  std::vector<int32_t> ids;
+  for (const TokenInfo& token : answer.tokens) ids.push_back(token.id);
+  append_ids(out, "token_ids", ids);
+}
+
 std::string head(const Call& call, const Frame& frame, bool chunk) {
   std::string out = call.chat ? "{\"id\":\"chatcmpl-" : "{\"id\":\"cmpl-";
   append_json_text(out, frame.id);
@@ -199,12 +217,15 @@ std::string whole(const Call& call, const Frame& frame, std::vector<std::vector<
           append_calls(out, call, frame.id, index - 1, calls, false);
           out += "},\"logprobs\":null";
           out += calls_finish(call);
-          out += call.manner == Manner::kTgi ? "}" : ",\"stop_reason\":null}";
+          if (call.manner != Manner::kTgi) out += ",\"stop_reason\":null";
+          append_answer_ids(out, call, answer);
+          out += '}';
           continue;
         }
-        out += "\"content\":";
-        append_json_string(out, answer.text);
-        out += "},\"logprobs\":";
+        out += "\"content\":\"";
+        if (call.echo) append_json_text(out, call.prompts[p]);
+        append_json_text(out, answer.text);
+        out += "\"},\"logprobs\":";
         if (call.logprobs)
           append_chat_logprobs(out, call, answer.tokens.data(), answer.tokens.size());
         else
@@ -223,6 +244,8 @@ std::string whole(const Call& call, const Frame& frame, std::vector<std::vector<
         }
       }
       append_finish(out, call, answer.finish, answer.stop_text, answer.stop_id, false);
+      append_answer_ids(out, call, answer);
+      if (!call.chat && call.token_ids) append_ids(out, "prompt_token_ids", call.prompt_ids[p]);
       if (!call.chat) append_prompt_logprobs(out, call, prompts[p]);
       out += '}';
     }
@@ -230,6 +253,7 @@ std::string whole(const Call& call, const Frame& frame, std::vector<std::vector<
   out += "],\"usage\":";
   append_usage(out, totals);
   if (call.chat) append_prompt_logprobs(out, call, prompts[0]);
+  if (call.chat && call.token_ids) append_ids(out, "prompt_token_ids", call.prompt_ids[0]);
   out += '}';
   return out;
 }
@@ -239,8 +263,9 @@ Chunks::Chunks(const Call& call, const Frame& frame) : call_(call), id_(frame.id
 }
 
 // Ends choice, choices and event.
-void Chunks::close(std::string& out, const Totals* so_far) const {
+void Chunks::close(std::string& out, const Totals* so_far, const std::vector<int32_t>* prompt) const {
   out += "}]";
+  if (prompt != nullptr) append_ids(out, "prompt_token_ids", *prompt);
   if (so_far != nullptr) {
     out += ",\"usage\":";
     append_usage(out, *so_far);
@@ -255,13 +280,15 @@ void Chunks::opening(std::string& out, int32_t index, std::string_view echo) con
   out += "{\"index\":";
   append_integer(out, index);
   if (call_.chat) {
-    out += ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"}";
+    out += ",\"delta\":{\"role\":\"assistant\",\"content\":";
+    append_json_string(out, echo);
+    out += '}';
   } else {
     out += ",\"text\":";
     append_json_string(out, echo);
   }
   out += ",\"logprobs\":null,\"finish_reason\":null";
-  close(out, nullptr);
+  close(out, nullptr, call_.chat && call_.token_ids && index == 0 ? call_.prompt_ids.data() : nullptr);
 }
 
 void Chunks::piece(std::string& out, int32_t index, const Event& event, int64_t offset, const Totals& so_far) const {
@@ -287,6 +314,11 @@ void Chunks::piece(std::string& out, int32_t index, const Event& event, int64_t 
     append_finish(out, call_, event.finish, event.stop_text, event.stop_id, true);
   else
     out += tgi && !call_.chat ? ",\"finish_reason\":\"\"" : ",\"finish_reason\":null";
+  if (call_.token_ids && event.has_token) {
+    if (!call_.chat && event.index == 1)
+      append_ids(out, "prompt_token_ids", call_.prompt_ids[static_cast<size_t>(index / call_.n)]);
+    append_ids(out, "token_ids", {event.token.id});
+  }
   const bool tells = call_.continuous_usage || (tgi && !call_.chat && ended);
   close(out, tells ? &so_far : nullptr);
 }

@@ -41,7 +41,7 @@ class Chunks {
 
  private:
   const Call& call_;
-  void close(std::string& out, const Totals* so_far) const;
+  void close(std::string& out, const Totals* so_far, const std::vector<int32_t>* prompt = nullptr) const;
   std::string id_;
   std::string head_;  // up to and including "choices":[
 };
