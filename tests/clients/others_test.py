@@ -101,6 +101,10 @@ whole = requests.post(f"{url}/v2/models/ensemble/generate", json=sampled).json()
 pieces = [json.loads(line[6:]) for line in requests.post(f"{url}/v2/models/ensemble/generate_stream", json={**sampled, "stream": True},
                                                          stream=True).iter_lines(decode_unicode=True) if line]
 check("curl: Triton generate_stream equals generate", "".join(p["text_output"] for p in pieces) == whole["text_output"], (pieces, whole))
+guided = {"text_input": prompt, "max_tokens": 30, "top_k": 50, "seed": 3, "exclude_input_in_output": True}
+whole = requests.post(f"{url}/v2/models/ensemble/generate", json={**guided, "guided_decoding_guide_type": "regex",
+                                                                  "guided_decoding_guide": "[0-9]{3}-[a-f]{2}"}).json()
+check("curl: Triton's guided_decoding_guide", re.fullmatch("[0-9]{3}-[a-f]{2}", whole["text_output"]) is not None, whole)
 
 
 def events(path, body):

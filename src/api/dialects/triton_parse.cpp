@@ -105,6 +105,25 @@ void read_beams(const Reader& reader, const Service& service, bool counted, Row&
   if (!counted) r.n = r.best_of = static_cast<int32_t>(width);
 }
 
+GrammarSpec read_guide(const Reader& reader) {
+  using Of = GrammarSpec::Kind;
+  constexpr std::pair<std::string_view, Of> kinds[] = {
+      {"json", Of::kJsonObject}, {"json_schema", Of::kJsonSchema}, {"regex", Of::kRegex}, {"ebnf_grammar", Of::kEbnf}};
+  const auto types = reader.texts("guided_decoding_guide_type"), guides = reader.texts("guided_decoding_guide");
+  if (types.empty() && guides.empty()) return {};
+  for (const auto& [name, kind] : kinds) {
+    if (types.empty() || types[0] != name) continue;
+    if (guides.empty() != (kind == Of::kJsonObject))
+      invalid_field("guided_decoding_guide",
+                    fmt::format("guided_decoding_guide: expected {} for the type {}",
+                                kind == Of::kJsonObject ? "none" : "the text that is to be followed", name));
+    return {kind, guides.empty() ? "" : guides[0]};
+  }
+  invalid_field("guided_decoding_guide_type",
+                fmt::format("guided_decoding_guide_type: expected json, json_schema, regex or ebnf_grammar, found {}",
+                            types.empty() ? "none" : types[0]));
+}
+
 Row read_backend_row(const Reader& reader, const Service& service) {
   Row row;
   GenerateRequest& r = row.request;
@@ -160,6 +179,7 @@ Row read_backend_row(const Reader& reader, const Service& service) {
   r.stop = reader.texts("stop_words");
   if (r.stop.size() > 16) invalid_field("stop_words", "stop_words: at most 16 are supported");
   r.bad_words = reader.texts("bad_words");
+  r.grammar = read_guide(reader);
   add_bias(reader, *service.tokenizer, s);
   r.prompt = service.tokenizer->encode(row.prompt, true);
   fit_prompt(r, reader.integer("max_tokens", 0), service.limits);
