@@ -250,7 +250,8 @@ def write_nemo(path, members):
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, content in members:
             add_member(tar, name, content)
-    data = raw.getvalue()
+        end = tar.offset + 2 * tarfile.BLOCKSIZE  # without the padding to whole records
+    data = raw.getvalue()[:end]
     path.write_bytes(gzip.compress(data, 9, mtime=0) if path.name.startswith("gz") else data)
 
 
