@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import pathlib
+import pty
 import random
 import shutil
 import signal
@@ -299,6 +300,19 @@ class Download(unittest.TestCase):
             done = self.run_sluice(hub, "info", "org/model", MODEL_PATH=str(self.folder / "shared"))
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertRegex(done.stdout, r"model +org/model\n")
+
+    def test_a_terminal_shows_bytes_rate_and_time_left(self):
+        with Hub({"org/model": Repo(model())}) as hub:
+            hub.rate = 1_000_000
+            near, far = pty.openpty()
+            process, shown = subprocess.Popen([BINARY, "download", "org/model"], env=self.environment(hub), stdout=subprocess.DEVNULL, stderr=far), b""
+            os.close(far)
+            with contextlib.suppress(OSError):  # the terminal's end
+                while part := os.read(near, 4096):
+                    shown += part
+            os.close(near)
+            self.assertEqual(process.wait(60), 0)
+            self.assertRegex(shown.decode(), r"\r\033\[Korg/model █+░+ +\d+ %  \d\.\d MB of 3\.0 MB  (\d+ KB|\d\.\d MB)/s  \d+ s left")
 
     def test_memory_stays_flat(self):
         big = self.folder / "big"
