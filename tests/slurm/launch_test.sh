@@ -164,6 +164,7 @@ forwarded_term() {
   local job
   job=$(PROBE_SECONDS=60 PROBE_DRAIN_EXIT=0 submit "$log" -N2 -n2 slurm/serve.sh)
   wait_for 30 grep -q '"rank":1' "$log" || fail "the ranks did not start" "$log"
+  pgrep -f "^slurmstepd: \\[$job\\.[0-9]" >/dev/null || fail "job::watch would not see the step" <(pgrep -af slurmstepd)
   slurm scancel --batch --signal=TERM "$job"
   wait_for 30 job_gone "$job" || fail "the job did not end" "$log"
   has "$log" '"drained":"USR1"' 2
