@@ -157,6 +157,13 @@ class Scenario(harness.Case):
                 try:
                     process.wait(LEAVE_SECONDS)
                 except subprocess.TimeoutExpired:
+                    if process.poll() is None and not self.ranks():
+                        # Open MPI 4.1's mpirun may wait for ever for a rank that was killed while it connected to it.
+                        self.assertIn("UNREACHABLE", self.log_text(), "mpirun stays and no rank is left")
+                        process.kill()
+                        process.wait()
+                        hits[-1] += " (mpirun stayed)"
+                        continue
                     # TERM is for rank 0, which tells the others; another rank may go on with its work.
                     self.assertTrue(number == signal.SIGTERM and not everyone and victim != 0, f"the ranks did not end after {hits[-1:]}\n{self.log_text()}")
                     self.assertEqual(process.wait(ATTEMPT_SECONDS), self.good, self.log_text())
