@@ -173,12 +173,20 @@ QuantFormat read_quantisation_section(const Config& section, const std::string& 
   if (out.name == "fp8" || out.name == "fbgemm_fp8" || compressed) {
     out.kind = QuantFormat::Kind::kFp8;
     out.bits = 8;
-    if (section.has("weight_block_size")) {
-      const std::vector<double> block = section.numbers("weight_block_size");
+    const auto read_block = [&out](const Config& of, const char* key) {
+      const std::vector<double> block = of.numbers(key);
       const auto whole = [](double n) { return n >= 1 && n <= 1 << 20 && n == std::floor(n); };
-      if (block.size() != 2 || !whole(block[0]) || !whole(block[1])) section.refuse("weight_block_size", "two sizes");
+      if (block.size() != 2 || !whole(block[0]) || !whole(block[1])) of.refuse(key, "two sizes");
       out.block_rows = static_cast<int64_t>(block[0]);
       out.block_cols = static_cast<int64_t>(block[1]);
+    };
+    if (section.has("weight_block_size")) read_block(section, "weight_block_size");
+    if (compressed && section.is_object("config_groups")) {
+      const Config groups = section.section("config_groups");
+      if (groups.is_object("group_0") && groups.section("group_0").is_object("weights")) {
+        const Config weights = groups.section("group_0").section("weights");
+        if (weights.has("block_structure")) read_block(weights, "block_structure");
+      }
     }
     return out;
   }

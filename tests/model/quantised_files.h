@@ -12,8 +12,9 @@
 
 namespace sluice::test {
 
-inline constexpr const char* kQuantisedKinds[] = {"gptq", "gptq_act", "gptq_v2", "gptq8",      "gptq3",    "gptq2",
-                                                  "awq",  "rows8",    "fp8",     "fp8_blocks", "fp8_rows", "fp8_torch"};
+inline constexpr const char* kQuantisedKinds[] = {"gptq",     "gptq_act",  "gptq_v2",         "gptq8", "gptq3",
+                                                  "gptq2",    "awq",       "rows8",           "fp8",   "fp8_blocks",
+                                                  "fp8_rows", "fp8_torch", "fp8_torch_blocks"};
 
 inline float e4m3(int bits) {
   const int exponent = bits >> 3 & 15, fraction = bits & 7;
@@ -49,7 +50,10 @@ class QuantisedFiles {
     if (fp8()) how = {{"quant_method", "fp8"}};
     if (kind == "fp8_blocks") how["weight_block_size"] = {kBlockRows, kBlockCols};
     if (kind == "fp8_rows") how["quant_method"] = "fbgemm_fp8";
-    if (kind == "fp8_torch") how = {{"quant_method", "compressed-tensors"}, {"format", "float-quantized"}};
+    if (kind.starts_with("fp8_torch")) how = {{"quant_method", "compressed-tensors"}, {"format", "float-quantized"}};
+    if (kind == "fp8_torch_blocks")
+      how["config_groups"]["group_0"]["weights"] = {{"strategy", "block"},
+                                                    {"block_structure", {kBlockRows, kBlockCols}}};
     config["quantization_config"] = how;
     golden.folder = finish(stored_folder_, config, stored_);
   }
@@ -138,8 +142,8 @@ class QuantisedFiles {
   std::vector<float> write_bytes(const std::string& name, int64_t rows, int64_t cols,
                                  const std::vector<float>& values) {
     const bool rows8 = kind_ == "rows8";
-    const int64_t down = kind_ == "fp8_blocks" ? kBlockRows : kind_ == "fp8" || kind_ == "fp8_torch" ? rows : 1;
-    const int64_t across = kind_ == "fp8_blocks" ? kBlockCols : cols, width = cols / across;
+    const int64_t down = kind_.ends_with("blocks") ? kBlockRows : kind_ == "fp8" || kind_ == "fp8_torch" ? rows : 1;
+    const int64_t across = kind_.ends_with("blocks") ? kBlockCols : cols, width = cols / across;
     std::vector<float> scales(static_cast<size_t>(rows / down * width)), meaning(values.size());
     const auto scale = [&](int64_t r, int64_t k) -> float& {
       return scales[static_cast<size_t>(r / down * width + k / across)];
@@ -168,8 +172,9 @@ class QuantisedFiles {
     add(stored_, name + ".weight", rows8 ? "I8" : "F8_E4M3", {rows, cols}, numbers);
     if (rows8) {
       add(stored_, name + ".SCB", "F32", {rows}, scales);
-    } else if (kind_ == "fp8_blocks") {
-      add(stored_, name + ".weight_scale_inv", "F32", {rows / down, width}, scales);
+    } else if (kind_.ends_with("blocks")) {
+      add(stored_, name + (kind_ == "fp8_blocks" ? ".weight_scale_inv" : ".weight_scale"), "F32", {rows / down, width},
+          scales);
     } else {
       add(stored_, name + ".weight_scale", "F32",
           kind_ == "fp8_rows" ? std::vector<int64_t>{rows, 1} : std::vector<int64_t>{1}, scales);
