@@ -269,6 +269,29 @@ TEST_CASE("Megatron's ALiBi is BLOOM's behind embeddings that are normed already
   m.check({{"position_embedding_type", "alibi"}});
 }
 
+TEST_CASE("Where a tied checkpoint holds the head alone it is the embedding too") {
+  for (const std::string name : {"llama32_tied", "gpt2/plain", "bloom/plain", "falcon/multi_query", "t5/tied"}) {
+    CAPTURE(name);
+    Golden golden = test::read_golden(name);
+    const Checkpoint from = Checkpoint::open(golden.folder, "");
+    std::vector<test::NamedTensor> tensors;
+    for (const CheckpointTensor& tensor : from.tensors()) {
+      const Floats values = test::read_floats(from, tensor.name);
+      const bool table = tensor.name.ends_with("embed_tokens.weight") || tensor.name.ends_with("wte.weight") ||
+                         tensor.name.ends_with("word_embeddings.weight") || tensor.name == "shared.weight";
+      tensors.push_back({table ? "lm_head.weight" : tensor.name, "F32", tensor.shape,
+                         std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float))});
+    }
+    const test::TemporaryFolder folder;
+    folder.write("model.safetensors", test::safetensors_bytes(tensors));
+    std::filesystem::copy_file(golden.folder / "config.json", folder.path() / "config.json");
+    golden.folder = folder.path();
+    const test::Outcome last = test::run_ranks(golden, 2, 1, "float32", test::cpu_backend).back();
+    CHECK(test::max_difference(last.logits, golden.logits) <= 1e-4);
+    CHECK(last.greedy == golden.greedy);
+  }
+}
+
 TEST_CASE("Old Falcon repositories are read by their own names") {
   for (const char* name : {"falcon/multi_query", "falcon/new_decoder", "falcon/alibi"}) {
     CAPTURE(name);
