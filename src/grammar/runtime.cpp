@@ -343,14 +343,15 @@ void Runtime::walk_all(PlaceId from, const std::bitset<256>& skip, Accept accept
       walk(tree, i, end, accept);
       continue;
     }
-    const auto [known, fresh] = ahead_.try_emplace(uint64_t{to} << 8 | byte);
-    if (fresh) {
+    const auto known = ahead_.try_emplace(uint64_t{to} << 8 | byte);
+    std::vector<Ahead>& ahead = known.first->second;
+    if (known.second) {
       walk(tree, i, end, [&](std::span<const int32_t> tokens, uint32_t left) {
-        for (const int32_t token : tokens) known->second.push_back({token, left});
+        for (const int32_t token : tokens) ahead.push_back({token, left});
       });
-      walked_ += known->second.size();
+      walked_ += ahead.size();
     }
-    for (const Ahead& a : known->second) accept(std::span(&a.token, 1), a.left);
+    for (const Ahead& a : ahead) accept(std::span(&a.token, 1), a.left);
   }
 }
 
