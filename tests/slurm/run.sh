@@ -31,6 +31,8 @@ scripts/test-cluster.sh down
 scripts/test-cluster.sh up 9>&- || exit
 
 failed=0 passed=0
+# Seconds after which a node that was cut off and did not hear of a job's end is asked again: KillWait and two MessageTimeouts, 125 here.
+readonly silent=150
 # Neither the nodes' daemons nor what a test leaves behind must hold the lock.
 slurm() { "$repository"/scripts/test-cluster.sh run "$@" 9>&-; }
 on() { "$repository"/scripts/test-cluster.sh on "$@" 9>&-; }
@@ -109,7 +111,7 @@ it() {
     [[ ! -f $started ]] || { kill "$(cat "$started")" 2>/dev/null && rm "$started"; }
   done
   slurm scancel --user=root >/dev/null 2>&1
-  wait_for 60 queue_empty || printf '    jobs of this test are still there\n'
+  wait_for "$silent" queue_empty || printf '    jobs of this test are still there\n'
   if ((status == 0)); then
     ((++passed))
     printf 'ok    %s (%ss)\n' "$sentence" $((SECONDS - start))

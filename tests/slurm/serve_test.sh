@@ -182,7 +182,7 @@ cut_off() {
   [[ $(field "$job" state) == stopped ]] || fail "expected state stopped" "$(record "$job")"
   has "$(record "$job")" 'on n2' 1
   has "$(record "$job")" 'nothing heard of it for' 1
-  wait_for 150 job_gone "$job" || fail "the job still runs" "$log"
+  wait_for "$silent" job_gone "$job" || fail "the job still runs" "$log"
 }
 it "a host that is cut off ends every rank within ten seconds, with its name in the record" cut_off
 

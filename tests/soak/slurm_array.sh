@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # A job array of four tasks that share a file, disturbed one to three times per seed, on the two-node cluster; read by tests/slurm/run.sh for
 # scripts/soak.sh --slurm-array. The file lies on a file system of its own, which runs full.
-# After a cut Slurm asks a silent node again in KillWait and two MessageTimeouts.
-readonly prompts=1500 silent=150
+readonly prompts=1500
 export PROMPTS=$work/prompts.jsonl
 for ((i = 0; i < prompts; i++)); do printf '{"prompt":"What is %d plus %d?","temperature":%d}\n' $((i % 37)) $((i % 23)) $((i % 2)); done >"$PROMPTS"
 

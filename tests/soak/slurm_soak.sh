@@ -34,7 +34,7 @@ disturb() {
   # A requeued job completes; after the others the same command is given again.
   if [[ $kind != requeue && $kind != preempt ]]; then
     wait_for 60 job_gone "$job" || slurm scancel "$job"
-    wait_for 60 job_gone "$job" || fail "the job still runs" "$log"
+    wait_for "$silent" job_gone "$job" || fail "the job still runs" "$log"
     for attempt in 1 2; do
       [[ -f $OUTPUT ]] || submit "$log.$attempt" -W -n1 "$repository/slurm/generate.sh" >/dev/null
     done
