@@ -13,7 +13,8 @@ TEST_CASE("every case gives the same samples over tensor and pipeline ranks") {
     setup.max_context = 160;  // of the smallest
     setup.dtype = "float32";
     const Outcome one = run(golden, sampled, setup);
-    for (const auto& [tp, pp] : {std::pair{2, 1}, std::pair{3, 1}, std::pair{4, 1}, std::pair{1, 2}, std::pair{2, 2}}) {
+    for (const auto& layout : {std::pair{2, 1}, std::pair{3, 1}, std::pair{4, 1}, std::pair{1, 2}, std::pair{2, 2}}) {
+      const int tp = layout.first, pp = layout.second;
       CAPTURE(tp);
       CAPTURE(pp);
       setup.tp = tp;

@@ -103,7 +103,8 @@ class Megatron {
     folder.write("model.safetensors", test::safetensors_bytes(tensors_));
     Golden reference = golden;
     reference.folder = folder.path();
-    for (const auto& [tp, pp] : {std::pair{1, 1}, std::pair{3, 1}, std::pair{1, 2}}) {
+    for (const auto& layout : {std::pair{1, 1}, std::pair{3, 1}, std::pair{1, 2}}) {
+      const int tp = layout.first, pp = layout.second;
       CAPTURE(tp);
       const test::Outcome last = test::run_ranks(reference, tp, pp, "float32", test::cpu_backend).back();
       CHECK(test::max_difference(last.logits, golden.logits) <= 1e-4);

@@ -51,7 +51,8 @@ TEST_CASE("every case has the reference's logits and 8 greedy tokens, on one ran
     CAPTURE(name);
     test::Golden golden = test::read_golden(name);
     golden.greedy.resize(8);
-    for (const auto& [tp, pp] : {std::pair{1, 1}, std::pair{2, 1}, std::pair{4, 1}, std::pair{1, 2}}) {
+    for (const auto& layout : {std::pair{1, 1}, std::pair{2, 1}, std::pair{4, 1}, std::pair{1, 2}}) {
+      const int tp = layout.first, pp = layout.second;
       CAPTURE(tp);
       CAPTURE(pp);
       const test::Outcome last = test::run_ranks(golden, tp, pp, "float32", cuda, "auto", "", waiting).back();
