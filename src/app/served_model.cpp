@@ -40,9 +40,7 @@ class UnpackedTokenizer {
   std::filesystem::path path_;
 };
 
-}  // namespace
-
-namespace {
+// Tokenizer and chat template of what is served.
 void read_text(const Settings& settings, ServedModel& served) {
   const bool has_files = !served.null && served.source.random_shape.empty();
   std::optional<UnpackedTokenizer> unpacked;

@@ -62,11 +62,12 @@ LocalFacts local_facts();
 std::vector<JobView> reconcile(const std::vector<Endpoint>& records, const std::optional<std::vector<QueueRow>>& queue,
                                const LocalFacts& local);
 
+std::string base_id(const std::string& id);  // without the step: "148" of "148.2"
+bool is_over(const JobView& job);            // stopped or lost
+
 // The one that `name` means: an id, also an array's (148_3), a job id whose newest step is meant, or a service, of
 // whose jobs the newest that is ready is meant, else the newest that is not over. Throws Error that lists what there
 // is.
-std::string base_id(const std::string& id);  // without the step: "148" of "148.2"
-bool is_over(const JobView& job);            // stopped or lost
 JobView find_job(const std::vector<JobView>& jobs, const std::string& name);
 
 }  // namespace sluice
