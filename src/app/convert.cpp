@@ -205,7 +205,7 @@ int run(ConvertOptions& options) {
   ModelSource source = model_source(settings);
   source.experts = options.experts;
   const fs::path out = options.out;
-  if (source.folder.empty() || source.folder == "null") throw Error("convert needs a checkpoint; give MODEL");
+  if (source.folder.empty() || null_rate(source.folder)) throw Error("convert needs a checkpoint; give MODEL");
   if (fs::exists(out) && (!fs::is_directory(out) || !fs::is_empty(out)))
     throw Error(fmt::format("{} exists already and is not an empty folder; name another", out.string()));
   if (options.experts != "auto" && !options.packed())

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 
 #include "app/settings_table.h"
@@ -70,6 +71,17 @@ std::string quantize_setting(const Settings& settings) {
                   settings.origin("quantize"), name));
 }
 
+std::optional<double> null_rate(const std::string& model) {
+  if (model == "null") return 0;
+  if (!model.starts_with("null:")) return std::nullopt;
+  const char *text = model.c_str() + 5, *end = model.c_str() + model.size();
+  double rate = 0;
+  const auto [stop, failure] = std::from_chars(text, end, rate);
+  if (failure != std::errc() || stop != end || !(rate >= 0.01 && rate <= 1e6))
+    throw Error(fmt::format("model: after null: expected steps per second, 0.01 to 1000000, found \"{}\"", text));
+  return rate;
+}
+
 ModelSource model_source(const Settings& settings) {
   ModelSource source;
   source.dtype = settings.text("dtype");
@@ -83,7 +95,7 @@ ModelSource model_source(const Settings& settings) {
     throw Error("no model: give --model FOLDER (or MODEL_ID in the environment), or --random-init SHAPE");
   }
   source.folder = settings.text("model");
-  if (source.folder == "null") return source;
+  if (null_rate(source.folder)) return source;
   if (is_foreign(source.folder)) return source;
   source.folder =
       require_model(read_hub_settings(process_environment()), settings.text("model"), settings.text("revision"));

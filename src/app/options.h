@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,8 @@ void check_unsupported(const Settings& settings);
 
 // --quantize as ModelSource has it: "int8", "int4", "gptq", "awq" or empty. Throws Error naming what is known.
 std::string quantize_setting(const Settings& settings);
+// "null": 0, "null:RATE": steps per second of the null model; nothing for any other model. Throws Error on a bad rate.
+std::optional<double> null_rate(const std::string& model);
 // --model or --random-init. Throws Error when neither or both are given, or the folder is not a checkpoint.
 ModelSource model_source(const Settings& settings);
 // Parameters for offline prompts and chat. Throws Error.

@@ -68,7 +68,10 @@ void read_text(const Settings& settings, ServedModel& served) {
 ServedModel read_served_model(const Settings& settings, bool look) {
   ServedModel served;
   served.source = model_source(settings);
-  served.null = served.source.folder == "null";
+  if (const auto rate = null_rate(served.source.folder)) {
+    served.null = true;
+    served.null_rate = *rate;
+  }
   served.name = served.source.random_shape.empty() ? settings.text("model") : served.source.random_shape;
   while (served.name.size() > 1 && served.name.back() == '/') served.name.pop_back();
   if (!served.null) served.info = read_model_info(served.source);

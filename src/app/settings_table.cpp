@@ -6,7 +6,7 @@ namespace sluice {
 // clang-format off
 const std::vector<SettingRow>& settings_table() {
   static const std::vector<SettingRow> rows = {
-      {Topic::kModel, {"model", {"SLUICE_MODEL", "MODEL_ID"}, "", "Checkpoint folder in Hugging Face layout, a downloaded model's name (ORG/NAME), or 'null': fixed tokens without compute."}},
+      {Topic::kModel, {"model", {"SLUICE_MODEL", "MODEL_ID"}, "", "Checkpoint folder in Hugging Face layout, a downloaded model's name (ORG/NAME), or 'null': fixed tokens without compute ('null:50': 50 steps a second)."}},
       {Topic::kModel, {"random-init", {"SLUICE_RANDOM_INIT"}, "", "Named shape filled with random weights instead of a checkpoint."}},
       {Topic::kModel, {"tokenizer", {"SLUICE_TOKENIZER", "TOKENIZER"}, "", "Folder with tokenizer.json; default: the model's, or bytes with --random-init."}},
       {Topic::kModel, {"chat-template", {"SLUICE_CHAT_TEMPLATE", "CHAT_TEMPLATE"}, "", "Chat template in place of the model's: a Jinja file, or alpaca, chatml, falcon, gemma, llama2, llama3, mistral, phi3, vicuna, zephyr."}},

@@ -144,7 +144,7 @@ std::unique_ptr<Executor> World::make_executor() {
                                    : options.max_seqs * options.max_context;
   if (model_.null) {
     options.cache_bytes = static_cast<size_t>(cache_tokens);
-    return make_null_executor(options, model_.info.vocab, 'x');
+    return make_null_executor(options, model_.info.vocab, 'x', model_.null_rate);
   }
   ModelSource source = model_.source;
   source.load_threads = settings_.integer("load-threads", 1, 64);

@@ -49,7 +49,8 @@ struct ExecutorOptions {
 // The real one: model, backend and sampling state. All three outlive it.
 std::unique_ptr<Executor> make_model_executor(std::unique_ptr<Model> model, Backend& backend, Groups& groups,
                                               const ExecutorOptions& options);
-// Fixed tokens and no compute, to measure everything around a model.
-std::unique_ptr<Executor> make_null_executor(const ExecutorOptions& options, int64_t vocab, int64_t token);
+// Fixed tokens and no compute, to measure everything around a model. `steps_per_s` above 0 gives it a model's pace.
+std::unique_ptr<Executor> make_null_executor(const ExecutorOptions& options, int64_t vocab, int64_t token,
+                                             double steps_per_s = 0);
 
 }  // namespace sluice

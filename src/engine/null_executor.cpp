@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <chrono>
+#include <thread>
+
+#include "base/clock.h"
 #include "base/error.h"
 #include "engine/executor.h"
 
@@ -7,7 +11,8 @@ namespace {
 
 class NullExecutor : public Executor {
  public:
-  NullExecutor(const ExecutorOptions& options, int64_t vocab, int64_t token) : token_(static_cast<int32_t>(token)) {
+  NullExecutor(const ExecutorOptions& options, int64_t vocab, int64_t token, double steps_per_s)
+      : token_(static_cast<int32_t>(token)), step_time_(steps_per_s > 0 ? 1 / steps_per_s : 0) {
     check(options.max_seqs > 0 && options.max_rows > 0 && options.max_context > 0 && options.block_size > 0,
           "the null executor needs positive sizes");
     if (token < 0 || token >= vocab)
@@ -32,6 +37,7 @@ class NullExecutor : public Executor {
   const ExecutorInfo& info() const override { return info_; }
 
   void run(const Step& step, StepResult& result) override {
+    if (step_time_ > 0) keep_pace();
     result.id = step.id;
     result.tokens.resize(step.samples.size());
     for (size_t i = 0; i < step.samples.size(); ++i) {
@@ -46,14 +52,23 @@ class NullExecutor : public Executor {
   bool collect(StepResult&) override { return false; }
 
  private:
+  // Steps end `step_time_` apart, whatever their own work took; the first after a pause lasts as long.
+  void keep_pace() {
+    const double now = monotonic_seconds();
+    end_ = (now < end_ + step_time_ ? end_ : now) + step_time_;
+    std::this_thread::sleep_for(std::chrono::duration<double>(end_ - now));
+  }
+
   ExecutorInfo info_;
   int32_t token_;
+  double step_time_, end_ = 0;  // seconds
 };
 
 }  // namespace
 
-std::unique_ptr<Executor> make_null_executor(const ExecutorOptions& options, int64_t vocab, int64_t token) {
-  return std::make_unique<NullExecutor>(options, vocab, token);
+std::unique_ptr<Executor> make_null_executor(const ExecutorOptions& options, int64_t vocab, int64_t token,
+                                             double steps_per_s) {
+  return std::make_unique<NullExecutor>(options, vocab, token, steps_per_s);
 }
 
 }  // namespace sluice

@@ -6,6 +6,7 @@
 
 #include <thread>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "engine/recording_sink.h"
 #include "engine/script_executor.h"
@@ -54,6 +55,21 @@ RequestError::Kind refusal(Engine& engine, GenerateRequest r, const std::string&
 }
 
 }  // namespace
+
+TEST_CASE("the null model keeps the pace it is given") {
+  ExecutorOptions o;
+  o.max_seqs = o.max_rows = 4;
+  o.max_context = 64;
+  const auto paced = make_null_executor(o, 258, 'x', 200);
+  Step step;
+  StepResult result;
+  const double began = monotonic_seconds();
+  for (int i = 0; i < 20; ++i) {
+    paced->run(step, result);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // inside the step's 5 ms
+  }
+  CHECK(monotonic_seconds() - began >= 0.0999);
+}
 
 TEST_CASE("256 concurrent requests all end once, with all their tokens in order") {
   const auto tokenizer = Tokenizer::bytes();
