@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/help.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <sstream>
+#include <utility>
 
 #include "app/terminal.h"
 
@@ -50,7 +52,58 @@ class Help final : public CLI::Formatter {
   const size_t columns_;
 };
 
+// Letters to insert, drop or change.
+size_t distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t corner = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t change = corner + (a[i] != b[j]);
+      corner = row[j + 1];
+      row[j + 1] = std::min({change, corner + 1, row[j] + 1});
+    }
+  }
+  return row.back();
+}
+
+// "; did you mean X?", or nothing where none is near.
+std::string suggestion(const std::string& word, const std::vector<std::string>& known) {
+  size_t best = 1 + word.size() / 3;
+  std::string near;
+  for (const std::string& name : known) {
+    const size_t far = distance(word, name);
+    if (far < best || (far == best && near.empty())) best = far, near = name;
+  }
+  return near.empty() ? "" : fmt::format("; did you mean {}?", near);
+}
+
 }  // namespace
+
+std::string usage_error(const CLI::App& app, const std::vector<std::string>& words, const std::string& found) {
+  const CLI::App* verb = &app;
+  std::string name = "sluice";
+  while (!verb->get_subcommands().empty()) {
+    verb = verb->get_subcommands().front();
+    name += " " + verb->get_name();
+  }
+  std::string text = found;
+  const std::vector<std::string> rest = verb == &app ? words : verb->remaining();
+  // The library lists words before options.
+  const auto option = std::find_if(rest.begin(), rest.end(), [](const std::string& w) { return w.starts_with("--"); });
+  std::vector<std::string> known;
+  if (option != rest.end() && verb != &app) {
+    for (const CLI::Option* one : verb->get_options())
+      if (!one->get_lnames().empty()) known.push_back("--" + one->get_lnames().front());
+    const std::string word = option->substr(0, option->find('='));
+    text = fmt::format("there is no option {}{}", word, suggestion(word, known));
+  } else if (!rest.empty()) {
+    for (const CLI::App* one : verb->get_subcommands({})) known.push_back(one->get_name());
+    text = verb == &app ? fmt::format("there is no command '{}'{}", rest.front(), suggestion(rest.front(), known))
+                        : fmt::format("'{}' is one word too many{}", rest.front(), suggestion(rest.front(), known));
+  }
+  return fmt::format("{}: {}\n{} --help says what it takes", name, text, name);
+}
 
 void set_help(CLI::App& app) { app.formatter(std::make_shared<Help>()); }
 

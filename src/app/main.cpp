@@ -53,13 +53,21 @@ int main(int argc, char** argv) {
     if (const int code = sluice::read_maritalk(argc, argv, arguments); code >= 0) return code;
     std::reverse(arguments.begin(), arguments.end());  // the library takes them from the back
   }
+  const std::vector<std::string> words = arguments.empty()
+                                             ? std::vector<std::string>(argv + std::min(argc, 1), argv + argc)
+                                             : std::vector(arguments.rbegin(), arguments.rend());
   try {
     if (arguments.empty())
       app.parse(argc, argv);
     else
       app.parse(arguments);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    if (argc < 2 && arguments.empty())
+      fmt::print(stderr, "{}", app.help());
+    else
+      fmt::print(stderr, "{}\n", sluice::usage_error(app, words, error.what()));
+    return 2;
   } catch (const sluice::Error& error) {
     fmt::print(stderr, "sluice: {}\n", error.what());
     return leave(2);

@@ -22,9 +22,21 @@ ModelSource source_of(const ModelQuery& query) {
     return source;
   }
   const std::filesystem::path path = query.model;
-  source.folder = path.filename() == "config.json" && std::filesystem::is_regular_file(path, error)
-                      ? (path.has_parent_path() ? path.parent_path() : ".")
-                      : require_model(read_hub_settings(process_environment()), query.model, query.revision);
+  if (path.filename() == "config.json" && std::filesystem::is_regular_file(path, error)) {
+    source.folder = path.has_parent_path() ? path.parent_path() : ".";
+    return source;
+  }
+  const HubSettings hub = read_hub_settings(process_environment());
+  if (const auto found = find_model(hub, query.model, query.revision)) {
+    source.folder = *found;
+  } else if (is_repo_id(query.model)) {
+    throw Error(fmt::format(
+        "model '{0}' is not here; config.json is enough to plan. Where there is internet, run: sluice download {0}{1} "
+        "--include config.json",
+        query.model, query.revision.empty() ? "" : " --revision " + query.revision));
+  } else {
+    source.folder = require_model(hub, query.model, query.revision);
+  }
   return source;
 }
 

@@ -269,6 +269,9 @@ void add_serve(CLI::App& app, int& exit_code) {
   const auto [verb, options] = add_verb<ServeOptions>(
       app, "serve", "Answer HTTP from rank 0; start one process per GPU or CPU share with srun or mpirun.", exit_code,
       run);
+  verb->add_option_function<std::string>(
+      "MODEL", [given = options](const std::string& model) { given->settings.set("model", model, "argument"); },
+      "As --model.");
   add_flags(*verb, options->settings);
 }
 

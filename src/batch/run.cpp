@@ -2,9 +2,12 @@
 #include "batch/run.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
+#include <cstring>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -207,6 +210,15 @@ class Run {
 }  // namespace
 
 std::optional<int64_t> batch_is_complete(const BatchOptions& options) {
+  std::error_code error;
+  const std::filesystem::path folder = options.output.has_parent_path() ? options.output.parent_path() : ".";
+  const auto refuse = [&](const std::string& why) {
+    throw Error(fmt::format("output {}: {}; name another file", options.output.string(), why));
+  };
+  if (std::filesystem::is_directory(options.output, error)) refuse("a folder is there");
+  if (!std::filesystem::is_directory(folder, error)) refuse(fmt::format("there is no folder {}", folder.string()));
+  if (::access(folder.c_str(), W_OK | X_OK) != 0)
+    refuse(fmt::format("nothing can be written into {}: {}", folder.string(), std::strerror(errno)));
   return complete_output(options.output, PromptFile(options.prompts));
 }
 

@@ -40,8 +40,8 @@ struct BatchReport {
   bool complete = false;  // the output is in place; otherwise run again to go on
 };
 
-// Everything that can be checked before a model is loaded: the prompt file is readable, a finished output belongs to
-// it. The number of its errors when nothing is left to do. Throws Error.
+// Everything that can be checked before a model is loaded: the prompt file is readable, the output can be written, a
+// finished one belongs to it. The number of its errors when nothing is left to do. Throws Error.
 std::optional<int64_t> batch_is_complete(const BatchOptions& options);
 
 // `stop`: set by a signal; what is under way is dropped, what is finished stays on disk. Throws Error (disk full,

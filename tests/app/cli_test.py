@@ -47,12 +47,29 @@ class CommandLine(harness.Case):
         self.refused("serve", "--model", DEMO, "--auth", "maybe", says=["auth", "maybe"])
         self.refused("serve", "--model", DEMO, "--tp", "2", says=["2"])
         self.refused("generate", "--model", DEMO, "--prompts", "/nowhere", "--output", "o", says=["/nowhere"])
+        self.refused("plan", "a/b", says=["a/b", "sluice download a/b --include config.json"])
         self.refused("bench", "--random-init", "llama-9", says=["llama-9", "llama-3.2-1b"])
 
     def test_an_unknown_option_is_refused(self):
         done = self.run_sluice("serve", "--modle", DEMO)
         self.assertEqual(done.returncode, 2)
-        self.assertIn("--modle", done.stderr + done.stdout)
+        self.assertIn("there is no option --modle; did you mean --model?", done.stderr)
+
+    def test_a_wrong_command_line_is_told_the_nearest_right_one(self):
+        for words, says in (
+            (["serv"], "sluice: there is no command 'serv'; did you mean serve?"),
+            (["xylophone"], "sluice: there is no command 'xylophone'\n"),
+            (["bench", "sreve"], "sluice bench: 'sreve' is one word too many; did you mean serve?"),
+            (["bench", "serve"], "sluice bench serve: --url is required\nsluice bench serve --help says what it takes"),
+            (["plan", "a", "b"], "sluice plan: 'b' is one word too many\n"),
+            ([], "Usage: sluice"),
+        ):
+            done = self.run_sluice(*words)
+            self.assertEqual((done.returncode, done.stdout), (2, ""))
+            self.assertIn(says, done.stderr)
+
+    def test_serve_takes_its_model_as_an_argument_too(self):
+        self.refused("serve", "/nowhere/model", says=["/nowhere/model", "config.json"])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import pathlib
 import random
 import signal
 import subprocess
@@ -57,13 +58,16 @@ class Generate(harness.Case):
         whole = time.monotonic() - started
         chance = random.Random(5)
         output = self.folder / "out.jsonl"
+        journal = pathlib.Path(f"{output}.journal")
         kills = 0
         while not output.exists():
             process = subprocess.Popen([BINARY, "generate", "--model", DEMO, "--prompts", prompts, "--output", output,
                                         "--max-batch-size", str(chance.choice([1, 5, 32]))],
                                        env=self.environment, stderr=subprocess.DEVNULL)
             try:
-                process.wait(whole * (0.2 + chance.random() * 0.6 + 0.1 * kills))
+                while kills == 0 and process.poll() is None and not (journal.exists() and journal.stat().st_size > 8192):
+                    time.sleep(0.005)
+                process.wait(whole * (0.2 + chance.random() * 0.6 + 0.1 * kills) if kills > 0 else 0)
                 self.assertEqual(process.returncode, 0)
             except subprocess.TimeoutExpired:
                 process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))

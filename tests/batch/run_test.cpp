@@ -113,6 +113,11 @@ TEST_CASE("a finished output is recognised, and one of other prompts is never ov
   CHECK(f.run(options, *engine).resumed == 3);
   options = f.options(many(4));
   CHECK_THROWS_WITH_AS(batch_is_complete(options), doctest::Contains("line 4"), Error);
+  BatchOptions elsewhere = options;
+  elsewhere.output = f.scratch.path / "none" / "out";
+  CHECK_THROWS_WITH_AS(batch_is_complete(elsewhere), doctest::Contains("there is no folder"), Error);
+  elsewhere.output = f.scratch.path;
+  CHECK_THROWS_WITH_AS(batch_is_complete(elsewhere), doctest::Contains("a folder is there"), Error);
 }
 
 namespace {
