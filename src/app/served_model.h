@@ -17,7 +17,7 @@ struct ServedModel {
   ModelInfo info;  // from the config alone
   bool null = false;
   double null_rate = 0;  // steps per second of the null model; 0: as fast as they go
-  std::string name;  // as the user gave it
+  std::string name;      // as the user gave it
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat;         // null when the model has none
   std::shared_ptr<GrammarCompiler> grammars;  // null for the null model
