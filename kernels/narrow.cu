@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "narrow.h"
 
+#include <cuda_fp8.h>
+
+#include <type_traits>
+
 #include "device.h"
 #include "launch.h"
 
@@ -12,31 +16,54 @@ constexpr int kWarps = kThreads / kWarpSize;
 constexpr int kMostRows = 8;  // of x for one pass over the weights
 
 template <Bits kBits>
-constexpr int kNumbers = kBits == Bits::kEight ? 16 : 32;  // of 16 bytes
+constexpr int kNumbers = kBits == Bits::kFour ? 32 : 16;  // of 16 bytes
 
-// Number e of 16 bytes.
+// What 16 bytes hold.
 template <Bits kBits>
-__device__ __forceinline__ float number(const uint4& bytes, int e) {
+struct Numbers {
+  float at[kNumbers<kBits>];
+};
+template <Bits kBits>
+__device__ __forceinline__ Numbers<kBits> numbers_of(const uint4& bytes) {
   const uint32_t words[4] = {bytes.x, bytes.y, bytes.z, bytes.w};
-  if (kBits == Bits::kEight) return static_cast<float>(static_cast<int8_t>(words[e / 4] >> (8 * (e % 4)) & 0xffu));
-  return static_cast<float>(words[e / 8] >> (4 * (e % 8)) & 15u);
+  Numbers<kBits> out;
+#pragma unroll
+  for (int e = 0; e < kNumbers<kBits>; ++e) {
+    if (kBits == Bits::kFour) {
+      out.at[e] = static_cast<float>(words[e / 8] >> (4 * (e % 8)) & 15u);
+    } else if (kBits == Bits::kEight) {
+      out.at[e] = static_cast<float>(static_cast<int8_t>(words[e / 4] >> (8 * (e % 4)) & 0xffu));
+    } else if (kBits == Bits::kEightGroups) {
+      out.at[e] = static_cast<float>(words[e / 4] >> (8 * (e % 4)) & 0xffu);
+    } else if (e % 2 == 0) {
+      const __half2_raw pair = __nv_cvt_fp8x2_to_halfraw2(
+          static_cast<__nv_fp8x2_storage_t>(words[e / 4] >> (8 * (e % 4)) & 0xffffu), __NV_E4M3);
+      const float2 two = __half22float2(pair);
+      out.at[e] = two.x;
+      out.at[e + 1] = two.y;
+    }
+  }
+  return out;
 }
 
-// Scale and zero of the group of 4-bit numbers that column k is in.
+// Scale and zero of the group that column k is in; of kEight 1 and 0.
 struct Group {
   float scale, zero;
 };
+template <Bits kBits>
 __device__ __forceinline__ Group group_of(const NarrowMatrix& w, int64_t row, int64_t k) {
-  const int64_t groups = (w.k + w.group - 1) / w.group;
-  const f16* at = static_cast<const f16*>(w.groups) + (row * groups + k / w.group) * 2;
-  return {to_float(at[0]), to_float(at[1])};
+  if (kBits == Bits::kEight) return {1.0f, 0.0f};
+  const int64_t at = row * ((w.k + w.group - 1) / w.group) + k / w.group;
+  if (kBits == Bits::kFloat8) return {w.scales[at], 0.0f};
+  const f16* pair = static_cast<const f16*>(w.groups) + 2 * at;
+  return {to_float(pair[0]), to_float(pair[1])};
 }
 
 // Grid: (n / 8, rows / kRows, groups), a warp per row of weights. Job: dot products of one row of weights with kRows
 // rows of x, and again in strides of the grid where a group has more; 16 bytes of weights per lane at a time, so that a
 // lane's numbers belong to one group of columns. The order of a row's sum depends on k alone. Precondition: group is a
-// multiple of 32; rows of numbers are 16-byte aligned and padded. Bytes moved: n * k (half of it for 4 bits) and the
-// scales per kRows rows, once; x comes from L2.
+// multiple of what 16 bytes hold; rows of numbers are 16-byte aligned and padded. Bytes moved: n * k (half of it for 4
+// bits) and the scales per kRows rows, once; x comes from L2.
 template <class T, Bits kBits, int kRows, bool kPacked>
 __global__ void __launch_bounds__(kThreads) narrow_kernel(const NarrowParams p) {
   constexpr int N = kNumbers<kBits>;
@@ -52,8 +79,8 @@ __global__ void __launch_bounds__(kThreads) narrow_kernel(const NarrowParams p) 
     for (int64_t k = int64_t{lane} * N; k < w.k; k += kWarpSize * N) {
       const uint4 bytes = *reinterpret_cast<const uint4*>(numbers + k * 16 / N);
       const int count = w.k - k < N ? static_cast<int>(w.k - k) : N;
-      Group group{1.0f, 0.0f};
-      if (kBits == Bits::kFour) group = group_of(w, n, k);
+      const Group group = group_of<kBits>(w, n, k);
+      const Numbers<kBits> number = numbers_of<kBits>(bytes);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         if (first_t + r >= end) break;
@@ -66,14 +93,13 @@ __global__ void __launch_bounds__(kThreads) narrow_kernel(const NarrowParams p) 
           for (int i = 0; i < N / P; ++i) {
             const Pack<T, P> v = reinterpret_cast<const Pack<T, P>*>(x)[i];
 #pragma unroll
-            for (int e = 0; e < P; ++e) part += to_float(v.at[e]) * (number<kBits>(bytes, i * P + e) - group.zero);
+            for (int e = 0; e < P; ++e) part += to_float(v.at[e]) * (number.at[i * P + e] - group.zero);
           }
         } else {
 #pragma unroll
           for (int e = 0; e < N; ++e) {
             if (e < count)
-              part +=
-                  to_float(w.order != nullptr ? row[w.order[k + e]] : x[e]) * (number<kBits>(bytes, e) - group.zero);
+              part += to_float(w.order != nullptr ? row[w.order[k + e]] : x[e]) * (number.at[e] - group.zero);
           }
         }
         sums[r] += part * group.scale;
@@ -108,18 +134,34 @@ __global__ void __launch_bounds__(kThreads) widen_kernel(const WidenParams p) {
   T* out = static_cast<T*>(p.out) + n * p.out_stride;
   for (int64_t k = int64_t{lane} * N; k < p.w.k; k += kWarpSize * N) {
     const uint4 bytes = *reinterpret_cast<const uint4*>(numbers + k * 16 / N);
-    const Group group = kBits == Bits::kFour ? group_of(p.w, n, k) : Group{p.w.scales[n], 0.0f};
+    const Group group = kBits == Bits::kEight ? Group{p.w.scales[n], 0.0f} : group_of<kBits>(p.w, n, k);
+    const Numbers<kBits> number = numbers_of<kBits>(bytes);
 #pragma unroll
     for (int e = 0; e < N; ++e) {
       if (k + e < p.w.k)
-        out[p.w.order != nullptr ? p.w.order[k + e] : k + e] =
-            from_float<T>((number<kBits>(bytes, e) - group.zero) * group.scale);
+        out[p.w.order != nullptr ? p.w.order[k + e] : k + e] = from_float<T>((number.at[e] - group.zero) * group.scale);
     }
   }
 }
 
 bool sound(const NarrowMatrix& w) {
-  return aligned16(w.numbers, w.stride, 1) && (w.bits == Bits::kEight || (w.group > 0 && w.group % 32 == 0));
+  const int64_t whole = w.bits == Bits::kFour ? kNumbers<Bits::kFour> : kNumbers<Bits::kEight>;
+  return aligned16(w.numbers, w.stride, 1) && (w.bits == Bits::kEight || (w.group > 0 && w.group % whole == 0));
+}
+
+// visit(std::integral_constant<Bits, bits>).
+template <class Visit>
+cudaError_t with_bits(Bits bits, const Visit& visit) {
+  switch (bits) {
+    case Bits::kEight:
+      return visit(std::integral_constant<Bits, Bits::kEight>());
+    case Bits::kFour:
+      return visit(std::integral_constant<Bits, Bits::kFour>());
+    case Bits::kEightGroups:
+      return visit(std::integral_constant<Bits, Bits::kEightGroups>());
+    default:
+      return visit(std::integral_constant<Bits, Bits::kFloat8>());
+  }
 }
 
 template <class T, Bits kBits, bool kPacked>
@@ -147,7 +189,7 @@ cudaError_t narrow_gemv(const NarrowParams& p, cudaStream_t stream) {
   if (p.matrices != nullptr && (p.groups == 0 || p.rows == 0)) return cudaSuccess;
   return with_type(p.type, [&](auto element) {
     using T = decltype(element);
-    return p.w.bits == Bits::kEight ? choose<T, Bits::kEight>(p, stream) : choose<T, Bits::kFour>(p, stream);
+    return with_bits(p.w.bits, [&](auto bits) { return choose<T, decltype(bits)::value>(p, stream); });
   });
 }
 
@@ -156,8 +198,9 @@ cudaError_t widen(const WidenParams& p, cudaStream_t stream) {
   return with_type(p.type, [&](auto element) {
     using T = decltype(element);
     const dim3 grid(blocks_for(p.w.n, kWarps));
-    return p.w.bits == Bits::kEight ? launch("widen", widen_kernel<T, Bits::kEight>, grid, kThreads, 0, stream, p)
-                                    : launch("widen", widen_kernel<T, Bits::kFour>, grid, kThreads, 0, stream, p);
+    return with_bits(p.w.bits, [&](auto bits) {
+      return launch("widen", widen_kernel<T, decltype(bits)::value>, grid, kThreads, 0, stream, p);
+    });
   });
 }
 

@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products with weights of 8 or 4 bits. Few rows are multiplied as the weights are read; for many, the matrix is
-// widened first and goes the way of all others.
+// Products with weights of 8 or 4 bits, whole numbers or e4m3. Few rows are multiplied as the weights are read; for
+// many, the matrix is widened first and goes the way of all others.
 #pragma once
 
 #include "types.h"
 
 namespace sluice::kernels {
 
-enum class Bits : int32_t { kEight, kFour };
+enum class Bits : int32_t { kEight, kFour, kEightGroups, kFloat8 };
 
-// A matrix [n, k] of whole numbers.
+// A matrix [n, k] of numbers.
 //   kEight: i8, w = number * scale[row].
 //   kFour: two numbers to a byte, the even column low; w = (number - zero) * scale, of each `group` columns of a row.
+//   kEightGroups: u8, as kFour.
+//   kFloat8: e4m3, w = number * scale of each `group` columns of a row. Converted by an instruction on sm_89 and later
+//   and by shifts before.
 struct NarrowMatrix {
   const void* numbers;   // rows `stride` bytes apart, 16-byte aligned; k is padded to whole 16 bytes with any numbers
-  const float* scales;   // kEight: [n]
-  const void* groups;    // kFour: f16 [n, groups, 2] of scale and zero, groups = (k + group - 1) / group
+  const float* scales;   // kEight: [n]; kFloat8: [n, groups], groups = (k + group - 1) / group
+  const void* groups;    // kFour, kEightGroups: f16 [n, groups, 2] of scale and zero
   const int32_t* order;  // [k]: the element of x that column j multiplies; null: j
   int64_t n, k, stride, group;
   Bits bits;

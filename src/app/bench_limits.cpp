@@ -21,14 +21,16 @@ Scheme scheme_of(const std::string& dtype) {
 }  // namespace
 
 ProductProbe::ProductProbe(Backend& backend, const ModelInfo& model) : backend_(backend) {
-  const Scheme scheme = model.quantised.starts_with("int8")   ? Scheme::kInt8
+  const bool fp8 = model.quantised.starts_with("fp8");
+  const Scheme scheme = fp8                                   ? Scheme::kFp8
+                        : model.quantised.starts_with("int8") ? Scheme::kInt8
                         : model.quantised.starts_with("int4") ? Scheme::kInt4
                                                               : scheme_of(model.dtype);
-  name_ = !model.quantised.empty()  ? model.quantised.substr(0, 4)
+  name_ = !model.quantised.empty()  ? model.quantised.substr(0, fp8 ? 3 : 4)
           : scheme == Scheme::kBF16 ? "bf16"
           : scheme == Scheme::kF16  ? "f16"
                                     : "f32";
-  activation_ = backend.activation_dtype(scheme);
+  activation_ = backend.activation_dtype(scheme_of(model.dtype));
   std::mt19937 random(1);
   std::normal_distribution<float> normal(0, 0.02f);
   const int64_t shapes[3][2] = {
@@ -36,8 +38,15 @@ ProductProbe::ProductProbe(Backend& backend, const ModelInfo& model) : backend_(
   for (const auto& [rows, cols] : shapes) {
     std::vector<float> values(static_cast<size_t>(rows * cols));
     for (float& v : values) v = normal(random);
-    Product product{backend.pack({values.data(), DType::kF32, rows, cols, cols}, scheme),
-                    backend.allocate(static_cast<size_t>(kRows * cols) * 4),
+    HostMatrix matrix{values.data(), DType::kF32, rows, cols, cols};
+    std::vector<uint8_t> numbers;
+    const std::vector<float> scales(static_cast<size_t>(rows), 0.01f);
+    const HostGroups whole_rows{cols, scales.data()};
+    if (fp8) {  // not made of floats; no byte is NaN
+      for (size_t i = 0; i < values.size(); ++i) numbers.push_back(static_cast<uint8_t>(random() % 127));
+      matrix = {numbers.data(), DType::kU8, rows, cols, cols, &whole_rows};
+    }
+    Product product{backend.pack(matrix, scheme), backend.allocate(static_cast<size_t>(kRows * cols) * 4),
                     backend.allocate(static_cast<size_t>(kRows * rows) * 4)};
     values.resize(static_cast<size_t>(kRows * cols));
     for (float& v : values) v = normal(random);

@@ -46,7 +46,9 @@ void print_model(const Settings& settings) {
   row("parameters", fmt::format("{:.3g} million", static_cast<double>(m.parameters) * 1e-6));
   const auto width = static_cast<int64_t>(dtype_bytes(parse_dtype(m.dtype)));
   row("weights", fmt::format("{:.3f} GB as {}{}", static_cast<double>(m.parameters * width) * 1e-9, m.dtype,
-                             m.quantised.empty() ? "" : ", less with products in " + m.quantised));
+                             m.quantised.empty()              ? ""
+                             : m.quantised.starts_with("fp8") ? ", on GPUs less with products in " + m.quantised
+                                                              : ", less with products in " + m.quantised));
   const auto linear = static_cast<double>(m.linear_parameters);
   row("read per token",
       fmt::format("{:.3f} GB, {:.3f} as int8, {:.3f} as int4", linear * static_cast<double>(width) * 1e-9,

@@ -41,7 +41,13 @@ ModelSource source_of(const ModelQuery& query) {
 }
 
 double weight_bytes(const std::string& name, const ModelInfo& model) {
-  if (name.empty() || name == "none") return static_cast<double>(dtype_bytes(parse_dtype(model.dtype)));
+  const auto wide = static_cast<double>(dtype_bytes(parse_dtype(model.dtype)));
+  if (name.empty() && !model.quantised.empty()) {  // a checkpoint's own, whose head is none
+    const double each = model.quantised.starts_with("int4") ? 0.5625 : 1.03;
+    return each + (wide - each) * static_cast<double>(model.vocab * model.d_model) /
+                      static_cast<double>(std::max<int64_t>(model.parameters, 1));
+  }
+  if (name.empty() || name == "none") return wide;
   if (name == "int8" || name == "bitsandbytes" || name == "fp8") return 1.0;
   if (name == "int4" || name == "gptq" || name == "awq") return 0.5625;  // with scales
   throw Error(fmt::format("--quantize '{}': expected int8, bitsandbytes, int4, gptq, awq or fp8", name));

@@ -26,7 +26,7 @@ namespace sluice {
 struct HostGroups {
   int64_t group = 0;               // columns, the last group may be short
   const float* scale = nullptr;    // [rows][groups]
-  const float* zero = nullptr;     // [rows][groups], whole numbers
+  const float* zero = nullptr;     // [rows][groups], whole numbers; not looked at where numbers are e4m3
   const int32_t* order = nullptr;  // [cols]: the input feature that column k multiplies; null: k
 };
 
@@ -43,8 +43,10 @@ struct HostMatrix {
 //   kInt8: whole numbers of 8 bits, one scale per row.
 //   kInt4: whole numbers of 4 bits, a scale and a zero for every kInt4Group columns of a row, or as `groups` has them.
 // Both are made from float matrices, or take those of `groups` where they fit: one group per row and zeros of 128 for
-// kInt8; numbers below 16 and groups of whole multiples of 32 columns for kInt4.
-enum class Scheme { kF32, kBF16, kF16, kInt8, kInt4 };
+// kInt8; numbers below 16 and groups of whole multiples of 32 columns for kInt4. Two are of `groups` alone:
+//   kInt8Groups: whole numbers of 8 bits, groups as kInt4.
+//   kFp8: numbers are e4m3, groups of whole multiples of 16 columns with a scale each. Where packs() says so.
+enum class Scheme { kF32, kBF16, kF16, kInt8, kInt4, kInt8Groups, kFp8 };
 inline constexpr int64_t kInt4Group = 64;
 
 // A packed matrix as files keep it: its arrays, cut as the backend wants them.
@@ -189,9 +191,11 @@ class Backend {
   virtual void start_copy_out(const Tensor& device) = 0;
   virtual void finish_copy_out(void* host) = 0;
   virtual std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme) = 0;
+  virtual bool packs(Scheme scheme) const { return scheme != Scheme::kFp8; }
   // Packed matrices in files. packing() names how they are packed and changes with it; where it is empty this backend
-  // keeps none and the other two abort. Where it is not, memory of allocate() is the host's too.
+  // takes none and restore() aborts. form() is of those that write them.
   virtual std::string_view packing() const { return {}; }
+  virtual bool host_memory() const { return false; }    // allocate() gives memory that files can be read into
   virtual PackedForm form(const Weight& weight) const;  // as long as the weight lives
   // The weight whose form this is. Throws Error where the parts do not fit together.
   virtual std::unique_ptr<Weight> restore(PackedForm form);

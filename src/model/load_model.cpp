@@ -109,10 +109,10 @@ ModelInfo describe(const ModelSource& source, const Config& config, const Family
   const auto found = find_quantisation(source, config);
   if (const Quantise made = choose_quantise(source, found); made != Quantise::kNone)
     info.quantised = quantise_name(made);
-  // fp8 and GPTQ of 8 bits are held as floats.
-  const bool gptq8 = found && found->kind == QuantFormat::Kind::kGptq && found->bits > 4;
-  if (found && found->kind != QuantFormat::Kind::kFp8 && !gptq8)
-    info.quantised = fmt::format("int{} ({})", found->bits > 4 ? 8 : 4, found->name);
+  if (found) {
+    const bool fp8 = found->kind == QuantFormat::Kind::kFp8;
+    info.quantised = fmt::format("{} ({})", fp8 ? "fp8" : found->bits > 4 ? "int8" : "int4", found->name);
+  }
   read_special_tokens(source, config, info);
   family.describe(config, info);
   return info;
@@ -151,6 +151,7 @@ std::unique_ptr<Model> load(const ModelSource& given, Backend& backend, Groups& 
   if (found && checkpoint) checkpoint->join(*found);
   const StoredAs dtype(choose_dtype(source, config, file), choose_quantise(source, found));
   LoadContext context{config, file, backend, groups, dtype, {}, describe(source, config, family, dtype)};
+  if (found && found->kind == QuantFormat::Kind::kFp8 && !backend.packs(Scheme::kFp8)) context.info.quantised.clear();
   context.staging.threads = static_cast<int>(source.load_threads);
   context.staging.quiet = source.quiet;
   if (source.experts != "auto" && source.experts != "split" && source.experts != "spread")

@@ -29,8 +29,10 @@ struct ModelInfo {
   size_t read_bytes = 0;          // read by this rank in one decode step: packed products plus the head
   size_t kv_bytes_per_token = 0;  // of this rank
   std::string dtype;              // of the weights as stored here
-  std::string quantised;          // "int8", "int4" or "int4 (gptq)" where the products are, else empty
-  std::vector<int32_t> eos;       // from generation_config.json, else config.json
+  // "int8", "int4", "int4 (gptq)" or "fp8 (fbgemm_fp8)" where the products are, else empty. Before it is loaded a model
+  // of fp8 says so, and a CPU then holds floats.
+  std::string quantised;
+  std::vector<int32_t> eos;  // from generation_config.json, else config.json
   int32_t bos = -1;
   int32_t decoder_start = -1;  // of a model with an encoder, which the prompt goes to: the decoder's first token
   // Sequences of more tokens than this, where it is not 0, are rotated by their length: their prefixes serve no others.

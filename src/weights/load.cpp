@@ -36,18 +36,24 @@ void append_stored(std::vector<StagingPart>& out, const StagingPart& part, const
   } while (row < end);
 }
 
+Scheme scheme_of(const QuantFormat& format) {
+  if (format.kind == QuantFormat::Kind::kRows8) return Scheme::kInt8;
+  if (format.kind == QuantFormat::Kind::kFp8) return Scheme::kFp8;
+  return format.bits > 4 ? Scheme::kInt8Groups : Scheme::kInt4;
+}
+
 // The arrangement in which all parts of an item stay quantised; null where there is none, and floats are staged.
-std::shared_ptr<StagedGroups> common_groups(const StagingItem& item, const std::vector<File>& files) {
+std::shared_ptr<StagedGroups> common_groups(const StagingItem& item, const std::vector<File>& files,
+                                            const Backend& backend) {
   std::shared_ptr<StagedGroups> out;
-  bool rows8 = false;
   for (const StagingPart& part : item.parts) {
     const QuantisedTensor* quantised = part.tensor->quantised.get();
     if (quantised == nullptr || part.cols.count != item.cols) return nullptr;
+    const Scheme scheme = scheme_of(quantised->format);
+    if (!backend.packs(scheme)) return nullptr;
     QuantisedColumns columns = arrange_columns(files, *quantised, part.cols);
-    const bool wide = quantised->format.kind == QuantFormat::Kind::kRows8;
-    if (columns.group == 0 || (out != nullptr && (wide != rows8 || columns != out->columns))) return nullptr;
-    rows8 = wide;
-    out = std::make_shared<StagedGroups>(StagedGroups{std::move(columns), {}, {}});
+    if (columns.group == 0 || (out != nullptr && (scheme != out->scheme || columns != out->columns))) return nullptr;
+    out = std::make_shared<StagedGroups>(StagedGroups{scheme, std::move(columns), {}, {}});
   }
   return out;
 }
@@ -199,7 +205,7 @@ StagingItem& WeightLoader::item(std::span<const std::string> names) {
     }
   }
   if (!same_dtype || out.dtype == DType::kF64) out.dtype = DType::kF32;
-  if (checkpoint_ != nullptr) out.groups = common_groups(out, checkpoint_->files());
+  if (checkpoint_ != nullptr) out.groups = common_groups(out, checkpoint_->files(), backend_);
   if (out.groups != nullptr) out.dtype = DType::kU8;
   if (checkpoint_ != nullptr) out.parts = in_one_place(out.parts);
   // Reads go through the file in its order.
@@ -234,12 +240,14 @@ void WeightLoader::matrix(std::span<const std::string> names, std::unique_ptr<We
   }
   if (packed_.to != nullptr) packed_.to->announce(label);
   StagingItem& staged = item(names);
-  staged.consumers.push_back([this, &to, label, scheme = scheme(names)](const HostMatrix& source) {
-    const bool rows8 = source.groups != nullptr && source.groups->group == source.cols && source.groups->zero[0] == 128;
-    to = backend_.pack(source, source.groups == nullptr ? scheme : rows8 ? Scheme::kInt8 : Scheme::kInt4);
-    weight_bytes_ += to->bytes();
-    if (packed_.to != nullptr) packed_.to->matrix(label, backend_.form(*to));
-  });
+  // A table of the same tensors may want their floats after all, and then there are no groups.
+  staged.consumers.push_back(
+      [this, &to, label, made = scheme(names),
+       kept = staged.groups != nullptr ? staged.groups->scheme : Scheme::kF32](const HostMatrix& source) {
+        to = backend_.pack(source, source.groups == nullptr ? made : kept);
+        weight_bytes_ += to->bytes();
+        if (packed_.to != nullptr) packed_.to->matrix(label, backend_.form(*to));
+      });
 }
 
 // Of layers that are quantised already: their floats.

@@ -23,11 +23,9 @@ namespace sluice {
 namespace {
 constexpr uint64_t kReadBytes = uint64_t{16} << 20;
 
-constexpr std::pair<std::string_view, Scheme> kSchemes[] = {{"f32", Scheme::kF32},
-                                                            {"bf16", Scheme::kBF16},
-                                                            {"f16", Scheme::kF16},
-                                                            {"int8", Scheme::kInt8},
-                                                            {"int4", Scheme::kInt4}};
+constexpr std::pair<std::string_view, Scheme> kSchemes[] = {
+    {"f32", Scheme::kF32},   {"bf16", Scheme::kBF16},        {"f16", Scheme::kF16}, {"int8", Scheme::kInt8},
+    {"int4", Scheme::kInt4}, {"int8g", Scheme::kInt8Groups}, {"fp8", Scheme::kFp8}};
 
 std::string_view scheme_name(Scheme scheme) {
   for (const auto& [name, known] : kSchemes)

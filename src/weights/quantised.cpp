@@ -132,17 +132,27 @@ QuantisedTensor join_fp8(const std::string& origin, const std::string& name, Qua
   return out;
 }
 
-void read_fp8(const std::vector<File>& files, const QuantisedTensor& t, const Range& rows, const Range& cols, float* to,
-              int64_t stride) {
-  float values[256];
-  for (int i = 0; i < 256; ++i) values[i] = fp8_to_f32(static_cast<uint8_t>(i));
+// [blocks down][blocks across]
+struct BlockScales {
+  int64_t across;
+  std::vector<float> scale;
+};
+BlockScales read_block_scales(const std::vector<File>& files, const QuantisedTensor& t) {
   const int64_t across = (t.cols + t.format.block_cols - 1) / t.format.block_cols,
                 down = (t.rows + t.format.block_rows - 1) / t.format.block_rows;
   const DType dtype = t.scales.dtype();
   std::vector<char> raw(static_cast<size_t>(down * across) * dtype_bytes(dtype));
   files[static_cast<size_t>(t.scales.file)].read_at(t.scales.offset, raw.data(), raw.size());
-  std::vector<float> scales(static_cast<size_t>(down * across));
-  convert_elements(scales.data(), DType::kF32, raw.data(), dtype, down * across);
+  BlockScales out{across, std::vector<float>(static_cast<size_t>(down * across))};
+  convert_elements(out.scale.data(), DType::kF32, raw.data(), dtype, down * across);
+  return out;
+}
+
+void read_fp8(const std::vector<File>& files, const QuantisedTensor& t, const Range& rows, const Range& cols, float* to,
+              int64_t stride) {
+  float values[256];
+  for (int i = 0; i < 256; ++i) values[i] = fp8_to_f32(static_cast<uint8_t>(i));
+  const auto [across, scales] = read_block_scales(files, t);
   const std::vector<char> bytes = read_block(files, t.numbers, rows.begin, rows.count, cols.begin, cols.count, 1);
   for (int64_t r = 0; r < rows.count; ++r) {
     const float* scale = scales.data() + (rows.begin + r) / t.format.block_rows * across;
@@ -175,11 +185,12 @@ template <class Put>
 void for_each_number(const std::vector<File>& files, const QuantisedTensor& t, const Range& rows, const Range& cols,
                      const Put& put) {
   const int bits = t.format.bits;
-  if (t.format.kind == Kind::kRows8) {
+  if (t.format.kind == Kind::kRows8 || t.format.kind == Kind::kFp8) {
+    const int middle = t.format.kind == Kind::kRows8 ? 128 : 0;
     const std::vector<char> bytes = read_block(files, t.numbers, rows.begin, rows.count, cols.begin, cols.count, 1);
     for (int64_t r = 0; r < rows.count; ++r) {
       for (int64_t k = 0; k < cols.count; ++k)
-        put(r, k, static_cast<uint32_t>(static_cast<int8_t>(bytes[static_cast<size_t>(r * cols.count + k)]) + 128));
+        put(r, k, static_cast<uint8_t>(static_cast<int8_t>(bytes[static_cast<size_t>(r * cols.count + k)]) + middle));
     }
     return;
   }
@@ -316,7 +327,15 @@ std::vector<CheckpointTensor> join_quantised(std::vector<CheckpointTensor> tenso
 QuantisedColumns arrange_columns(const std::vector<File>& files, const QuantisedTensor& tensor, const Range& cols) {
   QuantisedColumns out;
   if (tensor.format.kind == Kind::kRows8) return {cols.count, {}, {0}};
-  if (tensor.format.bits > 4 || tensor.format.kind == Kind::kFp8) return out;
+  if (tensor.format.kind == Kind::kFp8) {
+    // Blocks that a slice cuts become parts of them.
+    const int64_t block = tensor.format.block_cols, part = std::gcd(block, cols.begin % block);
+    if (cols.begin % block + cols.count <= block) return {cols.count, {}, {static_cast<int32_t>(cols.begin / block)}};
+    if (part % 16 != 0) return out;
+    for (int64_t k = 0; k < cols.count; k += part) out.groups.push_back(static_cast<int32_t>((cols.begin + k) / block));
+    out.group = part;
+    return out;
+  }
   const std::vector<int32_t> index = group_index(files, tensor, cols);
   std::vector<int32_t> order(index.size());
   std::iota(order.begin(), order.end(), 0);
@@ -349,8 +368,16 @@ void read_quantised(const std::vector<File>& files, const QuantisedTensor& tenso
   for_each_number(files, tensor, rows, cols, [&](int64_t r, int64_t k, uint32_t value) {
     numbers[r * stride + place[static_cast<size_t>(k)]] = static_cast<uint8_t>(value);
   });
-  const Groups all = read_groups(files, tensor, rows);
   const auto n = static_cast<int64_t>(columns.groups.size());
+  if (tensor.format.kind == Kind::kFp8) {
+    const auto [across, block] = read_block_scales(files, tensor);
+    for (int64_t r = 0; r < rows.count; ++r) {
+      const float* line = block.data() + (rows.begin + r) / tensor.format.block_rows * across;
+      for (int64_t g = 0; g < n; ++g) scales[r * n + g] = line[columns.groups[static_cast<size_t>(g)]];
+    }
+    return;
+  }
+  const Groups all = read_groups(files, tensor, rows);
   for (int64_t r = 0; r < rows.count; ++r) {
     for (int64_t g = 0; g < n; ++g) {
       const auto from = static_cast<size_t>(r * tensor.groups() + columns.groups[static_cast<size_t>(g)]);

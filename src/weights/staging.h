@@ -29,6 +29,7 @@ struct StagingPart {
 
 // Besides the numbers [rows][cols] u8 of a matrix that is quantised already. Filled with them.
 struct StagedGroups {
+  Scheme scheme = Scheme::kInt4;  // that pack() takes the numbers as they are with
   QuantisedColumns columns;
   std::vector<float> scale, zero;  // [rows][groups]
 };

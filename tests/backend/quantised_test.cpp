@@ -24,7 +24,7 @@ struct Numbers {
       q.push_back(static_cast<uint8_t>(random() % static_cast<unsigned>(levels)));
     for (int64_t i = 0; i < rows * n; ++i) {
       scale.push_back(test::rounded(0.001f * static_cast<float>(1 + random() % 50), DType::kF16));
-      zero.push_back(levels == 256 ? 128.0f : static_cast<float>(random() % static_cast<unsigned>(levels)));
+      zero.push_back(static_cast<float>(random() % static_cast<unsigned>(levels)));
     }
     groups.scale = scale.data();
     groups.zero = zero.data();
@@ -68,7 +68,9 @@ void check_given(Scheme scheme, int64_t rows, int64_t out_width, int64_t cols, i
   x.fill(random);
   extra.fill(random);
   std::vector<float> bias(static_cast<size_t>(out_width), 0.5f);
-  Numbers w(out_width, cols, group, scheme == Scheme::kInt8 ? 256 : 16, random);
+  Numbers w(out_width, cols, group, scheme == Scheme::kInt4 ? 16 : 256, random);
+  if (scheme == Scheme::kInt8)
+    for (float& z : w.zero) z = 128;
   std::vector<int32_t> order;
   if (shuffled) {
     for (int64_t k = 0; k < cols; ++k) order.push_back(static_cast<int32_t>((k * 7 + 3) % cols));
@@ -102,7 +104,10 @@ TEST_CASE("products of numbers that are quantised already equal plain loops") {
   for (const int64_t rows : {1, 2, 3, 4, 5, 7, 12, 17, 33}) {
     check_given(Scheme::kInt8, rows, 45, 192, 192, 64, false);
     check_given(Scheme::kInt4, rows, 45, 192, 64, 64, false);
+    check_given(Scheme::kInt8Groups, rows, 45, 192, 64, 64, false);
   }
+  check_given(Scheme::kInt8Groups, 70, 70, 1024, 128, 128, true);
+  check_given(Scheme::kInt8Groups, 3, 40, 1000, 1000, 256, true);
   check_given(Scheme::kInt8, 3, 70, 67, 67, 64, false);
   check_given(Scheme::kInt8, 100, 33, 1000, 1000, 64, false);
   check_given(Scheme::kInt4, 3, 70, 64, 32, 32, false);

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cuda/device_arrays.h"
+#include "model/e4m3.h"
 
 namespace sluice {
 namespace {
@@ -25,30 +26,35 @@ struct Narrow {
       : bits(bits),
         n(n),
         k(k),
-        stride(((bits == Bits::kEight ? k : (k + 1) / 2) + 15) / 16 * 16),
+        stride(((bits == Bits::kFour ? (k + 1) / 2 : k) + 15) / 16 * 16),
         group(group),
         groups((k + group - 1) / group),
         numbers(static_cast<size_t>(n * stride)),
-        scales(static_cast<size_t>(n)),
+        scales(static_cast<size_t>(n * groups)),
         meant(static_cast<size_t>(n * k)),
         pairs(static_cast<size_t>(2 * n * groups)) {
     std::uniform_real_distribution<float> scale(0.001f, 0.01f);
-    for (auto& byte : numbers) byte = static_cast<uint8_t>(random());  // the padding too
-    for (auto& s : scales) s = scale(random);
+    for (auto& byte : numbers) {  // the padding too
+      byte = static_cast<uint8_t>(random());
+      if (bits == Bits::kFloat8 && (byte & 127) == 127) byte = 0;  // NaN
+    }
+    for (auto& s : scales) s = scale(random) * (bits == Bits::kFloat8 ? 0.125f : 1.0f);
     for (size_t i = 0; i < pairs.size(); i += 2) {
-      pairs[i] = f32_to_f16(scale(random) * 8);
-      pairs[i + 1] = f32_to_f16(static_cast<float>(random() % 16));
+      pairs[i] = f32_to_f16(scale(random) * (bits == Bits::kFour ? 8.0f : 0.5f));
+      pairs[i + 1] = f32_to_f16(static_cast<float>(random() % (bits == Bits::kFour ? 16 : 256)));
     }
     for (int64_t r = 0; r < n; ++r)
       for (int64_t c = 0; c < k; ++c) {
         const auto* row = numbers.data() + r * stride;
         float& w = meant[static_cast<size_t>(r * k + c)];
+        const auto at = static_cast<size_t>(r * groups + c / group);
         if (bits == Bits::kEight) {
           w = static_cast<float>(static_cast<int8_t>(row[c])) * scales[static_cast<size_t>(r)];
+        } else if (bits == Bits::kFloat8) {
+          w = e4m3(row[c]) * scales[at];
         } else {
-          const auto at = static_cast<size_t>(2 * (r * groups + c / group));
-          w = (static_cast<float>(row[c / 2] >> (4 * (c % 2)) & 15) - f16_to_f32(pairs[at + 1])) *
-              f16_to_f32(pairs[at]);
+          const int number = bits == Bits::kFour ? row[c / 2] >> (4 * (c % 2)) & 15 : row[c];
+          w = (static_cast<float>(number) - f16_to_f32(pairs[2 * at + 1])) * f16_to_f32(pairs[2 * at]);
         }
       }
     d_numbers = std::make_unique<DeviceVector<uint8_t>>(numbers);
@@ -60,16 +66,16 @@ struct Narrow {
   }
 };
 
-constexpr Bits kBoth[] = {Bits::kEight, Bits::kFour};
+constexpr Bits kAll[] = {Bits::kEight, Bits::kFour, Bits::kEightGroups, Bits::kFloat8};
 
 }  // namespace
 
-TEST_CASE("products with numbers of 8 and 4 bits equal the CPU backend's with the floats that they mean") {
+TEST_CASE("products with numbers of few bits equal the CPU backend's with the floats that they mean") {
   std::mt19937 random(3);
   struct Shape {
     int64_t rows, n, k, group;
   };
-  for (const Bits bits : kBoth)
+  for (const Bits bits : kAll)
     for (const Type type : kTypes)
       for (const Shape& s :
            {Shape{1, 5, 64, 64}, {1, 17, 320, 32}, {3, 9, 100, 64}, {8, 20, 1024, 128}, {11, 8, 72, 64}}) {
@@ -112,7 +118,7 @@ TEST_CASE("products with numbers of 8 and 4 bits equal the CPU backend's with th
 
 TEST_CASE("a row's product with narrow weights has the same bits whatever rows go with it") {
   std::mt19937 random(4);
-  for (const Bits bits : kBoth) {
+  for (const Bits bits : kAll) {
     const Narrow w(random, bits, 12, 320);
     const std::vector<float> x = normal(random, 20 * 320, Type::kBF16);
     DeviceMatrix d_x(Type::kBF16, 20, 320, 8);
@@ -141,7 +147,7 @@ TEST_CASE("a row's product with narrow weights has the same bits whatever rows g
 
 TEST_CASE("narrow weights are widened to the floats that they mean") {
   std::mt19937 random(5);
-  for (const Bits bits : kBoth)
+  for (const Bits bits : kAll)
     for (const Type type : kTypes) {
       const Narrow w(random, bits, 9, 200, 32);
       DeviceMatrix out(type, 9, 200, 8);

@@ -136,13 +136,14 @@ TEST_CASE("experts: no access is out of place") {
 TEST_CASE("weights of few bits: no access is out of place") {
   const Watched watched;
   std::mt19937 random(35);
-  for (const kernels::Bits bits : {kernels::Bits::kEight, kernels::Bits::kFour}) {
+  for (const kernels::Bits bits :
+       {kernels::Bits::kEight, kernels::Bits::kFour, kernels::Bits::kEightGroups, kernels::Bits::kFloat8}) {
     for (const int64_t depth : {128, 70}) {
       const int64_t rows = 10, width = 11, stride = (depth + 15) / 16 * 16;
       std::vector<uint8_t> bytes(static_cast<size_t>(width * stride));
       for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
       const DeviceVector<uint8_t> numbers(bytes);
-      const DeviceVector<float> scales(std::vector<float>(width, 0.01f));
+      const DeviceVector<float> scales(std::vector<float>(static_cast<size_t>(width * 2), 0.01f));
       const DeviceVector<uint16_t> groups(std::vector<uint16_t>(static_cast<size_t>(width * 2 * 3), f32_to_f16(0.5f)));
       const kernels::NarrowMatrix w{
           numbers.data(), scales.data(), groups.data(), nullptr, width, depth, stride, 64, bits};

@@ -3,10 +3,10 @@
 // Written from the formulas of the formats, without the reader's code.
 #pragma once
 
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "model/e4m3.h"
 #include "model/run_model.h"
 #include "weights/safetensors_file.h"
 
@@ -15,13 +15,6 @@ namespace sluice::test {
 inline constexpr const char* kQuantisedKinds[] = {"gptq",     "gptq_act",  "gptq_v2",         "gptq8", "gptq3",
                                                   "gptq2",    "awq",       "rows8",           "fp8",   "fp8_blocks",
                                                   "fp8_rows", "fp8_torch", "fp8_torch_blocks"};
-
-inline float e4m3(int bits) {
-  const int exponent = bits >> 3 & 15, fraction = bits & 7;
-  const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -9)
-                                        : std::ldexp(8.0f + static_cast<float>(fraction), exponent - 10);
-  return bits >= 128 ? -magnitude : magnitude;
-}
 
 class QuantisedFiles {
  public:
@@ -57,8 +50,8 @@ class QuantisedFiles {
     config["quantization_config"] = how;
     golden.folder = finish(stored_folder_, config, stored_);
   }
-  // Whether layers whose groups no rank cuts are held in 4 or 8 bits.
-  bool stays() const { return !fp8() && kind_ != "gptq8"; }
+  // Whether the backend holds layers whose groups no rank cuts as they are.
+  bool stays(const Backend& backend) const { return !fp8() || backend.packs(Scheme::kFp8); }
 
   Golden golden, meant;
 

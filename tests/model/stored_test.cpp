@@ -153,13 +153,13 @@ TEST_CASE("Checkpoints quantised elsewhere have the logits of the floats that th
     Groups groups = solo_groups();
     const std::vector<float> expected =
         test::run_golden(*load(files.meant, "", *backend, groups), *backend, files.meant).logits;
-    CHECK(load(files.golden, "", *backend, groups)->info().quantised.empty() == !files.stays());
+    CHECK(load(files.golden, "", *backend, groups)->info().quantised.empty() == !files.stays(*backend));
     for (const auto& layout : {std::pair{1, 1}, std::pair{2, 1}, std::pair{4, 1}, std::pair{1, 2}}) {
       const int tp = layout.first, pp = layout.second;
       CAPTURE(tp);
       const Outcome last = test::run_ranks(files.golden, tp, pp, "float32", test::cpu_backend).back();
       // Where numbers of few bits are multiplied, activations are rounded to 8.
-      const double tolerance = files.stays() ? 0.25 * spread(expected) : 1e-4;
+      const double tolerance = files.stays(*backend) ? 0.25 * spread(expected) : 1e-4;
       CHECK(test::max_difference(last.logits, expected) <= tolerance);
     }
   }

@@ -190,7 +190,8 @@ QuantFormat format_of(const std::string& name) {
 
 // Loads layer `names` of a golden case for one of `tp` ranks, split over `split` rows or columns, and compares with the
 // floats that it means. Returns whether the numbers stayed quantised.
-bool check_layer(const std::string& golden, const std::vector<std::string>& names, int tp, bool columns) {
+bool check_layer(const std::string& golden, const std::vector<std::string>& names, int tp, bool columns,
+                 bool packs_fp8 = false) {
   CAPTURE(golden);
   CAPTURE(tp);
   CAPTURE(columns);
@@ -207,6 +208,7 @@ bool check_layer(const std::string& golden, const std::vector<std::string>& name
     const auto& first = expected.at(names[0]).shape;
     const Partition partition({1, 1, 1, 1, columns ? first[1] : first[0]}, rank, tp);
     test::StoringBackend backend;
+    backend.packs_fp8 = packs_fp8;
     WeightLoader loader(backend, &checkpoint, table, partition, DType::kF32);
     std::unique_ptr<Weight> weight;
     loader.matrix(names, weight);
@@ -240,9 +242,8 @@ bool check_layer(const std::string& golden, const std::vector<std::string>& name
 
 TEST_CASE("Layers of quantised checkpoints mean the floats of their formulas, whole and split") {
   for (const char* name : {"gptq", "gptq_act", "gptq_v2", "gptq3", "gptq2", "gptq8", "awq", "rows8"}) {
-    const bool wide = name == std::string("gptq8");
-    CHECK(check_layer(name, {"a.weight"}, 1, false) == !wide);
-    CHECK(check_layer(name, {"a.weight"}, 2, false) == !wide);
+    CHECK(check_layer(name, {"a.weight"}, 1, false));
+    CHECK(check_layer(name, {"a.weight"}, 2, false));
     check_layer(name, {"a.weight"}, 2, true);
   }
   CHECK(check_layer("awq", {"a.weight", "b.weight"}, 1, false));
@@ -259,6 +260,9 @@ TEST_CASE("Layers of fp8 mean their numbers times the scale of the whole, the ro
     CHECK_FALSE(check_layer("fp8", {name}, 1, false));  // floats are held
     check_layer("fp8", {name}, 2, false);
     check_layer("fp8", {name}, 3, true);
+    CHECK(check_layer("fp8", {name}, 1, false, true));
+    CHECK(check_layer("fp8", {name}, 2, false, true));
+    check_layer("fp8", {name}, 2, true, true);
   }
   Checkpoint checkpoint = Checkpoint::open(kGolden / "quantised/fp8", "");
   QuantFormat format = format_of("fp8");

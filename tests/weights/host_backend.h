@@ -6,6 +6,7 @@
 
 #include "backend/backend.h"
 #include "base/error.h"
+#include "model/e4m3.h"
 #include "weights/convert.h"
 
 namespace sluice::test {
@@ -21,7 +22,7 @@ class PlainWeight : public Weight {
       convert_elements(values.data(), DType::kF32, m.data, m.dtype, m.rows * m.cols);
       return;
     }
-    check(m.dtype == DType::kU8 && (scheme == Scheme::kInt8 || scheme == Scheme::kInt4), "numbers keep their scheme");
+    check(m.dtype == DType::kU8 && scheme >= Scheme::kInt8, "numbers keep their scheme");
     const HostGroups& g = *m.groups;
     const int64_t groups = (m.cols + g.group - 1) / g.group;
     for (int64_t r = 0; r < m.rows; ++r) {
@@ -29,7 +30,7 @@ class PlainWeight : public Weight {
         const int64_t at = r * groups + k / g.group;
         const float q = static_cast<const uint8_t*>(m.data)[r * m.cols + k];
         values[static_cast<size_t>(r * m.cols + (g.order != nullptr ? g.order[k] : k))] =
-            (q - g.zero[at]) * g.scale[at];
+            scheme == Scheme::kFp8 ? e4m3(static_cast<int>(q)) * g.scale[at] : (q - g.zero[at]) * g.scale[at];
       }
     }
   }
@@ -49,6 +50,8 @@ class StoringBackend : public Backend {
   void copy_out(void* host, const Tensor& device) override { std::memcpy(host, device.data, device.bytes()); }
   void start_copy_out(const Tensor&) override { none(); }
   void finish_copy_out(void*) override { none(); }
+  bool packs_fp8 = false;
+  bool packs(Scheme scheme) const override { return packs_fp8 || scheme != Scheme::kFp8; }
   std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme) override {
     return std::make_unique<PlainWeight>(source, scheme);
   }

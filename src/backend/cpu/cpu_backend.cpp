@@ -99,7 +99,7 @@ void CpuBackend::finish_copy_out(void* host) {
 }
 
 std::unique_ptr<Weight> CpuBackend::pack(const HostMatrix& source, Scheme scheme) {
-  const bool quantised = scheme == Scheme::kInt8 || scheme == Scheme::kInt4;
+  const bool quantised = PanelLayout{scheme}.quantised() && packs(scheme);
   check(source.rows > 0 && source.cols > 0 && source.row_stride >= source.cols &&
             (source.groups == nullptr ? is_float(source.dtype) : quantised && source.dtype == DType::kU8),
         "a matrix to pack is neither a float matrix nor quantised as its scheme");

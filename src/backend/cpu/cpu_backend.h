@@ -33,6 +33,7 @@ class CpuBackend : public Backend {
   void finish_copy_out(void* host) override;
   std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme) override;
   std::string_view packing() const override { return kPanelPacking; }
+  bool host_memory() const override { return true; }
   PackedForm form(const Weight& weight) const override { return static_cast<const PanelWeight&>(weight).form(); }
   std::unique_ptr<Weight> restore(PackedForm form) override { return PanelWeight::restore(std::move(form)); }
 

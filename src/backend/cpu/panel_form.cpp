@@ -26,6 +26,7 @@ void require(const PackedForm& form, Part part, DType dtype, const std::vector<i
 // The k of a record of so many bytes; 0 where no record has them.
 int64_t group_of(Scheme scheme, int64_t record_bytes) {
   if (!PanelLayout{scheme}.quantised()) return kDepth;
+  if (scheme == Scheme::kFp8) return 0;
   for (int64_t group = kDepth; group <= kMaxGroup; group += kDepth) {
     if (static_cast<int64_t>(PanelLayout{scheme, group}.record_bytes()) == record_bytes) return group;
   }

@@ -33,7 +33,11 @@ size_t PanelLayout::record_bytes() const {
     case Scheme::kInt8:
       return elements;
     case Scheme::kInt4:
-      return kInt4Header + elements / 2;
+      return kGroupHeader + elements / 2;
+    case Scheme::kInt8Groups:
+      return kGroupHeader + elements;
+    case Scheme::kFp8:
+      break;
   }
   fatal("unknown scheme");
 }
@@ -54,7 +58,7 @@ Products::Products(const CpuIsa& isa, Pool& pool, const RowOps& rows)
     : pool_(pool), rows_(rows), call_ahead_(isa.call_ahead) {
   for (const Scheme scheme : {Scheme::kF32, Scheme::kBF16, Scheme::kF16})
     kernels_[index_of(scheme)] = &vector_product(scheme, isa.vector_targets);
-  for (const Scheme scheme : {Scheme::kInt8, Scheme::kInt4})
+  for (const Scheme scheme : {Scheme::kInt8, Scheme::kInt4, Scheme::kInt8Groups})
     kernels_[index_of(scheme)] = &integer_product(scheme, isa.vector_targets, isa.vnni);
   const ProductKernel*& bf16 = kernels_[index_of(Scheme::kBF16)];
   if (isa.bf16_pairs && pair_product() != nullptr) bf16 = pair_product();

@@ -18,7 +18,7 @@ struct PanelLayout {
   Scheme scheme = Scheme::kF32;
   int64_t group = kDepth;  // k of a record; k is padded to a multiple of it
 
-  bool quantised() const { return scheme == Scheme::kInt8 || scheme == Scheme::kInt4; }
+  bool quantised() const { return scheme >= Scheme::kInt8; }
   int64_t depth(int64_t cols) const { return (cols + group - 1) / group * group; }
   size_t record_bytes() const;
 };
@@ -76,7 +76,7 @@ class Products {
   void run_jobs(const Tensor& out, const Tensor& x, const Epilogue& epilogue);
   void run_task(const Job& job, int64_t task, int thread, const Tensor& out, const Epilogue& epilogue);
 
-  const ProductKernel* kernels_[5];  // by Scheme
+  const ProductKernel* kernels_[6];  // by Scheme
   Pool& pool_;
   const RowOps& rows_;
   bool call_ahead_;

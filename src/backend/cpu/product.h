@@ -16,6 +16,7 @@
 //   int8: [k / 4][kPanel][4] u8, zero 128; a column's scale is applied to the finished sum
 //   int4: scales [kPanel] f16, zeros [kPanel] u8, then [k / 8][kPanel][4] u8 whose byte i holds k = i low, k = 4 + i
 //   high
+//   int8 with groups: scales and zeros as int4, then [k / 4][kPanel][4] u8
 #pragma once
 
 #include <cstddef>
@@ -54,9 +55,9 @@ inline int64_t even_height(int64_t rows, int64_t most) {
   return height <= 4 ? height : (height + 1) / 2 * 2;
 }
 
-inline constexpr int64_t kInt8Group = 64;          // activations that share a scale where weights are int8
-inline constexpr int64_t kMaxGroup = 256;          // largest group: sums of that many products stay exact
-inline constexpr size_t kInt4Header = 3 * kPanel;  // bytes of scales and zeros of a record
+inline constexpr int64_t kInt8Group = 64;           // activations that share a scale where weights are int8
+inline constexpr int64_t kMaxGroup = 256;           // largest group: sums of that many products stay exact
+inline constexpr size_t kGroupHeader = 3 * kPanel;  // bytes of scales and zeros of a record
 
 struct ProductKernel {
   std::string_view name;
@@ -81,7 +82,7 @@ struct ProductKernel {
 // Fused multiply-add over f32 lanes, for every scheme and machine; the scheme decides how weights are widened, and
 // activations are rounded to bf16 where the weights are bf16.
 const ProductKernel& vector_product(Scheme scheme, int64_t vector_targets);
-// The products of kInt8 and kInt4; `vnni` as CpuIsa has it.
+// The products of kInt8, kInt4 and kInt8Groups; `vnni` as CpuIsa has it.
 const ProductKernel& integer_product(Scheme scheme, int64_t vector_targets, bool vnni);
 // Where weights are used once, they are called into the second-level cache this many bytes ahead if
 // ProductCall::call_ahead says so. Beyond the last panel that reads what another thread needs, or nothing; a prefetch

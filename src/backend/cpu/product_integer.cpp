@@ -111,23 +111,53 @@ HWY_INLINE void call_ahead(const uint8_t* w) {
   __builtin_prefetch(w + kAhead + 64, 0, 2);
 }
 
-template <bool kVnni>
+// The scale of a column's group times that of the row's.
+template <int H, int N>
+HWY_INLINE void add_scaled(float* HWY_RESTRICT c, const VI (&sum)[H][N], const float* x_scale, const uint8_t* record,
+                           int64_t column, bool fresh) {
+  const F32 d;
+  for (int v = 0; v < N; ++v) {
+    const VF scale = StoredF16::load(reinterpret_cast<const uint16_t*>(record) + column + v * kLanes);
+    for (int r = 0; r < H; ++r) {
+      float* to = c + r * kPanel + v * kLanes;
+      const VF before = fresh ? hn::Zero(d) : hn::Load(d, to);
+      const VF part = hn::Mul(hn::ConvertTo(d, sum[r][v]), hn::Set(d, x_scale[r]));
+      hn::Store(hn::MulAdd(part, scale, before), d, to);
+    }
+  }
+}
+// What the zeros of a record take away, by which sums begin. `x_sum` are corrections of 16 bits for each 1 of a zero.
+template <int H, int N>
+HWY_INLINE void start_with_zeros(VI (&sum)[H][N], const int32_t* x_sum, const uint8_t* record, int64_t column) {
+  const uint8_t* zeros = record + 2 * kPanel + column;
+  for (int v = 0; v < N; ++v) {
+    const VI zero = hn::PromoteTo(I32(), hn::LoadU(hn::Rebind<uint8_t, I32>(), zeros + v * kLanes));
+    for (int r = 0; r < H; ++r) sum[r][v] = pairs_product(zero, hn::Set(I32(), x_sum[r]));
+  }
+}
+// A sum of kMaxGroup activations fits 16 bits, and pairs multiply faster than 32 bits.
+inline int32_t zero_correction(int32_t sum) { return -sum & 0xffff; }
+
+template <bool kVnni, bool kGroups>
 struct Int8 {
   static constexpr bool kBytes = kVnni;
   static constexpr int64_t kMost = kVnni ? 8 : kMaxHeight;  // rows: 12 reach 0.9 of the rate of 8 on Zen 4
   static constexpr int kMaxWide = 3;                        // rows up to which many columns are taken at once
-  static constexpr size_t record(int64_t group) { return static_cast<size_t>(group * kPanel); }
-  static int32_t correction(int32_t sum) { return -128 * sum; }  // what all zeros together take away
+  static constexpr size_t kHeader = kGroups ? kGroupHeader : 0;
+  static constexpr size_t record(int64_t group) { return kHeader + static_cast<size_t>(group * kPanel); }
+  // What all zeros together take away.
+  static int32_t correction(int32_t sum) { return kGroups ? zero_correction(sum) : -128 * sum; }
 
   template <int H, int N, bool kFetch>
   static HWY_INLINE void group(float* HWY_RESTRICT c, const uint8_t* HWY_RESTRICT x, const uint8_t* HWY_RESTRICT record,
                                int64_t column, int64_t k, bool fresh) {
     const F32 d;
     VI sum[H][N];
-    const uint8_t* w = record + 4 * column;
+    const uint8_t* w = record + kHeader + 4 * column;
     const auto* x_scale = reinterpret_cast<const float*>(x);
     const auto* x_sum = reinterpret_cast<const int32_t*>(x) + H;
-    for (int r = 0; r < H; ++r) {
+    if constexpr (kGroups) start_with_zeros<H, N>(sum, x_sum, record, column);
+    for (int r = 0; !kGroups && r < H; ++r) {
       for (int v = 0; v < N; ++v) sum[r][v] = hn::Set(I32(), x_sum[r]);
     }
     const uint8_t* at = x + 8 * H;
@@ -153,6 +183,7 @@ struct Int8 {
       at += quad_bytes<kBytes>() * H;
       w += 4 * kPanel;
     }
+    if constexpr (kGroups) return add_scaled<H, N>(c, sum, x_scale, record, column, fresh);
     for (int r = 0; r < H; ++r) {
       for (int v = 0; v < N; ++v) {
         float* to = c + r * kPanel + v * kLanes;
@@ -169,23 +200,17 @@ struct Int4 {
   static constexpr bool kBytes = kVnni || kShort;
   static constexpr int64_t kMost = kVnni ? 8 : kMaxHeight;  // rows: with more, sums and both halves leave the registers
   static constexpr int kMaxWide = 1;
-  static constexpr size_t record(int64_t group) { return kInt4Header + static_cast<size_t>(group * kPanel / 2); }
-  // For each 1 of a zero: a sum of kMaxGroup activations fits 16 bits, and pairs multiply faster than 32 bits.
-  static int32_t correction(int32_t sum) { return -sum & 0xffff; }
+  static constexpr size_t record(int64_t group) { return kGroupHeader + static_cast<size_t>(group * kPanel / 2); }
+  static int32_t correction(int32_t sum) { return zero_correction(sum); }
 
   template <int H, int N, bool kFetch>
   static HWY_INLINE void group(float* HWY_RESTRICT c, const uint8_t* HWY_RESTRICT x, const uint8_t* HWY_RESTRICT record,
                                int64_t column, int64_t k, bool fresh) {
-    const F32 d;
     VI sum[H][N];
     const auto* x_scale = reinterpret_cast<const float*>(x);
     const auto* x_sum = reinterpret_cast<const int32_t*>(x) + H;
-    const uint8_t* zeros = record + 2 * kPanel + column;
-    for (int v = 0; v < N; ++v) {
-      const VI zero = hn::PromoteTo(I32(), hn::LoadU(hn::Rebind<uint8_t, I32>(), zeros + v * kLanes));
-      for (int r = 0; r < H; ++r) sum[r][v] = pairs_product(zero, hn::Set(I32(), x_sum[r]));
-    }
-    const uint8_t* w = record + kInt4Header + 4 * column;
+    start_with_zeros<H, N>(sum, x_sum, record, column);
+    const uint8_t* w = record + kGroupHeader + 4 * column;
     const uint8_t* at = x + 8 * H;
     const VI mask = hn::Set(I32(), 0x0f0f0f0f);
     constexpr int64_t kQuad = quad_bytes<kBytes>() * H;
@@ -240,15 +265,7 @@ struct Int4 {
         }
       }
     }
-    for (int v = 0; v < N; ++v) {
-      const VF scale = StoredF16::load(reinterpret_cast<const uint16_t*>(record) + column + v * kLanes);
-      for (int r = 0; r < H; ++r) {
-        float* to = c + r * kPanel + v * kLanes;
-        const VF before = fresh ? hn::Zero(d) : hn::Load(d, to);
-        const VF part = hn::Mul(hn::ConvertTo(d, sum[r][v]), hn::Set(d, x_scale[r]));
-        hn::Store(hn::MulAdd(part, scale, before), d, to);
-      }
-    }
+    add_scaled<H, N>(c, sum, x_scale, record, column, fresh);
   }
 };
 
@@ -410,12 +427,15 @@ constexpr ProductKernel make_kernel(std::string_view name) {
 
 const ProductKernel* get_integer_product(Scheme scheme, bool vnni) {
 #if HWY_TARGET == HWY_AVX3 && HWY_ARCH_X86
-  static constexpr ProductKernel kDot8 = make_kernel<Int8<true>>("int8-vnni"),
+  static constexpr ProductKernel kDot8 = make_kernel<Int8<true, false>>("int8-vnni"),
+                                 kDot8Groups = make_kernel<Int8<true, true>>("int8g-vnni"),
                                  kDot4 = make_kernel<Int4<true>>("int4-vnni");
-  if (vnni) return scheme == Scheme::kInt8 ? &kDot8 : &kDot4;
+  if (vnni) return scheme == Scheme::kInt8 ? &kDot8 : scheme == Scheme::kInt4 ? &kDot4 : &kDot8Groups;
 #endif
-  static constexpr ProductKernel kInt8 = make_kernel<Int8<false>>("int8"), kInt4 = make_kernel<Int4<false>>("int4");
-  return scheme == Scheme::kInt8 ? &kInt8 : &kInt4;
+  static constexpr ProductKernel kInt8 = make_kernel<Int8<false, false>>("int8"),
+                                 kInt8Groups = make_kernel<Int8<false, true>>("int8g"),
+                                 kInt4 = make_kernel<Int4<false>>("int4");
+  return scheme == Scheme::kInt8 ? &kInt8 : scheme == Scheme::kInt4 ? &kInt4 : &kInt8Groups;
 }
 
 }  // namespace HWY_NAMESPACE

@@ -106,7 +106,7 @@ std::unique_ptr<Weight> Products::pack_quantised(const HostMatrix& source, Schem
   const HostGroups* given = source.groups;
   const int64_t rows = source.rows, cols = source.cols, panels = (rows + kPanel - 1) / kPanel;
   PanelLayout layout{scheme, wide ? kInt8Group : given != nullptr ? kernel_group(source) : kInt4Group};
-  check(layout.group > 0 && (given == nullptr || !wide || given->group >= cols),
+  check(layout.group > 0 && (given == nullptr ? scheme != Scheme::kInt8Groups : !wide || given->group >= cols),
         "the groups of a quantised matrix do not fit its scheme");
   const int64_t depth = layout.depth(cols), records = depth / layout.group;
   const size_t record_bytes = layout.record_bytes(), panel_bytes = static_cast<size_t>(records) * record_bytes;
@@ -151,13 +151,16 @@ std::unique_ptr<Weight> Products::pack_quantised(const HostMatrix& source, Schem
       for (int64_t g = 0; g < records; ++g) {
         uint8_t* record = panel + static_cast<size_t>(g) * record_bytes;
         const uint8_t* numbers = q.numbers.data() + g * layout.group;
-        if (wide) {
-          for (int64_t k = 0; k < layout.group; ++k) record[(k / 4 * kPanel + column) * 4 + k % 4] = numbers[k];
+        uint8_t* weights = record;
+        if (!wide) {
+          reinterpret_cast<uint16_t*>(record)[column] = f32_to_f16(q.scales[static_cast<size_t>(g)]);
+          record[2 * kPanel + column] = q.zeros[static_cast<size_t>(g)];
+          weights += kGroupHeader;
+        }
+        if (scheme != Scheme::kInt4) {
+          for (int64_t k = 0; k < layout.group; ++k) weights[(k / 4 * kPanel + column) * 4 + k % 4] = numbers[k];
           continue;
         }
-        reinterpret_cast<uint16_t*>(record)[column] = f32_to_f16(q.scales[static_cast<size_t>(g)]);
-        record[2 * kPanel + column] = q.zeros[static_cast<size_t>(g)];
-        uint8_t* weights = record + kInt4Header;
         for (int64_t k = 0; k < layout.group; k += 8) {
           for (int64_t i = 0; i < 4; ++i)
             weights[(k / 8 * kPanel + column) * 4 + i] = static_cast<uint8_t>(numbers[k + i] | numbers[k + i + 4] << 4);

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "backend/cuda/check.h"
+#include "backend/row_form.h"
 #include "kernels/rows.h"
 
 namespace sluice::cuda {
@@ -120,10 +121,10 @@ void CudaBackend::upload(void* device, DType to, int64_t stride, const void* hos
 
 std::unique_ptr<Weight> CudaBackend::pack(const HostMatrix& source, Scheme scheme) {
   check(source.rows > 0 && source.cols > 0 && source.row_stride >= source.cols, "a matrix to pack has no rows");
-  if (scheme == Scheme::kInt8 || scheme == Scheme::kInt4) return pack_narrow(source, scheme);
+  if (source.groups != nullptr || scheme == Scheme::kInt8 || scheme == Scheme::kInt4)
+    return pack_narrow(source, scheme);
   const DType dtype = stored(scheme);
-  const auto step = static_cast<int64_t>(16 / dtype_bytes(dtype));
-  const int64_t stride = (source.cols + step - 1) / step * step;
+  const int64_t stride = RowForm(source, scheme).stride;
   auto weight = std::make_unique<CudaWeight>(
       source.rows, source.cols, stride, dtype,
       allocate_device(static_cast<size_t>(source.rows * stride) * dtype_bytes(dtype), stream_));

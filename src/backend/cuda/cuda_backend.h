@@ -44,6 +44,9 @@ class CudaBackend final : public Backend {
   void start_copy_out(const Tensor& device) override;
   void finish_copy_out(void* host) override { downloads_.finish(host); }
   std::unique_ptr<Weight> pack(const HostMatrix& source, Scheme scheme) override;
+  bool packs(Scheme) const override { return true; }
+  std::string_view packing() const override;
+  std::unique_ptr<Weight> restore(PackedForm form) override;
 
   Buffer allocate_staging(size_t bytes) override { return PinnedMemory::allocate(bytes, options_.device); }
   uint64_t mark_copies() override;

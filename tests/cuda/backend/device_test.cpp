@@ -8,6 +8,7 @@
 #include "base/error.h"
 
 #include "cuda/backend/twin.h"
+#include "model/e4m3.h"
 #include "sample/params.h"
 
 namespace sluice {
@@ -90,15 +91,17 @@ TEST_CASE("weights are packed and converted on the device, from page-locked memo
   }
 }
 
-TEST_CASE("weights of 8 and 4 bits multiply as the floats that they mean, for few rows and many") {
+TEST_CASE("weights of few bits multiply as the floats that they mean, for few rows and many") {
   std::mt19937 random(17);
   const int64_t n = 40, k = 100;
-  for (const Scheme scheme : {Scheme::kInt8, Scheme::kInt4})
+  for (const Scheme scheme : {Scheme::kInt8, Scheme::kInt4, Scheme::kInt8Groups, Scheme::kFp8})
     for (const bool given : {false, true})  // numbers of a checkpoint, or floats to be rounded
       for (const bool deterministic : {false, true})
         for (const DType dtype : {DType::kF32, DType::kBF16}) {
           CAPTURE(given);
           CAPTURE(deterministic);
+          if (!given && scheme > Scheme::kInt4) continue;
+          const bool fp8 = scheme == Scheme::kFp8;
           Side gpu(test::make_cuda(deterministic), dtype);
           const bool wide = scheme == Scheme::kInt8;
           const int64_t group = wide ? k : given ? 32 : kInt4Group, groups = (k + group - 1) / group;
@@ -110,7 +113,8 @@ TEST_CASE("weights of 8 and 4 bits multiply as the floats that they mean, for fe
                              std::vector<float>(static_cast<size_t>(groups)),
                              std::vector<uint8_t>(static_cast<size_t>(groups), wide ? 128 : 0)};
             if (given) {
-              for (auto& q : row.numbers) q = static_cast<uint8_t>(wide ? 1 + random() % 255 : random() % 16);
+              for (auto& q : row.numbers)
+                q = static_cast<uint8_t>(scheme == Scheme::kInt4 ? random() % 16 : random() % 127);
               for (auto& s : row.scales) s = 0.03125f;
               if (!wide)
                 for (auto& z : row.zeros) z = static_cast<uint8_t>(random() % 16);
@@ -119,14 +123,14 @@ TEST_CASE("weights of 8 and 4 bits multiply as the floats that they mean, for fe
             }
             for (int64_t c = 0; c < k; ++c) {
               const auto g = static_cast<size_t>(c / group);
-              const int zero = wide ? 128 : row.zeros[g];
-              meant.push_back(static_cast<float>(row.numbers[static_cast<size_t>(c)] - zero) * row.scales[g]);
+              const int zero = wide ? 128 : row.zeros[g], q = row.numbers[static_cast<size_t>(c)];
+              meant.push_back((fp8 ? test::e4m3(q) : static_cast<float>(q - zero)) * row.scales[g]);
             }
             numbers.insert(numbers.end(), row.numbers.begin(), row.numbers.end());
             scales.insert(scales.end(), row.scales.begin(), row.scales.end());
             zeros.insert(zeros.end(), row.zeros.begin(), row.zeros.end());
           }
-          const HostGroups host{group, scales.data(), zeros.data(), nullptr};
+          const HostGroups host{group, scales.data(), fp8 ? nullptr : zeros.data(), nullptr};
           const HostMatrix source = given ? HostMatrix{numbers.data(), DType::kU8, n, k, k, &host}
                                           : HostMatrix{values.data(), DType::kF32, n, k, k, nullptr};
           const auto weight = gpu->pack(source, scheme);

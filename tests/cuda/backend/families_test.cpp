@@ -66,6 +66,9 @@ TEST_CASE("checkpoints quantised elsewhere have the logits of the floats that th
     test::QuantisedFiles files("rope_yarn", kind);
     files.golden.greedy.resize(4), files.meant.greedy.resize(4);
     const std::vector<float> expected = test::run_ranks(files.meant, 1, 1, "float32", cuda).back().logits;
+    const auto backend = cuda();
+    Groups groups = solo_groups();
+    CHECK_FALSE(test::load_golden(files.golden, "float32", *backend, groups)->info().quantised.empty());
     const test::Outcome last = test::run_ranks(files.golden, 1, 1, "float32", cuda).back();
     CHECK(test::max_difference(last.logits, expected) <= 1e-4);
   }
