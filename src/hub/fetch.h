@@ -16,8 +16,9 @@ namespace sluice {
 
 struct FetchOptions {
   int connections = 8;
-  uint64_t piece = uint64_t{16} << 20;  // bytes
-  int attempts = 8;                     // of one piece without a byte in between
+  uint64_t piece = uint64_t{16} << 20;          // bytes
+  uint64_t shortest_piece = uint64_t{2} << 20;  // bytes; of a file's first and last pieces
+  int attempts = 8;                             // of one piece without a byte in between
 };
 
 struct FetchProgress {

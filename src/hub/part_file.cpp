@@ -15,7 +15,22 @@
 
 namespace sluice {
 namespace {
-constexpr uint64_t kMagic = 0x3150'4543'4955'4c53;  // "SLUICEP1"
+constexpr uint64_t kMagic = 0x3250'4543'4955'4c53;  // "SLUICEP2"
+constexpr uint64_t kAlike = 8;                      // pieces of one length, before longer and after shorter ones
+
+std::vector<uint64_t> cut(uint64_t size, uint64_t piece, uint64_t shortest) {
+  std::vector<uint64_t> begins{0};
+  uint64_t longest = shortest;
+  while (begins.back() < size) {
+    const uint64_t left = size - begins.back();
+    uint64_t length = longest;
+    while (length / 2 >= shortest && left < kAlike * length) length /= 2;
+    begins.push_back(begins.back() + std::min(length, left));
+    if ((begins.size() - 1) % kAlike == 0) longest = std::min(piece, longest * 2);
+  }
+  if (size == 0) begins.push_back(0);
+  return begins;
+}
 
 [[noreturn]] void fail(const char* what, const std::filesystem::path& path) {
   const int number = errno;
@@ -27,21 +42,22 @@ constexpr uint64_t kMagic = 0x3150'4543'4955'4c53;  // "SLUICEP1"
 }  // namespace
 
 struct PartFile::State {
-  uint64_t magic, size, piece;
+  uint64_t magic, size, piece, shortest;
   std::atomic<uint64_t> done[1];  // one per piece
 };
 
-PartFile::PartFile(const std::filesystem::path& blob, uint64_t size, uint64_t piece)
+PartFile::PartFile(const std::filesystem::path& blob, uint64_t size, uint64_t piece, uint64_t shortest)
     : blob_(blob),
       part_(blob.string() + ".part"),
       state_path_(blob.string() + ".part-state"),
       size_(size),
       piece_(piece),
-      pieces_(size == 0 ? 1 : static_cast<int64_t>((size + piece - 1) / piece)) {
+      shortest_(shortest),
+      begins_(cut(size, piece, shortest)) {
   std::filesystem::create_directories(blob.parent_path());
   fd_ = ::open(part_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (fd_ < 0) fail("make", part_);
-  state_bytes_ = sizeof(State) + sizeof(uint64_t) * static_cast<size_t>(pieces_);
+  state_bytes_ = sizeof(State) + sizeof(uint64_t) * static_cast<size_t>(pieces());
   const int state_fd = ::open(state_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (state_fd < 0) fail("make", state_path_);
   struct stat part {
@@ -59,13 +75,14 @@ PartFile::PartFile(const std::filesystem::path& blob, uint64_t size, uint64_t pi
   ::close(state_fd);
   if (mapped == MAP_FAILED) fail("map", state_path_);
   state_ = static_cast<State*>(mapped);
-  bool good = fits && state_->magic == kMagic && state_->size == size_ && state_->piece == piece_;
-  for (int64_t i = 0; good && i < pieces_; ++i) {
+  bool good = fits && state_->magic == kMagic && state_->size == size_ && state_->piece == piece_ &&
+              state_->shortest == shortest_;
+  for (int64_t i = 0; good && i < pieces(); ++i) {
     const uint64_t n = done(i);
     good = n <= length(i) && (n == 0 || begin(i) + n <= static_cast<uint64_t>(part.st_size));
   }
   if (!good) {
-    state_->magic = kMagic, state_->size = size_, state_->piece = piece_;
+    state_->magic = kMagic, state_->size = size_, state_->piece = piece_, state_->shortest = shortest_;
     reset();
   }
 }
@@ -75,17 +92,16 @@ PartFile::~PartFile() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-uint64_t PartFile::length(int64_t piece) const { return std::min(piece_, size_ - begin(piece)); }
 uint64_t PartFile::done(int64_t piece) const { return state_->done[piece].load(std::memory_order_acquire); }
 
 uint64_t PartFile::done() const {
   uint64_t sum = 0;
-  for (int64_t i = 0; i < pieces_; ++i) sum += done(i);
+  for (int64_t i = 0; i < pieces(); ++i) sum += done(i);
   return sum;
 }
 
 uint64_t PartFile::frontier() const {
-  for (int64_t i = 0; i < pieces_; ++i) {
+  for (int64_t i = 0; i < pieces(); ++i) {
     if (const uint64_t n = done(i); n < length(i)) return begin(i) + n;
   }
   return size_;
@@ -104,7 +120,7 @@ void PartFile::append(int64_t piece, const char* bytes, size_t n) {
 }
 
 void PartFile::reset() {
-  for (int64_t i = 0; i < pieces_; ++i) state_->done[i].store(0, std::memory_order_release);
+  for (int64_t i = 0; i < pieces(); ++i) state_->done[i].store(0, std::memory_order_release);
 }
 
 void PartFile::read(uint64_t at, void* to, size_t n) const {

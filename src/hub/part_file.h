@@ -7,22 +7,24 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 namespace sluice {
 
 class PartFile {
  public:
-  // Opens or makes both files for `size` bytes in pieces of `piece`; a state of another size or version starts afresh.
-  // Throws Error.
-  PartFile(const std::filesystem::path& blob, uint64_t size, uint64_t piece);
+  // Opens or makes both files for `size` bytes in pieces of `piece` bytes, which are shorter at the beginning and at
+  // the end, from `shortest` on: what several connections bring then has few gaps when the first bytes are there, and
+  // ends at the same time. A state of other pieces or another version starts afresh. Throws Error.
+  PartFile(const std::filesystem::path& blob, uint64_t size, uint64_t piece, uint64_t shortest);
   ~PartFile();
   PartFile(const PartFile&) = delete;
   PartFile& operator=(const PartFile&) = delete;
 
   uint64_t size() const { return size_; }
-  int64_t pieces() const { return pieces_; }
-  uint64_t begin(int64_t piece) const { return static_cast<uint64_t>(piece) * piece_; }
-  uint64_t length(int64_t piece) const;
+  int64_t pieces() const { return static_cast<int64_t>(begins_.size()) - 1; }
+  uint64_t begin(int64_t piece) const { return begins_[static_cast<size_t>(piece)]; }
+  uint64_t length(int64_t piece) const { return begin(piece + 1) - begin(piece); }
   uint64_t done(int64_t piece) const;  // bytes from its begin that are written
   uint64_t done() const;               // over all pieces
   uint64_t frontier() const;           // bytes from the start of the file without a gap; any thread
@@ -43,8 +45,8 @@ class PartFile {
  private:
   struct State;
   std::filesystem::path blob_, part_, state_path_;
-  uint64_t size_, piece_;
-  int64_t pieces_;
+  uint64_t size_, piece_, shortest_;
+  std::vector<uint64_t> begins_;  // of all pieces, then the size
   int fd_ = -1;
   State* state_ = nullptr;
   size_t state_bytes_ = 0;

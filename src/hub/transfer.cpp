@@ -189,6 +189,8 @@ void Transfers::poll(int timeout_ms) {
   if (!ended) curl_multi_poll(impl_->multi, nullptr, 0, timeout_ms, nullptr);
 }
 
+void Transfers::wake() { curl_multi_wakeup(impl_->multi); }
+
 namespace {
 struct Whole : GetListener {
   Answer answer;

@@ -47,6 +47,7 @@ class Transfers {
   void stop();                                        // ends what runs without telling the listeners
   size_t running() const;
   void poll(int timeout_ms);  // moves bytes, calls listeners; returns at the latest after the timeout
+  void wake();                // ends poll()'s waiting; any thread
 
  private:
   struct Impl;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -10,12 +11,13 @@
 
 namespace sluice {
 namespace {
-constexpr uint64_t kPiece = uint64_t{1} << 20;      // bytes of one read
+constexpr uint64_t kPiece = uint64_t{1} << 20;      // bytes waited for
+constexpr uint64_t kRead = uint64_t{128} << 10;     // of one read: what the core's cache holds until it is digested
 constexpr uint64_t kWriteBack = uint64_t{8} << 20;  // bytes sent to the disk together
 constexpr auto kWait = std::chrono::milliseconds(5);
 }  // namespace
 
-Verifier::Verifier() : thread_([this] { run(); }) {}
+Verifier::Verifier(std::function<void()> decided) : decided_(std::move(decided)), thread_([this] { run(); }) {}
 
 Verifier::~Verifier() {
   {
@@ -27,14 +29,15 @@ Verifier::~Verifier() {
 }
 
 void Verifier::follow(std::shared_ptr<PartFile> part, std::string expected) {
+  Digest digest(expected, part->size());
   const std::lock_guard lock(mutex_);
-  tasks_.push_back({std::move(part), std::move(expected)});
+  tasks_.push_back(std::make_shared<Task>(Task{std::move(part), std::move(expected), std::move(digest)}));
   changed_.notify_all();
 }
 
 void Verifier::forget(const std::shared_ptr<PartFile>& part) {
   const std::lock_guard lock(mutex_);
-  std::erase_if(tasks_, [&](const Task& task) { return task.part == part; });
+  std::erase_if(tasks_, [&](const auto& task) { return task->part == part; });
 }
 
 std::optional<Verifier::Verdict> Verifier::next() {
@@ -45,61 +48,55 @@ std::optional<Verifier::Verdict> Verifier::next() {
   return verdict;
 }
 
-bool Verifier::dropped(const Task& task) {
-  const std::lock_guard lock(mutex_);
-  return stop_ || std::none_of(tasks_.begin(), tasks_.end(), [&](const Task& t) { return t.part == task.part; });
-}
-
-std::optional<Verifier::Verdict> Verifier::digest(const Task& task) {
+// One piece, or what is left of the file.
+void Verifier::step(Task& task) {
+  std::vector<char> bytes(kRead);
   const PartFile& part = *task.part;
-  std::vector<char> piece(kPiece);
-  Digest digest(task.expected, part.size());
-  uint64_t at = 0;
-  while (at < part.size()) {
-    const uint64_t frontier = part.frontier();
-    if (frontier < at) {  // started afresh
-      digest = Digest(task.expected, part.size());
-      at = 0;
-      continue;
-    }
-    // Whole reads, except at the end.
-    if (frontier == at || (frontier - at < kPiece && frontier < part.size())) {
-      if (dropped(task)) return std::nullopt;
-      std::this_thread::sleep_for(kWait);
-      continue;
-    }
-    const size_t n = static_cast<size_t>(std::min(kPiece, frontier - at));
-    part.read(at, piece.data(), n);
-    digest.update(piece.data(), n);
-    at += n;
-    if (at % kWriteBack == 0) part.write_back(at - kWriteBack, kWriteBack);
-    if (dropped(task)) return std::nullopt;
+  for (const uint64_t end = std::min(task.at + kPiece, part.size()); task.at < end;) {
+    const size_t n = static_cast<size_t>(std::min(kRead, end - task.at));
+    part.read(task.at, bytes.data(), n);
+    task.digest.update(bytes.data(), n);
+    task.at += n;
   }
-  Verdict verdict{task.part, digest.hex(), {}};
-  if (verdict.digest == task.expected) part.sync();
-  return verdict;
+  if (task.at > 0 && task.at % kWriteBack == 0) part.write_back(task.at - kWriteBack, kWriteBack);
 }
 
 void Verifier::run() {
+  std::unique_lock lock(mutex_);
   while (true) {
-    Task task;
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return stop_ || !tasks_.empty(); });
-      if (stop_) return;
-      task = tasks_.front();
+    changed_.wait(lock, [&] { return stop_ || !tasks_.empty(); });
+    if (stop_) return;
+    // The first of which there is enough.
+    const auto ready = std::find_if(tasks_.begin(), tasks_.end(), [](const auto& task) {
+      const uint64_t frontier = task->part->frontier();
+      if (frontier < task->at) {  // started afresh
+        task->digest = Digest(task->expected, task->part->size());
+        task->at = 0;
+      }
+      return frontier - task->at >= kPiece || frontier == task->part->size();
+    });
+    if (ready == tasks_.end()) {
+      changed_.wait_for(lock, kWait);
+      continue;
     }
+    const std::shared_ptr<Task> task = *ready;
+    lock.unlock();
     std::optional<Verdict> verdict;
     try {
-      verdict = digest(task);
+      step(*task);
+      if (task->at == task->part->size()) {
+        verdict = Verdict{task->part, task->digest.hex(), {}};
+        if (verdict->digest == task->expected) task->part->sync();
+      }
     } catch (const Error& error) {
-      verdict = Verdict{task.part, {}, error.what()};
+      verdict = Verdict{task->part, {}, error.what()};
     }
-    const std::lock_guard lock(mutex_);
-    const auto found = std::find_if(tasks_.begin(), tasks_.end(), [&](const Task& t) { return t.part == task.part; });
-    if (found == tasks_.end()) continue;
-    tasks_.erase(found);
-    if (verdict) verdicts_.push_back(std::move(*verdict));
+    lock.lock();
+    if (!verdict || std::erase(tasks_, task) == 0) continue;
+    verdicts_.push_back(std::move(*verdict));
+    lock.unlock();
+    decided_();
+    lock.lock();
   }
 }
 

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Digests files while they arrive and sends them to the disk: one thread follows each file's gapless beginning.
+// Digests files while they arrive and sends them to the disk: one thread follows the gapless beginning of each.
 #pragma once
 
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
 
+#include "hub/digest.h"
 #include "hub/part_file.h"
 
 namespace sluice {
@@ -22,7 +24,7 @@ class Verifier {
     std::string error;  // reading failed
   };
 
-  Verifier();
+  explicit Verifier(std::function<void()> decided);  // called by its thread when there is a verdict
   ~Verifier();
   Verifier(const Verifier&) = delete;
   Verifier& operator=(const Verifier&) = delete;
@@ -36,14 +38,16 @@ class Verifier {
   struct Task {
     std::shared_ptr<PartFile> part;
     std::string expected;
+    Digest digest;
+    uint64_t at = 0;  // bytes digested
   };
   void run();
-  bool dropped(const Task& task);
-  std::optional<Verdict> digest(const Task& task);  // nullopt when dropped
+  void step(Task& task);
 
+  const std::function<void()> decided_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Task> tasks_;
+  std::deque<std::shared_ptr<Task>> tasks_;
   std::deque<Verdict> verdicts_;
   bool stop_ = false;
   std::thread thread_;

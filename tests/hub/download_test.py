@@ -303,7 +303,7 @@ class Download(unittest.TestCase):
 
     def test_a_terminal_shows_bytes_rate_and_time_left(self):
         with Hub({"org/model": Repo(model())}) as hub:
-            hub.rate = 1_000_000
+            hub.rate = 500_000
             near, far = pty.openpty()
             process, shown = subprocess.Popen([BINARY, "download", "org/model"], env=self.environment(hub), stdout=subprocess.DEVNULL, stderr=far), b""
             os.close(far)

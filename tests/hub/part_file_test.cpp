@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <map>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -28,7 +29,7 @@ TEST_CASE("pieces arrive in any order, survive reopening, and become the file") 
   const Folder folder;
   const fs::path blob = folder.path / "blobs/x";
   {
-    PartFile part(blob, 10, 4);
+    PartFile part(blob, 10, 4, 4);
     CHECK(part.pieces() == 3);
     CHECK(part.length(2) == 2);
     part.append(1, "efgh", 4);
@@ -36,7 +37,7 @@ TEST_CASE("pieces arrive in any order, survive reopening, and become the file") 
     CHECK(part.frontier() == 2);
     CHECK(part.done() == 6);
   }
-  PartFile part(blob, 10, 4);
+  PartFile part(blob, 10, 4, 4);
   CHECK(part.done() == 6);
   part.append(0, "cd", 2);
   CHECK(part.frontier() == 8);
@@ -52,18 +53,30 @@ TEST_CASE("pieces arrive in any order, survive reopening, and become the file") 
 TEST_CASE("a state of another size, or one that promises more than there is, starts afresh") {
   const Folder folder;
   const fs::path blob = folder.path / "x";
-  { PartFile(blob, 10, 4).append(0, "abcd", 4); }
-  { CHECK(PartFile(blob, 12, 4).done() == 0); }
-  { PartFile(blob, 12, 4).append(2, "abcd", 4); }
+  { PartFile(blob, 10, 4, 4).append(0, "abcd", 4); }
+  { CHECK(PartFile(blob, 12, 4, 4).done() == 0); }
+  { PartFile(blob, 12, 4, 4).append(2, "abcd", 4); }
   fs::resize_file(blob.string() + ".part", 3);
-  CHECK(PartFile(blob, 12, 4).done() == 0);
+  CHECK(PartFile(blob, 12, 4, 4).done() == 0);
   std::ofstream(blob.string() + ".part-state") << "garbage";
-  CHECK(PartFile(blob, 12, 4).done() == 0);
+  CHECK(PartFile(blob, 12, 4, 4).done() == 0);
+}
+
+TEST_CASE("the first and the last pieces are shorter") {
+  const Folder folder;
+  const PartFile part(folder.path / "x", 323, 16, 4);
+  std::map<uint64_t, int> count;
+  for (int64_t i = 0; i < part.pieces(); ++i) ++count[part.length(i)];
+  CHECK(count == std::map<uint64_t, int>{{3, 1}, {4, 22}, {8, 15}, {16, 7}});
+  CHECK(part.length(0) == 4);
+  CHECK(part.length(8) == 8);
+  CHECK(part.length(16) == 16);
+  CHECK(part.begin(part.pieces()) == 323);
 }
 
 TEST_CASE("an empty file is complete from the start") {
   const Folder folder;
-  PartFile part(folder.path / "x", 0, 4);
+  PartFile part(folder.path / "x", 0, 4, 4);
   CHECK(part.complete());
   part.finish();
   CHECK(read_file(folder.path / "x").empty());
