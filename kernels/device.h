@@ -35,6 +35,16 @@ template <>
 __device__ __forceinline__ f16 from_float<f16>(float v) {
   return __float2half_rn(v);
 }
+// A sum of the residual stream: where f16 would be infinite, what transformers clamps T5's hidden states to.
+template <class T>
+__device__ __forceinline__ T residual_sum(float v) {
+  return from_float<T>(v);
+}
+template <>
+__device__ __forceinline__ f16 residual_sum<f16>(float v) {
+  constexpr float kFirstInfinite = 65520.0f, kClamped = 64504.0f;  // rounded, 64512; NaN stays
+  return from_float<f16>(v >= kFirstInfinite ? kClamped : v <= -kFirstInfinite ? -kClamped : v);
+}
 template <class T>
 __device__ __forceinline__ float rounded(float v) {
   return to_float(from_float<T>(v));

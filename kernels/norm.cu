@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(const NormParams p) {
       Pack<T, N>* stored = reinterpret_cast<Pack<T, N>*>(residual + i);
       const Pack<T, N> r = *stored;
 #pragma unroll
-      for (int e = 0; e < N; ++e) v.at[e] = from_float<T>(to_float(r.at[e]) + to_float(v.at[e]));
+      for (int e = 0; e < N; ++e) v.at[e] = residual_sum<T>(to_float(r.at[e]) + to_float(v.at[e]));
       *stored = v;
     }
 #pragma unroll

@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kThreads) add_kernel(const AddParams p) {
       float f = to_float(v.at[e]);
       if (p.bias != nullptr) f += p.bias[i + e];
       if (p.other != nullptr) f += to_float(o.at[e]);
-      v.at[e] = from_float<T>(f);
+      v.at[e] = residual_sum<T>(f);
     }
     *place = v;
   }

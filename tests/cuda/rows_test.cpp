@@ -85,6 +85,37 @@ TEST_CASE("norms, with and without the residual, equal the CPU backend's") {
   }
 }
 
+TEST_CASE("a residual beyond float16 becomes the largest that transformers leaves, and NaN stays") {
+  const float big = 65504, inf = std::numeric_limits<float>::infinity();
+  const std::vector<float> x{big, -big, inf, -inf, 20, 1, std::nanf(""), 8},
+      before{big, -big, 1, 1, 65472, 2, 1, 65472};
+  const std::vector<float> want{64512, -64512, 64512, -64512, 65504, 3, 0, 65472};
+  for (const bool with_norm : {false, true}) {
+    DeviceMatrix device_x(Type::kF16, 1, 8, 0), residual(Type::kF16, 1, 8, 0), out(Type::kF16, 1, 8, 0);
+    device_x.fill(x);
+    residual.fill(before);
+    out.fill(before);
+    const DeviceVector<float> weight(std::vector<float>(8, 1.0f));
+    if (with_norm) {
+      CUDA_OK(kernels::rms_norm({out.data(), device_x.data(), residual.data(), weight.data(), nullptr, 1, 8,
+                                 out.stride(), device_x.stride(), residual.stride(), 1e-6f, Type::kF16},
+                                nullptr));
+    } else {
+      kernels::AddParams p{};
+      p.inout = residual.data();
+      p.other = device_x.data();
+      p.rows = 1, p.width = 8;
+      p.stride = residual.stride(), p.other_stride = device_x.stride();
+      p.type = Type::kF16;
+      CUDA_OK(kernels::add(p, nullptr));
+    }
+    std::vector<float> got = residual.read();
+    CHECK(std::isnan(got[6]));
+    got[6] = 0;
+    CHECK(got == want);
+  }
+}
+
 TEST_CASE("activations, gated and plain, equal the CPU backend's") {
   std::mt19937 random(3);
   for (const Type type : kTypes) {
