@@ -159,7 +159,6 @@ QuantFormat read_quantisation_section(const Config& section, const std::string& 
     if (out.bits != 4) section.refuse(section.has("w_bit") ? "w_bit" : "bits", "4");
     const std::string version = section.text("version", "gemm");
     if (version != "gemm" && version != "GEMM") section.refuse("version", "gemm, the layout that is read");
-    if (!section.flag("zero_point", true)) section.refuse("zero_point", "true");
     return out;
   }
   if (out.name == "bitsandbytes") {

@@ -134,7 +134,7 @@ CheckpointTensor merge(const std::string& archive, const std::string& name, std:
   const size_t dim = how == Merge::kColumns ? 1 : 0;
   for (const CheckpointTensor& part : parts) {
     if (part.shape != parts.front().shape || part.stored_dtype != out.stored_dtype || part.shape.size() <= dim ||
-        part.shape.size() > 2 || (how == Merge::kGated && part.shape[0] % 2 != 0)) {
+        part.shape.size() > 2 || !part.pieces.empty() || (how == Merge::kGated && part.shape[0] % 2 != 0)) {
       throw Error(fmt::format("{}: the ranks' parts of {} do not fit together: {}[{}] and {}[{}]", archive, name,
                               out.stored_dtype, fmt::join(parts.front().shape, ", "), part.stored_dtype,
                               fmt::join(part.shape, ", ")));

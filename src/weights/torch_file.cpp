@@ -246,11 +246,21 @@ CheckpointTensor torch_tensor(TorchEntry& entry, int file, const std::string& or
   const uint64_t element = element_bytes(out.stored_dtype);
   out.bytes = static_cast<uint64_t>(count) * element;
   if (touching || count == 0) return out;
-  if (out.shape.size() != 2 || (out.shape[1] > 1 && entry.stride[1] != 1) || entry.stride[0] < out.shape[1]) {
+  const bool matrix = out.shape.size() == 2 && entry.stride[0] > 0 && entry.stride[1] > 0;
+  if (!matrix) {
     throw Error(
-        fmt::format("tensor {} in {} has shape [{}] and stride [{}], expected rows whose elements touch; save it "
-                    "again after .contiguous()",
+        fmt::format("tensor {} in {} has shape [{}] and stride [{}], expected one that is contiguous, or a matrix "
+                    "whose elements lie apart; save it again after .contiguous()",
                     out.name, origin, fmt::join(out.shape, ", "), fmt::join(entry.stride, ", ")));
+  }
+  if ((out.shape[1] > 1 && entry.stride[1] != 1) || entry.stride[0] < out.shape[1]) {  // transposed: column by column
+    for (int64_t c = 0; c < out.shape[1]; ++c) {
+      CheckpointTensor column{out.name, out.stored_dtype, {out.shape[0], 1}, file, 0, 0, entry.stride[0], {}};
+      column.offset = entry.offset + static_cast<uint64_t>(c * entry.stride[1]) * element;
+      column.bytes = static_cast<uint64_t>((out.shape[0] - 1) * entry.stride[0] + 1) * element;
+      out.pieces.push_back({std::move(column), 0, c});
+    }
+    return out;
   }
   out.row_stride = entry.stride[0];
   out.bytes = static_cast<uint64_t>((out.shape[0] - 1) * out.row_stride + out.shape[1]) * element;
