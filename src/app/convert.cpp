@@ -36,7 +36,7 @@ struct ConvertOptions {
   std::string model, out;
   double shard_gb = 5;
   int tp = 0, pp = 0, threads = 0;  // 0: not given
-  std::string experts = "auto";
+  std::string experts = "auto", device;
   bool packed() const { return tp > 0 || pp > 0; }
 };
 
@@ -189,13 +189,15 @@ void complete(const ModelSource& source, const fs::path& out, const Json& config
 
 int run_packed(const ConvertOptions& options, const ModelSource& source, Json& config) {
   const double started = monotonic_seconds();
-  const PackOptions pack{std::max(1, options.tp), std::max(1, options.pp), options.threads, options.model};
+  const PackOptions pack{std::max(1, options.tp), std::max(1, options.pp), options.threads, options.device == "cuda",
+                         options.model};
   const uint64_t bytes = convert_packed(source, options.out, pack);
   config["torch_dtype"] = read_model_info(source).dtype;
   config.erase("dtype");
   complete(source, options.out, config, true);
-  log_info(fmt::format("{}: packed for tp {}, pp {}, {:.2f} GB in {:.1f} s", options.out, pack.tp, pack.pp,
-                       static_cast<double>(bytes) * 1e-9, monotonic_seconds() - started));
+  log_info(fmt::format("{}: packed for {} at tp {}, pp {}, {:.2f} GB in {:.1f} s", options.out,
+                       pack.gpus ? "GPUs" : "CPUs", pack.tp, pack.pp, static_cast<double>(bytes) * 1e-9,
+                       monotonic_seconds() - started));
   return 0;
 }
 
@@ -210,6 +212,8 @@ int run(ConvertOptions& options) {
     throw Error(fmt::format("{} exists already and is not an empty folder; name another", out.string()));
   if (options.experts != "auto" && !options.packed())
     throw Error("--experts is about ranks; give --tp and --pp with it");
+  if (!options.device.empty() && !options.packed())
+    throw Error("--device is about packed weights; give --tp and --pp with it");
   if (const auto layout = read_packed_layout(source.folder))
     throw Error(fmt::format("{} is packed already ({}); convert what it was made of: {}", source.folder.string(),
                             layout->describe(), layout->source));
@@ -316,6 +320,8 @@ void add_convert(CLI::App& app, int& exit_code) {
   verb->add_option("--experts", options->experts, "Packed experts: split, spread or auto, as in serve.")
       ->check(CLI::IsMember({"auto", "split", "spread"}))
       ->capture_default_str();
+  verb->add_option("--device", options->device, "Packed weights: for ranks on cpu (the default) or cuda; needs no GPU.")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   verb->add_option("--threads", options->threads, "Threads that pack; 0: all CPUs.")->check(CLI::Range(0, 4096));
   add_flags(*verb, options->settings);
 }

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "backend/row_form.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "cluster/placement.h"
@@ -28,7 +29,7 @@ uint64_t convert_packed(const ModelSource& source, const fs::path& out, const Pa
                 {static_cast<int>(info.n_heads), static_cast<int>(info.n_layers)}, true);
   CpuOptions cpu;
   cpu.threads = options.threads;
-  const auto backend = make_cpu_backend(cpu);
+  const auto backend = options.gpus ? make_row_packer(cpu) : make_cpu_backend(cpu);
   PackedLayout layout;
   layout.folder = out;
   layout.tp = options.tp, layout.pp = options.pp;

@@ -12,7 +12,8 @@ namespace sluice {
 struct PackOptions {
   int tp = 1, pp = 1;
   int threads = 0;
-  std::string name;  // of the model, as the user gave it
+  bool gpus = false;  // whose ranks are on GPUs; packing needs none
+  std::string name;   // of the model, as the user gave it
 };
 
 // Writes one file for each rank and packed.json; the folder gets its config afterwards. Returns the bytes written.

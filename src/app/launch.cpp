@@ -137,8 +137,8 @@ JobShape shape_of(LaunchOptions& options, PlanRequest& request) {
   }
   const auto packed =
       packed_layout({options.model, settings.text("revision"), settings.text("dtype"), quantize_setting(settings)});
-  if (packed && !cpu) refuse_gpus(*packed);
   if (packed) {
+    packed->require_device(!cpu);
     if (!settings.has("tp")) settings.set("tp", std::to_string(packed->tp), "packed.json");
     if (!settings.has("pp")) settings.set("pp", std::to_string(packed->pp), "packed.json");
     packed->require_ranks(layout_value(settings, "tp"), layout_value(settings, "pp"));

@@ -41,7 +41,12 @@ nlohmann::json fit_json(const Fit& fit) {
 
 int run(PlanOptions& options) {
   const ModelQuery query{options.model, options.revision, options.dtype, options.quantize};
-  if (const auto layout = packed_layout(query)) refuse_gpus(*layout);
+  if (const auto layout = packed_layout(query)) {
+    layout->require_device(true);
+    if (options.tp == 0 && options.pp == 0) options.tp = layout->tp, options.pp = layout->pp;
+    layout->require_ranks(static_cast<int>(std::max<int64_t>(options.tp, 1)),
+                          static_cast<int>(std::max<int64_t>(options.pp, 1)));
+  }
   PlanRequest request = plan_request(query, options.context);
   const ModelInfo& m = request.model;
   request.sequences = options.sequences;

@@ -58,13 +58,6 @@ std::optional<PackedLayout> packed_layout(const ModelQuery& query) {
   return read_packed_layout(source_of(query).folder);
 }
 
-void refuse_gpus(const PackedLayout& layout) {
-  throw Error(
-      fmt::format("{} is packed for the CPUs of {} rank{} ({}) and runs on no GPU; take what it was made of: {}",
-                  layout.folder.string(), layout.files.size(), layout.files.size() == 1 ? "" : "s", layout.describe(),
-                  layout.source));
-}
-
 PlanRequest plan_request(const ModelQuery& query, int64_t context) {
   PlanRequest request;
   const ModelSource source = source_of(query);

@@ -17,6 +17,5 @@ struct ModelQuery {
 PlanRequest plan_request(const ModelQuery& query, int64_t context);
 // Of a folder of packed weights, which run on the CPUs of so many ranks alone.
 std::optional<PackedLayout> packed_layout(const ModelQuery& query);
-[[noreturn]] void refuse_gpus(const PackedLayout& layout);
 
 }  // namespace sluice

@@ -282,14 +282,14 @@ void WeightLoader::plain(const char* kind, std::span<const std::string> names, D
 }
 
 void WeightLoader::run(const StagingOptions& options_in) {
+  StagingOptions options = options_in;
+  options.backend = &backend_;
   if (packed_.from != nullptr) {
-    packed_.from->read(options_in.threads, options_in.quiet);
+    packed_.from->read(options);
     for (const auto& restore : restored_) restore();
     restored_.clear();
     return;
   }
-  StagingOptions options = options_in;
-  options.backend = &backend_;
   static const std::vector<File> kNoFiles;
   stage(checkpoint_ != nullptr ? checkpoint_->files() : kNoFiles, std::move(items_), options);
   items_.clear();

@@ -99,15 +99,15 @@ PackedFile PackedWriter::finish() {
 }
 
 void PackedReader::refuse(const std::string& what) const {
-  throw Error(fmt::format("{} is not what {} says: {}; {}", file_.path().string(),
+  throw Error(fmt::format("{} is not what {} says: {}; {}", file().path().string(),
                           (layout_.folder / "packed.json").string(), what, layout_.again()));
 }
 
-PackedReader::PackedReader(const PackedLayout& layout, int rank)
-    : layout_(layout), file_(File::open_read(layout.folder / layout.files.at(static_cast<size_t>(rank)).name)) {
+PackedReader::PackedReader(const PackedLayout& layout, int rank) : layout_(layout) {
+  files_.push_back(File::open_read(layout.folder / layout.files.at(static_cast<size_t>(rank)).name));
   const uint64_t expected = layout.files[static_cast<size_t>(rank)].bytes;
-  if (file_.size() != expected) refuse(fmt::format("it has {} bytes, expected {}", file_.size(), expected));
-  for (SafetensorsEntry& entry : read_safetensors(file_).tensors) {
+  if (file().size() != expected) refuse(fmt::format("it has {} bytes, expected {}", file().size(), expected));
+  for (SafetensorsEntry& entry : read_safetensors(file()).tensors) {
     // KIND.PART NAMES
     const size_t space = entry.name.find(' '), dot = entry.name.find('.');
     const bool named = space != std::string::npos && dot != std::string::npos && dot + 2 == space &&
@@ -141,6 +141,11 @@ const PackedReader::Record& PackedReader::at(std::string_view kind, std::string_
 
 Buffer PackedReader::want(Backend& backend, const Part& part) {
   Buffer out = backend.allocate(static_cast<size_t>(part.bytes));
+  if (!backend.host_memory()) {
+    if (part.bytes % 2 != 0) refuse(fmt::format("it holds a part of {} bytes", part.bytes));
+    if (part.bytes > 0) sent_.push_back({part.offset, out.view(DType::kF16, {static_cast<int64_t>(part.bytes / 2)})});
+    return out;
+  }
   for (uint64_t done = 0; done < part.bytes;) {
     const uint64_t now = std::min(part.bytes - done, kReadBytes - (part.offset + done) % kReadBytes);
     wanted_.push_back({part.offset + done, static_cast<char*>(out.data()) + done, static_cast<size_t>(now)});
@@ -174,9 +179,45 @@ Buffer PackedReader::plain(Backend& backend, std::string_view kind, std::string_
   return want(backend, part);
 }
 
+void PackedReader::read(const StagingOptions& options) {
+  if (sent_.empty()) {
+    const double start = monotonic_seconds();
+    double bytes = 0;
+    for (const Wanted& w : wanted_) bytes += static_cast<double>(w.bytes);
+    read_in_place(options.threads);
+    const double seconds = std::max(1e-9, monotonic_seconds() - start);
+    if (!options.quiet)
+      log_info(fmt::format("packed weights: {:.2f} GB in {:.2f} s, {:.2f} GB/s", 1e-9 * bytes, seconds,
+                           1e-9 * bytes / seconds));
+    return;
+  }
+  // Opaque elements of 16 bits, as they are.
+  std::vector<CheckpointTensor> tensors;
+  for (const Sent& sent : sent_) {
+    CheckpointTensor& tensor = tensors.emplace_back();
+    tensor.stored_dtype = "F16";
+    tensor.shape = {1, sent.to.dim(0)};
+    tensor.offset = sent.offset, tensor.bytes = sent.to.bytes();
+  }
+  std::vector<StagingItem> items;
+  for (size_t i = 0; i < sent_.size(); ++i) {
+    const int64_t n = sent_[i].to.dim(0);
+    StagingPart part;
+    part.tensor = &tensors[i];
+    part.source_cols = n;
+    part.rows = {0, 1, 1}, part.cols = {0, n, n};
+    StagingItem& item = items.emplace_back();
+    item.rows = 1, item.cols = n, item.dtype = DType::kF16;
+    item.parts = {part};
+    item.consumers.push_back(
+        [&options, to = sent_[i].to](const HostMatrix& m) { options.backend->copy_in(to, m.data); });
+  }
+  stage(files_, std::move(items), options);
+  sent_.clear();
+}
+
 // In the file's order, each thread the next stretch.
-void PackedReader::read(int threads, bool quiet) {
-  const double start = monotonic_seconds();
+void PackedReader::read_in_place(int threads) {
   std::sort(wanted_.begin(), wanted_.end(), [](const Wanted& a, const Wanted& b) { return a.offset < b.offset; });
   std::atomic<size_t> next{0};
   std::mutex mutex;
@@ -184,7 +225,7 @@ void PackedReader::read(int threads, bool quiet) {
   const auto work = [&] {
     try {
       for (size_t i; (i = next.fetch_add(1)) < wanted_.size();)
-        file_.read_at(wanted_[i].offset, wanted_[i].to, wanted_[i].bytes);
+        file().read_at(wanted_[i].offset, wanted_[i].to, wanted_[i].bytes);
     } catch (...) {
       const std::lock_guard lock(mutex);
       failure = std::current_exception();
@@ -196,13 +237,7 @@ void PackedReader::read(int threads, bool quiet) {
   work();
   for (std::thread& thread : pool) thread.join();
   if (failure) std::rethrow_exception(failure);
-  double bytes = 0;
-  for (const Wanted& w : wanted_) bytes += static_cast<double>(w.bytes);
   wanted_.clear();
-  if (quiet) return;
-  const double seconds = std::max(1e-9, monotonic_seconds() - start);
-  log_info(
-      fmt::format("packed weights: {:.2f} GB in {:.2f} s, {:.2f} GB/s", 1e-9 * bytes, seconds, 1e-9 * bytes / seconds));
 }
 
 }  // namespace sluice

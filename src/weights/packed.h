@@ -16,6 +16,7 @@
 
 #include "backend/backend.h"
 #include "base/file.h"
+#include "weights/staging.h"
 
 namespace sluice {
 
@@ -41,12 +42,14 @@ struct PackedLayout {
   std::optional<PackedTie> tie;
   std::vector<PackedFile> files;  // of stage * tp + tp rank
 
-  std::string describe() const;  // "tp 2, pp 1, bfloat16, int8"
-  std::string again() const;     // "pack it again: COMMAND"
+  bool gpus() const { return packing.starts_with("cuda-"); }  // not CPUs
+  std::string describe() const;                               // "tp 2, pp 1, bfloat16, int8"
+  std::string again() const;                                  // "pack it again: COMMAND"
   // Each throws Error with what was found beside what the folder is packed for, and the command that packs it anew.
   // `dtype` may be "auto", `quantize` empty and `experts` "auto": what the folder has.
   void require_ranks(int tp, int pp) const;
   void require_stored(const std::string& dtype, const std::string& quantize, const std::string& experts) const;
+  void require_device(bool cuda) const;
   void require_packing(const Backend& backend) const;
 };
 
@@ -101,7 +104,7 @@ class PackedReader {
   PackedForm matrix(Backend& backend, std::string_view names, int64_t rows, int64_t cols);
   Buffer plain(Backend& backend, std::string_view kind, std::string_view names, DType dtype, int64_t rows,
                int64_t cols);
-  void read(int threads, bool quiet);
+  void read(const StagingOptions& options);
 
  private:
   struct Part {
@@ -120,12 +123,20 @@ class PackedReader {
   };
   const Record& at(std::string_view kind, std::string_view names) const;
   Buffer want(Backend& backend, const Part& part);
+  void read_in_place(int threads);
   [[noreturn]] void refuse(const std::string& what) const;
 
+  struct Sent {
+    uint64_t offset;
+    Tensor to;  // in memory that no file can be read into
+  };
+  const File& file() const { return files_.front(); }
+
   const PackedLayout& layout_;
-  File file_;
+  std::vector<File> files_;                             // one
   std::map<std::string, Record, std::less<>> records_;  // "table NAME", "vector NAMES", "matrix NAMES"
   std::vector<Wanted> wanted_;
+  std::vector<Sent> sent_;
 };
 
 }  // namespace sluice

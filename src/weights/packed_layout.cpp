@@ -38,11 +38,11 @@ int64_t number(const Json& json, const char* key, const fs::path& path, int64_t 
   return found->get<int64_t>();
 }
 
-std::string command(const std::string& source, int tp, int pp, const std::string& dtype, const std::string& quantize,
-                    const std::string& experts) {
-  return fmt::format("sluice convert {} OUT --tp {} --pp {} --dtype {}{}{}", shell_word(source), tp, pp, dtype,
+std::string command(const PackedLayout& of, int tp, int pp, const std::string& dtype, const std::string& quantize,
+                    const std::string& experts, bool gpus) {
+  return fmt::format("sluice convert {} OUT --tp {} --pp {} --dtype {}{}{}{}", shell_word(of.source), tp, pp, dtype,
                      quantize.empty() ? "" : " --quantize " + shell_word(quantize),
-                     experts == "auto" ? "" : " --experts " + shell_word(experts));
+                     experts == "auto" ? "" : " --experts " + shell_word(experts), gpus ? " --device cuda" : "");
 }
 }  // namespace
 
@@ -52,7 +52,7 @@ std::string PackedLayout::describe() const {
 }
 
 std::string PackedLayout::again() const {
-  return "pack it again: " + command(source, tp, pp, dtype, quantize, experts);
+  return "pack it again: " + command(*this, tp, pp, dtype, quantize, experts, gpus());
 }
 
 void PackedLayout::require_ranks(int found_tp, int found_pp) const {
@@ -61,7 +61,7 @@ void PackedLayout::require_ranks(int found_tp, int found_pp) const {
       fmt::format("{} is packed for tp {}, pp {}, and this run has tp {}, pp {}; start {} rank{} with --tp {} --pp {}, "
                   "or pack it for this run: {}",
                   folder.string(), tp, pp, found_tp, found_pp, tp * pp, tp * pp == 1 ? "" : "s", tp, pp,
-                  command(source, found_tp, found_pp, dtype, quantize, experts)));
+                  command(*this, found_tp, found_pp, dtype, quantize, experts, gpus())));
 }
 
 void PackedLayout::require_stored(const std::string& found_dtype, const std::string& found_quantize,
@@ -72,21 +72,28 @@ void PackedLayout::require_stored(const std::string& found_dtype, const std::str
                             folder.string(), expected, flag, how));
   };
   if (found_dtype != "auto" && parse_dtype(found_dtype) != parse_dtype(dtype))
-    refuse("dtype", found_dtype, dtype, command(source, tp, pp, found_dtype, quantize, experts));
+    refuse("dtype", found_dtype, dtype, command(*this, tp, pp, found_dtype, quantize, experts, gpus()));
   if (!found_quantize.empty() && found_quantize != quantize)
     refuse("quantize", found_quantize, quantize.empty() ? dtype : quantize,
-           command(source, tp, pp, dtype, found_quantize, experts));
+           command(*this, tp, pp, dtype, found_quantize, experts, gpus()));
   if (found_experts != "auto" && found_experts != experts)
-    refuse("experts", found_experts, experts, command(source, tp, pp, dtype, quantize, found_experts));
+    refuse("experts", found_experts, experts, command(*this, tp, pp, dtype, quantize, found_experts, gpus()));
+}
+
+void PackedLayout::require_device(bool cuda) const {
+  if (cuda == gpus()) return;
+  const auto device = [](bool is) { return is ? "GPUs" : "CPUs"; };
+  throw Error(
+      fmt::format("{} holds weights packed for {} ({}), and this run is on {}; take the checkpoint that it was made of "
+                  "({}), pack it "
+                  "for them ({}), or give --device {}",
+                  folder.string(), device(gpus()), packing, device(cuda), source,
+                  command(*this, tp, pp, dtype, quantize, experts, cuda), gpus() ? "cuda" : "cpu"));
 }
 
 void PackedLayout::require_packing(const Backend& backend) const {
   if (backend.packing() == packing) return;
-  if (backend.packing().empty())
-    throw Error(
-        fmt::format("{} holds weights packed for another backend ({}), and this rank computes on {}; take the "
-                    "checkpoint that it was made of ({}), or --device cpu",
-                    folder.string(), packing, backend.name(), source));
+  require_device(backend.name() == "cuda");
   throw Error(fmt::format("{} holds weights packed as {}, and this version expects {}; {}", folder.string(), packing,
                           backend.packing(), again()));
 }

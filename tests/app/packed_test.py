@@ -58,6 +58,17 @@ class Packed(harness.Case):
         self.assertIn("packed-00004-of-00004.safetensors", done.stderr)
         self.assertNotIn("packed-00003-of-00004.safetensors", done.stderr)
 
+    def test_a_folder_for_gpus_is_made_planned_and_refused_without_one(self):
+        out = self.pack("gpus", "--tp", 2, "--device", "cuda")
+        plan = self.run_sluice("plan", out, "--gpus", "h100", "--json")
+        self.assertEqual(plan.returncode, 0, plan.stderr)
+        self.assertEqual(json.loads(plan.stdout)["fits"][0]["tp"], 2)
+        done, _ = self.generate(out, "--device", "cpu", launcher=mpirun(2) if shutil.which("mpirun") else ())
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("packed for GPUs (cuda-rows-1), and this run is on CPUs", done.stderr)
+        verified = self.run_sluice("verify", out)
+        self.assertEqual(verified.returncode, 0, verified.stderr)
+
     def test_other_runs_are_refused_by_name(self):
         out = self.pack("two", "--tp", 2, "--quantize", "int4")
         for arguments, words in (((), ("packed for tp 2, pp 1", f"sluice convert {DEMO} OUT --tp 1 --pp 1")),
@@ -72,7 +83,8 @@ class Packed(harness.Case):
         self.assertIn(f"convert what it was made of: {DEMO}", again.stderr)
         plan = self.run_sluice("plan", out)
         self.assertEqual(plan.returncode, 2)
-        self.assertIn("packed for the CPUs of 2 ranks", plan.stderr)
+        self.assertIn("packed for CPUs (cpu-panels-1), and this run is on GPUs", plan.stderr)
+        self.assertIn("--quantize int4 --device cuda)", plan.stderr)
         layout = self.run_sluice("convert", DEMO, self.folder / "wide", "--tp", 3000)
         self.assertEqual(layout.returncode, 2)
         self.assertIn("attention heads", layout.stderr)

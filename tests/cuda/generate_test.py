@@ -67,6 +67,10 @@ class Emulated(harness.Case):
         expected, _ = self.generate("cpu.jsonl", "--device", "cpu")
         texts, _ = self.generate("int4.jsonl", "--device", "cuda", "--quantize", "int4")  # the head has 8 bits
         self.assertEqual(texts[:2], expected[:2])  # the third is drawn
+        packed = self.folder / "packed"
+        done = self.run_sluice("convert", DEMO, packed, "--tp", 1, "--device", "cuda", "--dtype", "float32", "--quantize", "int4")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.generate("packed.jsonl", "--device", "cuda", model=packed)[0], texts)
 
     @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
     def test_two_and_four_ranks_answer_as_the_cpu_does(self):

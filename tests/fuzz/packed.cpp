@@ -53,14 +53,14 @@ size_t copy_records(Backend& backend, const PackedLayout& from, PackedWriter& to
         if (entry.shape.size() != 2) continue;
         fuzz::accepts([&] { reader.plain(backend, kind, names, DType::kBF16, entry.shape[0], entry.shape[1]); });
         const Buffer data = reader.plain(backend, kind, names, DType::kF32, entry.shape[0], entry.shape[1]);
-        reader.read(2, true);
+        reader.read({.threads = 2, .quiet = true});
         to.plain(kind, names, DType::kF32, entry.shape, data.data());
       } else if (entry.shape.size() == 3) {
         const int64_t rows = std::min<int64_t>(entry.shape[0], 1 << 20) * kPanel - 3;
         const auto restored = [&](int64_t group) {
           return fuzz::accepts([&] {
             PackedForm form = reader.matrix(backend, names, rows, std::min<int64_t>(entry.shape[1], 1 << 20) * group);
-            reader.read(2, true);
+            reader.read({.threads = 2, .quiet = true});
             weights.emplace_back(names, backend.restore(std::move(form)));
           });
         };

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "model/cpu_backend.h"
+#include "model/packed_folder.h"
 #include "model/quantised_files.h"
 #include "model/run_model.h"
 #include "weights/safetensors_file.h"
@@ -15,39 +16,8 @@ namespace sluice {
 namespace {
 using test::Golden;
 using test::Outcome;
+using test::Packed;
 namespace fs = std::filesystem;
-
-// A folder of packed weights, as convert writes it, without tokenizer.
-struct Packed {
-  Packed(const Golden& golden, int tp, int pp, const std::string& dtype, const std::string& quantize,
-         const std::string& experts = "auto") {
-    ModelSource source;
-    source.folder = golden.folder;
-    source.dtype = dtype;
-    source.quantize = quantize;
-    source.experts = experts;
-    source.quiet = true;
-    const auto backend = test::cpu_backend();
-    PackedLayout layout;
-    layout.folder = folder.path();
-    layout.tp = tp, layout.pp = pp, layout.packing = backend->packing();
-    layout.dtype = read_model_info(source).dtype, layout.quantize = quantize, layout.experts = experts;
-    layout.source = "org/model";
-    auto groups = make_thread_groups(tp, pp);
-    for (size_t rank = 0; rank < groups.size(); ++rank) {
-      PackedWriter writer(folder.path(), fmt::format("rank{}.safetensors", rank));
-      pack_model(source, *backend, groups[rank], writer);
-      layout.files.push_back(writer.finish());
-      if (!layout.tie) layout.tie = writer.tie();
-    }
-    write_packed_layout(layout);
-    fs::copy_file(golden.folder / "config.json", folder.path() / "config.json");
-    this->golden = golden;
-    this->golden.folder = folder.path();
-  }
-  test::TemporaryFolder folder;
-  Golden golden;  // the reference's, with this folder
-};
 
 void check_same(const std::string& name, int tp, int pp, const std::string& dtype, const std::string& quantize,
                 const std::string& experts = "auto") {
@@ -59,7 +29,7 @@ void check_same(const std::string& name, int tp, int pp, const std::string& dtyp
   CAPTURE(experts);
   Golden golden = test::read_golden(name);
   golden.greedy.resize(6);
-  const Packed packed(golden, tp, pp, dtype, quantize, experts);
+  const Packed packed(golden, *test::cpu_backend(), tp, pp, dtype, quantize, experts);
   const auto expected = test::run_ranks(golden, tp, pp, dtype, test::cpu_backend, experts, quantize);
   const auto found = test::run_ranks(packed.golden, tp, pp, "auto", test::cpu_backend);
   REQUIRE(found.size() == expected.size());
@@ -121,7 +91,7 @@ TEST_CASE("Checkpoints that are quantised already are packed as they are") {
       CAPTURE(tp);
       test::QuantisedFiles files("rope_yarn", kind);
       files.golden.greedy.resize(4);
-      const Packed packed(files.golden, tp, 1, "auto", "");
+      const Packed packed(files.golden, *test::cpu_backend(), tp, 1, "auto", "");
       const auto expected = test::run_ranks(files.golden, tp, 1, "auto", test::cpu_backend);
       const auto found = test::run_ranks(packed.golden, tp, 1, "auto", test::cpu_backend);
       CHECK(found.back().logits == expected.back().logits);
@@ -131,7 +101,7 @@ TEST_CASE("Checkpoints that are quantised already are packed as they are") {
 }
 
 TEST_CASE("Another run than weights were packed for is refused with both sides and the command") {
-  const Packed packed(test::read_golden("llama2_gqa"), 2, 1, "bfloat16", "int8");
+  const Packed packed(test::read_golden("llama2_gqa"), *test::cpu_backend(), 2, 1, "bfloat16", "int8");
   CHECK(refusal(packed, {}, 2, 1) == "");
   check_says(refusal(packed, {}, 1, 2),
              {"packed for tp 2, pp 1", "has tp 1, pp 2", "start 2 ranks with --tp 2 --pp 1",
@@ -151,6 +121,11 @@ TEST_CASE("Another run than weights were packed for is refused with both sides a
   check_says(refusal(packed, asked, 2, 1), {"--experts is spread", "packed as auto", "--experts spread"});
 
   PackedLayout layout = *read_packed_layout(packed.folder.path());
+  layout.packing = "cuda-rows-1";
+  write_packed_layout(layout);
+  check_says(refusal(packed, {}, 2, 1),
+             {"packed for GPUs (cuda-rows-1), and this run is on CPUs", "made of (org/model)",
+              "(sluice convert org/model OUT --tp 2 --pp 1 --dtype bfloat16 --quantize int8)", "--device cuda"});
   layout.packing = "cpu-panels-0";
   write_packed_layout(layout);
   check_says(refusal(packed, {}, 2, 1), {"packed as cpu-panels-0", "expects cpu-panels-1", "sluice convert org/model"});
@@ -164,7 +139,7 @@ TEST_CASE("Another run than weights were packed for is refused with both sides a
 }
 
 TEST_CASE("Packed files that are cut off, exchanged or of another config are refused before a kernel sees them") {
-  const Packed packed(test::read_golden("llama2_gqa"), 2, 1, "auto", "");
+  const Packed packed(test::read_golden("llama2_gqa"), *test::cpu_backend(), 2, 1, "auto", "");
   const fs::path one = packed.folder.path() / "rank0.safetensors", two = packed.folder.path() / "rank1.safetensors";
   const auto size = fs::file_size(one);
   fs::resize_file(one, size - 64);
@@ -176,13 +151,13 @@ TEST_CASE("Packed files that are cut off, exchanged or of another config are ref
   fs::remove(one);
   check_says(refusal(packed, {}, 2, 1), {"rank0.safetensors"});
 
-  const Packed stages(test::read_golden("llama2_gqa"), 1, 2, "auto", "");
+  const Packed stages(test::read_golden("llama2_gqa"), *test::cpu_backend(), 1, 2, "auto", "");
   layout = *read_packed_layout(stages.folder.path());
   std::swap(layout.files[0], layout.files[1]);
   write_packed_layout(layout);
   check_says(refusal(stages, {}, 1, 2), {"it holds no table model.embed_tokens.weight", "pack it again"});
 
-  const Packed other(test::read_golden("llama2_gqa"), 1, 1, "auto", "");
+  const Packed other(test::read_golden("llama2_gqa"), *test::cpu_backend(), 1, 1, "auto", "");
   fs::copy_file(test::read_golden("llama1").folder / "config.json", other.folder.path() / "config.json",
                 fs::copy_options::overwrite_existing);
   check_says(refusal(other, {}, 1, 1), {"pack it again"});

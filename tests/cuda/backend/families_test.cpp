@@ -2,7 +2,9 @@
 // Every family on the CUDA backend, beside transformers' logits and tokens.
 #include <set>
 
+#include "backend/row_form.h"
 #include "cuda/backend/twin.h"
+#include "model/packed_folder.h"
 #include "model/quantised_files.h"
 #include "model/run_model.h"
 #include "runtime.h"
@@ -72,6 +74,57 @@ TEST_CASE("checkpoints quantised elsewhere have the logits of the floats that th
     const test::Outcome last = test::run_ranks(files.golden, 1, 1, "float32", cuda).back();
     CHECK(test::max_difference(last.logits, expected) <= 1e-4);
   }
+}
+
+TEST_CASE("packed without a GPU, weights give the bits of those that are packed while loading") {
+  const auto packer = make_row_packer({});
+  const auto check_same = [&](test::Golden golden, const std::string& dtype, const std::string& quantize) {
+    CAPTURE(golden.folder.string());
+    CAPTURE(quantize);
+    golden.greedy.resize(4);
+    const test::Packed packed(golden, *packer, 1, 1, dtype, quantize);
+    const auto expected = test::run_ranks(golden, 1, 1, dtype, cuda, "auto", quantize).back(),
+               found = test::run_ranks(packed.golden, 1, 1, "auto", cuda).back();
+    CHECK(found.logits == expected.logits);
+    CHECK(found.greedy == expected.greedy);
+  };
+  check_same(test::read_golden("llama2_gqa"), "bfloat16", "");
+  check_same(test::read_golden("gpt2/plain"), "float32", "int8");
+  check_same(test::read_golden("mixtral/plain"), "float16", "int4");
+  check_same(test::read_golden("t5/flan"), "float32", "");
+  for (const char* kind : test::kQuantisedKinds) check_same(test::QuantisedFiles("rope_yarn", kind).golden, "auto", "");
+  const test::Packed packed(test::read_golden("llama2_gqa"), *packer, 1, 1, "auto", "");
+  PackedLayout layout = *read_packed_layout(packed.golden.folder);
+  layout.packing = "cpu-panels-1";
+  write_packed_layout(layout);
+  const auto backend = cuda();
+  Groups groups = solo_groups();
+  CHECK_THROWS_WITH_AS(test::load_golden(packed.golden, "auto", *backend, groups),
+                       doctest::Contains("packed for CPUs (cpu-panels-1), and this run is on GPUs"), Error);
+}
+
+TEST_CASE("a T5 whose activations leave the range of float16 is clamped as in transformers, and has no NaN") {
+  const test::Golden golden = test::read_golden("t5/flan");
+  const Checkpoint from = Checkpoint::open(golden.folder, "");
+  std::vector<test::NamedTensor> tensors;
+  for (const CheckpointTensor& tensor : from.tensors()) {
+    std::vector<float> values = test::read_floats(from, tensor.name);
+    if (tensor.name.ends_with("DenseReluDense.wo.weight")) {  // to what float16 just holds
+      float largest = 0;
+      for (const float v : values) largest = std::max(largest, std::abs(v));
+      for (float& v : values) v *= 60000.0f / largest;
+    }
+    tensors.push_back({tensor.name, "F32", tensor.shape,
+                       std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float))});
+  }
+  const test::TemporaryFolder folder;
+  folder.write("config.json", read_file(golden.folder / "config.json"));
+  folder.write("model.safetensors", test::safetensors_bytes(tensors));
+  test::Golden large = golden;
+  large.folder = folder.path();
+  large.greedy.resize(8);
+  const std::vector<float> logits = test::run_ranks(large, 1, 1, "float16", cuda).back().logits;
+  CHECK(std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); }));
 }
 
 TEST_CASE("models with weights of 8 and 4 bits stay close to the CPU backend's") {
