@@ -251,16 +251,14 @@ void Products::run_task(const Job& job, int64_t task, int thread, const Tensor& 
   }
 
   const int64_t column = panel_begin * kPanel, columns = std::min(panels * kPanel, w.rows() - column);
+  const float* scales = w.scales() != nullptr ? w.scales() + column : nullptr;
   const float* bias = epilogue.bias ? epilogue.bias.as<float>() + column : nullptr;
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t row = job.first_row + row_begin + r;
-    if (w.scales() != nullptr) {
-      float* sums = call.c + r * call.c_stride;
-      for (int64_t c = 0; c < columns; ++c) sums[c] *= w.scales()[column + c];
-    }
     const float* residual =
         epilogue.residual ? static_cast<const float*>(epilogue.residual.row(row)) + column : nullptr;
-    rows_.finish(static_cast<float*>(out.row(row)) + column, call.c + r * call.c_stride, bias, residual, columns);
+    rows_.finish(static_cast<float*>(out.row(row)) + column, call.c + r * call.c_stride, scales, bias, residual,
+                 columns);
   }
 }
 

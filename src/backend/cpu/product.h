@@ -63,7 +63,7 @@ struct ProductKernel {
   std::string_view name;
   int64_t max_height = 0;  // rows of a full block
   size_t x_bytes = 0;      // of one packed activation
-  // Height of the blocks into which `rows` are packed; max_height where there are more than 8 blocks.
+  // Height of the blocks into which `rows` are packed; the same for all numbers of rows above 8 * max_height.
   int64_t (*block_height)(int64_t rows);
   // Packs `rows` <= height rows of x [rows][x_stride], padded with zeros to [height, depth].
   void (*pack_rows)(void* to, const float* x, int64_t x_stride, int64_t rows, int64_t height, int64_t cols,

@@ -142,6 +142,7 @@ template <bool kVnni, bool kGroups>
 struct Int8 {
   static constexpr bool kBytes = kVnni;
   static constexpr int64_t kMost = kVnni ? 8 : kMaxHeight;  // rows: 12 reach 0.9 of the rate of 8 on Zen 4
+  static constexpr int64_t kInRegisters = kVnni ? 6 : 0;    // rows whose sums of all groups stay in registers too
   static constexpr int kMaxWide = 3;                        // rows up to which many columns are taken at once
   static constexpr size_t kHeader = kGroups ? kGroupHeader : 0;
   static constexpr size_t record(int64_t group) { return kHeader + static_cast<size_t>(group * kPanel); }
@@ -149,18 +150,19 @@ struct Int8 {
   static int32_t correction(int32_t sum) { return kGroups ? zero_correction(sum) : -128 * sum; }
 
   template <int H, int N, bool kFetch>
-  static HWY_INLINE void group(float* HWY_RESTRICT c, const uint8_t* HWY_RESTRICT x, const uint8_t* HWY_RESTRICT record,
-                               int64_t column, int64_t k, bool fresh) {
-    const F32 d;
-    VI sum[H][N];
+  static HWY_INLINE void whole(VI (&sum)[H][N], const uint8_t* HWY_RESTRICT x, const uint8_t* HWY_RESTRICT record,
+                               int64_t column, int64_t k) {
     const uint8_t* w = record + kHeader + 4 * column;
-    const auto* x_scale = reinterpret_cast<const float*>(x);
     const auto* x_sum = reinterpret_cast<const int32_t*>(x) + H;
     if constexpr (kGroups) start_with_zeros<H, N>(sum, x_sum, record, column);
     for (int r = 0; !kGroups && r < H; ++r) {
       for (int v = 0; v < N; ++v) sum[r][v] = hn::Set(I32(), x_sum[r]);
     }
     const uint8_t* at = x + 8 * H;
+    if constexpr (kVnni && !kGroups) k = kInt8Group;  // no branch to be mispredicted at the end of each group
+#if defined(__GNUC__)
+#pragma GCC unroll 16
+#endif
     for (int64_t i = 0; i < k; i += 4) {
       call_ahead<kFetch>(w);
       if constexpr (kVnni) {
@@ -183,6 +185,15 @@ struct Int8 {
       at += quad_bytes<kBytes>() * H;
       w += 4 * kPanel;
     }
+  }
+
+  template <int H, int N, bool kFetch>
+  static HWY_INLINE void group(float* HWY_RESTRICT c, const uint8_t* HWY_RESTRICT x, const uint8_t* HWY_RESTRICT record,
+                               int64_t column, int64_t k, bool fresh) {
+    const F32 d;
+    VI sum[H][N];
+    whole<H, N, kFetch>(sum, x, record, column, k);
+    const auto* x_scale = reinterpret_cast<const float*>(x);
     if constexpr (kGroups) return add_scaled<H, N>(c, sum, x_scale, record, column, fresh);
     for (int r = 0; r < H; ++r) {
       for (int v = 0; v < N; ++v) {
@@ -192,10 +203,40 @@ struct Int8 {
       }
     }
   }
+
+  // The same, of groups one after the other.
+  template <int H, int N, bool kFetch>
+  static HWY_INLINE void groups(float* c, int64_t c_stride, const uint8_t* HWY_RESTRICT x,
+                                const uint8_t* HWY_RESTRICT w, size_t x_group, const ProductCall& call) {
+    const F32 d;
+    VF out[H][N];
+    for (int r = 0; r < H; ++r) {
+      for (int v = 0; v < N; ++v)
+        out[r][v] = call.continued ? hn::LoadU(d, c + r * c_stride + v * kLanes) : hn::Zero(d);
+    }
+    for (int64_t k = 0; k < call.depth; k += call.group) {
+      VI sum[H][N];
+      whole<H, N, kFetch>(sum, x, w, 0, call.group);
+      const auto* x_scale = reinterpret_cast<const float*>(x);
+      for (int v = 0; v < N; ++v) {
+        const VF scale = kGroups ? StoredF16::load(reinterpret_cast<const uint16_t*>(w) + v * kLanes) : hn::Zero(d);
+        for (int r = 0; r < H; ++r) {
+          const VF part = hn::ConvertTo(d, sum[r][v]), row = hn::Set(d, x_scale[r]);
+          out[r][v] = kGroups ? hn::MulAdd(hn::Mul(part, row), scale, out[r][v]) : hn::MulAdd(part, row, out[r][v]);
+        }
+      }
+      x += x_group;
+      w += record(call.group);
+    }
+    for (int r = 0; r < H; ++r) {
+      for (int v = 0; v < N; ++v) hn::StoreU(out[r][v], d, c + r * c_stride + v * kLanes);
+    }
+  }
 };
 
 template <bool kVnni>
 struct Int4 {
+  static constexpr int64_t kInRegisters = 0;
   static constexpr bool kShort = !kVnni && SLUICE_BYTE_PAIRS;
   static constexpr bool kBytes = kVnni || kShort;
   static constexpr int64_t kMost = kVnni ? 8 : kMaxHeight;  // rows: with more, sums and both halves leave the registers
@@ -274,6 +315,10 @@ HWY_INLINE void block_product(float* c, const uint8_t* x, const uint8_t* w, cons
   constexpr int kVectors = H <= Store::kMaxWide ? kWide : kNarrow;
   const F32 d;
   const size_t x_group = static_cast<size_t>(H * (8 + call.group / 4 * quad_bytes<Store::kBytes>()));
+  if constexpr (H <= Store::kInRegisters) {
+    static_assert(kVectors * kLanes >= kPanel);
+    return Store::template groups<H, kVectors, kFetch>(c, call.c_stride, x, w, x_group, call);
+  }
   HWY_ALIGN float sums[H * kPanel];  // rows a fixed distance apart, so that no addresses are computed for each group
   for (int64_t r = 0; call.continued && r < H; ++r) {
     for (int64_t i = 0; i < kPanel; i += kLanes)
@@ -308,9 +353,9 @@ void multiply_blocks(const ProductCall& call) {
   }
 }
 
-template <int64_t kMost>
+template <class Store>
 int64_t block_height(int64_t rows) {
-  return even_height(rows, kMost);
+  return Store::kInRegisters > 0 && rows > 8 * Store::kMost ? Store::kInRegisters : even_height(rows, Store::kMost);
 }
 
 template <class Store>
@@ -418,7 +463,7 @@ constexpr ProductKernel make_kernel(std::string_view name) {
   kernel.name = name;
   kernel.max_height = Store::kMost;
   kernel.x_bytes = static_cast<size_t>(quad_bytes<Store::kBytes>() / 4);
-  kernel.block_height = block_height<Store::kMost>;
+  kernel.block_height = block_height<Store>;
   kernel.multiply = multiply<Store>;
   kernel.x_header = 8;
   kernel.pack_groups = pack_groups<Store>;

@@ -55,17 +55,33 @@ void add(float* inout, const float* other, int64_t n) {
       [&](int64_t i) HWY_ATTR { inout[i] += other[i]; });
 }
 
-void finish(float* out, const float* sums, const float* bias, const float* residual, int64_t n) {
+// Rounds a product before it is added to: without this some targets contract the two and others do not.
+template <class V>
+HWY_INLINE void round_now([[maybe_unused]] V& v) {
+#if HWY_ARCH_X86
+  asm("" : "+x"(v));
+#endif
+}
+
+void finish(float* out, const float* sums, const float* scales, const float* bias, const float* residual, int64_t n) {
   over(
       n,
       [&](int64_t i) HWY_ATTR {
         VF v = hn::LoadU(F32(), sums + i);
+        if (scales != nullptr) {
+          v = hn::Mul(v, hn::LoadU(F32(), scales + i));
+          round_now(v.raw);
+        }
         if (bias != nullptr) v = hn::Add(v, hn::LoadU(F32(), bias + i));
         if (residual != nullptr) v = hn::Add(v, hn::LoadU(F32(), residual + i));
         hn::StoreU(v, F32(), out + i);
       },
       [&](int64_t i) HWY_ATTR {
         float v = sums[i];
+        if (scales != nullptr) {
+          v *= scales[i];
+          round_now(v);
+        }
         if (bias != nullptr) v += bias[i];
         if (residual != nullptr) v += residual[i];
         out[i] = v;

@@ -13,8 +13,9 @@ struct RowOps {
   void (*widen)(float* out, const void* in, DType dtype, int64_t n);   // f32, bf16, f16 to f32
   void (*narrow)(void* out, DType dtype, const float* in, int64_t n);  // f32 to f32, bf16, f16; nearest even
   void (*add)(float* inout, const float* other, int64_t n);
-  // out = sums + bias + residual, in that order; bias and residual may be null, out may be the residual.
-  void (*finish)(float* out, const float* sums, const float* bias, const float* residual, int64_t n);
+  // out = sums * scales + bias + residual, in that order; all but sums may be null, out may be the residual.
+  void (*finish)(float* out, const float* sums, const float* scales, const float* bias, const float* residual,
+                 int64_t n);
   // `residual` may be null: residual += x, then the norm of the sum. `bias` may be null.
   void (*rms_norm)(float* out, const float* x, float* residual, const float* weight, int64_t n, float eps);
   void (*layer_norm)(float* out, const float* x, float* residual, const float* weight, const float* bias, int64_t n,
