@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds to fetch one large file from a hub on loopback, by sluice download, by curl, and by curl until the bytes are on the disk, in turns.
+"""Seconds to fetch one large file from a hub on loopback, by sluice download, by curl, and by curl until the bytes are on the disk, in random order.
+Each run follows one of its kind that does not count: what a virtual machine has freed may be its host's again, and slow to come back.
 Usage: download.py SLUICE [BYTES [RUNS]]; it needs twice BYTES in TMPDIR, gone at the end."""
 import os
 import pathlib
+import random
 import shutil
 import statistics
 import subprocess
@@ -35,13 +37,17 @@ def main():
             environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), "no_proxy": "*"}
             url = f"{hub.url}/org/model/resolve/main/model.safetensors"
             fetched = str(folder / "curl")
-            for run in range(runs):
-                for name, command in (("sluice", [binary, "download", "org/model"]), ("curl", ["curl", "-sfL", "-o", fetched, url]),
-                                      ("curl and sync", ["sh", "-c", 'curl -sfL -o "$0" "$1" && sync "$0"', fetched, url]))[::1 if run % 2 == 0 else -1]:
-                    seconds[name].append(timed(command, environment))
-                    shutil.rmtree(folder / "hf", ignore_errors=True)
-                    pathlib.Path(fetched).unlink(missing_ok=True)
-                    subprocess.run(["sync", "-f", str(folder)], check=True)
+            commands = [("sluice", [binary, "download", "org/model"]), ("curl", ["curl", "-sfL", "-o", fetched, url]),
+                        ("curl and sync", ["sh", "-c", 'curl -sfL -o "$0" "$1" && sync "$0"', fetched, url])]
+            for _ in range(runs):
+                for name, command in random.sample(commands, len(commands)):
+                    for counts in (False, True):
+                        taken = timed(command, environment)
+                        if counts:
+                            seconds[name].append(taken)
+                        shutil.rmtree(folder / "hf", ignore_errors=True)
+                        pathlib.Path(fetched).unlink(missing_ok=True)
+                        subprocess.run(["sync", "-f", str(folder)], check=True)
         for name, values in seconds.items():
             print(f"{name:<14} {size / statistics.median(values) / 1e6:7.0f} MB/s (median of {runs}; {', '.join(f'{v:.2f}' for v in values)} s)")
     finally:
