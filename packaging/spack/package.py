@@ -2,6 +2,12 @@
 # Spack: put this folder into a repository as packages/sluice, then, in the source tree,  spack dev-build sluice@0.1.0
 from spack.package import *
 
+try:
+    from spack_repo.builtin.build_systems.cmake import CMakePackage
+    from spack_repo.builtin.build_systems.cuda import CudaPackage
+except ImportError:  # before Spack 1.0 they come with spack.package
+    pass
+
 
 class Sluice(CMakePackage, CudaPackage):
     """Serves large language models inside Slurm jobs, one rank per GPU or share of a CPU node."""
@@ -17,7 +23,7 @@ class Sluice(CMakePackage, CudaPackage):
     depends_on("ninja", type="build")
     depends_on("pkgconfig", type="build")
     depends_on("fmt@9:")
-    depends_on("spdlog@1.10:+fmt_external")
+    depends_on("spdlog@1.10:")
     depends_on("highway@1.0.3:")
     depends_on("oniguruma@6.9.8:")
     depends_on("utf8proc@2.8:")

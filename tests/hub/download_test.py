@@ -176,6 +176,16 @@ class Download(unittest.TestCase):
             hub.rate = None
             self.check(self.download(hub), repo, self.CHOSEN)
 
+    @unittest.skipUnless(shutil.which("strace"), "SKIPPED: strace, which makes a write fail, is not here")
+    def test_an_exhausted_quota_is_named(self):
+        with Hub({"org/model": Repo(model())}) as hub:
+            failing = ["strace", "-f", "-o", "/dev/null", "-e", "inject=pwrite64:error=EDQUOT"]
+            done = subprocess.run([*failing, BINARY, "download", "org/model"], env=self.environment(hub), capture_output=True, text=True, timeout=120)
+            if "ptrace" in done.stderr:
+                self.skipTest("SKIPPED: strace may not trace here")
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("your quota is used up: set HF_HUB_CACHE to another file system", done.stderr)
+
     def test_passing_failures_are_retried_with_the_servers_delay(self):
         repo = Repo(model())
         with Hub({"org/model": repo}) as hub:

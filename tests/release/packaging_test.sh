@@ -39,7 +39,7 @@ assert not missing, f"Spack does not name {missing}"
 recipe, = pathlib.Path("packaging/easybuild").glob("*.eb")
 values = {}
 exec(compile(recipe.read_text(), recipe, "exec"), values)
-assert values["version"] == version and recipe.name.startswith(f"Sluice-{version}-foss-")
+assert values["version"] == version and recipe.name.startswith(f"Sluice-{version}-gompi-")
 for path in ("scripts/deps.sh", "slurm/serve.sh", "env"):
     assert pathlib.Path(path).exists(), path
 for option in re.findall(r"-D(SLUICE_\w+)", values["configopts"]):
