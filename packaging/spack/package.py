@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Spack: put this folder into a repository as packages/sluice, then, in the source tree,  spack dev-build sluice@0.1.0
+# prometheus-cpp is among Spack's own packages since 1.0. Versions are bounded where the sources have been compiled with them.
 from spack.package import *
 
 try:
@@ -22,14 +23,14 @@ class Sluice(CMakePackage, CudaPackage):
     depends_on("cmake@3.25:", type="build")
     depends_on("ninja", type="build")
     depends_on("pkgconfig", type="build")
-    depends_on("fmt@9:")
-    depends_on("spdlog@1.10:")
+    depends_on("fmt@9.1:10")
+    depends_on("spdlog@1.10:1.13")
     depends_on("highway@1.0.3:")
     depends_on("oniguruma@6.9.8:")
     depends_on("utf8proc@2.8:")
-    depends_on("cpp-httplib@0.11.4:")
+    depends_on("cpp-httplib@0.11.4:0.15")
     depends_on("nlohmann-json@3.11.2:")
-    depends_on("cli11@2.1.2:")
+    depends_on("cli11@2.1.2:2.4")
     depends_on("prometheus-cpp@1.0.1:")
     depends_on("zlib@1.2:")
     depends_on("openssl@3:")
@@ -37,7 +38,8 @@ class Sluice(CMakePackage, CudaPackage):
     depends_on("ncurses@6:")
     depends_on("libedit@3.1:")
     depends_on("mpi", when="+mpi")
-    depends_on("nccl", when="+cuda", type="run")
+    for arch in CudaPackage.cuda_arch_values:
+        depends_on(f"nccl cuda_arch={arch}", when=f"+cuda cuda_arch={arch}", type="run")
 
     generator("ninja")
     conflicts("cuda_arch=none", when="+cuda", msg="name the GPUs, for instance cuda_arch=80,90")
