@@ -128,7 +128,7 @@ def nest(out):
         config.pop(key, None)  # what equals the class's defaults, or is told outside, is left out there
     config["vocab_size"] = BASE["vocab_size"]
     whole["text_config"] = config
-    (out / "config.json").write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
+    (out / "config.json").write_text(json.dumps(whole, separators=(",", ": "), sort_keys=True) + "\n")
     file = out / "model.safetensors"
     tensors = {"language_model." + name: t for name, t in load_file(file).items()}
     tensors["vision_tower.vision_model.embeddings.patch_embedding.bias"] = torch.zeros(4, dtype=torch.bfloat16)
@@ -169,7 +169,7 @@ def write_case(name):
     config["torch_dtype"] = config.pop("dtype", config.get("torch_dtype"))  # the key nearly all published checkpoints use
     if "pattern" in options:
         config["sliding_window_pattern"] = options["pattern"]
-    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    (out / "config.json").write_text(json.dumps(config, separators=(",", ": "), sort_keys=True) + "\n")
 
     again = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, attn_implementation="eager").eval()
     logits2, greedy2, _ = compute(again, prompt)

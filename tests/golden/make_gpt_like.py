@@ -201,14 +201,14 @@ def write_case(name):
         else:
             config["torch_dtype"] = "float32"
         save_file({k: v.contiguous() for k, v in tensors.items()}, out / "model.safetensors", metadata={"format": "pt"})
-        (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        (out / "config.json").write_text(json.dumps(config, separators=(",", ": "), sort_keys=True) + "\n")
     else:
         model.bfloat16().save_pretrained(out)
         (out / "generation_config.json").unlink()
         path = out / "config.json"
         config = json.loads(path.read_text())
         config["torch_dtype"] = config.pop("dtype", config.get("torch_dtype"))
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        path.write_text(json.dumps(config, separators=(",", ": "), sort_keys=True) + "\n")
         # The written files, read back by transformers, must give the same numbers.
         again = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, attn_implementation=attention).eval()
         logits2, greedy2, _ = make_llama.reference(again, prompt)

@@ -138,7 +138,7 @@ def edit_config(path, options):
         cfg["torch_dtype"] = cfg.pop("dtype", cfg.get("torch_dtype"))  # the key nearly all published checkpoints use
     if options.get("bare"):
         cfg["architectures"] = ["LlamaModel"]
-    path.write_text(json.dumps(cfg, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps(cfg, separators=(",", ": "), sort_keys=True) + "\n")
 
 
 def link_case(name, twin):

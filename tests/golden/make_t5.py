@@ -97,9 +97,9 @@ def write_tokenizer(folder, size):
     tok.decoder = decoders.Metaspace()
     tok.add_special_tokens(["<pad>", "</s>", "<unk>"])
     tok.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)])
-    tok.save(str(folder / "tokenizer.json"))
+    tok.save(str(folder / "tokenizer.json"), pretty=False)
     (folder / "tokenizer_config.json").write_text(json.dumps(dict(
-        tokenizer_class="T5Tokenizer", eos_token="</s>", unk_token="<unk>", pad_token="<pad>"), indent=2, sort_keys=True) + "\n")
+        tokenizer_class="T5Tokenizer", eos_token="</s>", unk_token="<unk>", pad_token="<pad>"), separators=(",", ": "), sort_keys=True) + "\n")
     return tok
 
 
@@ -145,7 +145,7 @@ def write_case(name):
     path = out / "config.json"
     config = json.loads(path.read_text())
     config["torch_dtype"] = config.pop("dtype", config.get("torch_dtype"))
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps(config, separators=(",", ": "), sort_keys=True) + "\n")
     again = T5ForConditionalGeneration.from_pretrained(out, dtype=torch.float32, attn_implementation="eager").eval()
     logits2, greedy2, _ = reference(again, encoder, start, make_llama.STEPS)
     assert torch.equal(logits2, gold["logits"]) and greedy2 == greedy, f"{name}: files and memory differ"

@@ -53,6 +53,15 @@ def from_fast(out, fast, every=3):
                  len(vocab), byte_ids or [0], every)
 
 
+def write_shared(path, data, first):
+    """The same bytes for several folders: the others link to the first one's."""
+    if path.parent.name == first:
+        path.write_bytes(data)
+    else:
+        assert (path.parent.parent / first / path.name).read_bytes() == data
+        path.symlink_to(f"../{first}/{path.name}")
+
+
 def merges_files():
     vocab, merges = make_text.learn(pre_tokenizers.ByteLevel(add_prefix_space=False), 700, alphabet=pre_tokenizers.ByteLevel.alphabet())
     merges += [("#", "#"), ("Ġ", "#")]  # lines that look like comments
@@ -60,7 +69,7 @@ def merges_files():
 
     def write(name, vocab, **files):
         out = folder(name, vocab={t: i for i, t in enumerate(vocab)}, **files)
-        (out / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n")
+        write_shared(out / "merges.txt", ("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n").encode(), "import_gpt2")
         from_fast(out, GPT2TokenizerFast.from_pretrained(out))
 
     write("import_gpt2", vocab)
@@ -122,7 +131,7 @@ def unigram_files():
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(LINES * 3), model_writer=model, vocab_size=420, model_type="unigram", character_coverage=0.98, minloglevel=2,
                 pad_id=0, eos_id=1, unk_id=2, bos_id=-1, normalization_rule_tsv=str(rules))
-            (out / "spiece.model").write_bytes(model.getvalue())
+            write_shared(out / "spiece.model", model.getvalue(), "import_t5")
             from_fast(out, T5TokenizerFast.from_pretrained(out), every=2)
 
 
