@@ -12,7 +12,7 @@
 
 namespace sluice::cuda {
 
-// "NVIDIA H200, GPU-..., device 0", for messages of this process. Set once.
+// "NVIDIA H200, GPU-..., device 0", for messages of this process. On any thread.
 void set_device_name(std::string name);
 
 [[noreturn]] void fail(cudaError_t error, const char* call, CodePlace where);

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <numeric>
+#include <thread>
+#include "backend/cuda/check.h"
 #include "backend/quantise.h"
 #include "base/error.h"
 
@@ -300,6 +302,16 @@ TEST_CASE("the backend names its device, and refuses a share of memory that is n
   options.utilization = 1.5;
   CHECK_THROWS_AS(sluice_cuda_module(kCudaModuleVersion)->make(options), Error);
   CHECK(sluice_cuda_module(kCudaModuleVersion + 1) == nullptr);
+}
+
+TEST_CASE("threads of several ranks name their devices at the same time") {
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([t] {
+      for (int i = 0; i < 20000; ++i) cuda::set_device_name(std::string(static_cast<size_t>(20 + i % 40 + t), 'g'));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
 }
 
 TEST_CASE("memory that another holds is not counted as free") {
