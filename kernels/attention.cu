@@ -86,15 +86,18 @@ __global__ void __launch_bounds__(kThreads) plain_kernel(const AttentionParams a
 }
 
 bool tiled(const AttentionParams& a) {
-  return a.type != Type::kF32 && aligned16(a.q, a.q_stride, 2) && aligned16(a.k_cache, a.block_stride, 2) &&
+  const int dim = a.head_dim;
+  return (dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256) && a.type != Type::kF32 &&
+         aligned16(a.q, a.q_stride, 2) && aligned16(a.k_cache, a.block_stride, 2) &&
          aligned16(a.v_cache, a.block_stride, 2) && a.out_stride % 2 == 0 &&
          reinterpret_cast<uintptr_t>(a.out) % 4 == 0;
 }
 
 template <int kDim>
-cudaError_t run_tiles(const AttentionParams& a, cudaStream_t stream) {
+cudaError_t run_tiles(const AttentionParams& a, const RopeCacheParams* rope, cudaStream_t stream) {
   TileParams p{};
   p.a = a;
+  if (rope != nullptr) p.rope = *rope;
   // So many sequences and heads fill any device by themselves.
   const bool many = static_cast<size_t>(a.seqs * a.n_heads) > kMostArrivals;
   if (a.deterministic || a.splits < 1 || many) p.a.splits = 1;
@@ -112,31 +115,37 @@ cudaError_t run_tiles(const AttentionParams& a, cudaStream_t stream) {
   return decode<kDim>(p, stream);
 }
 
+cudaError_t start_tiles(const AttentionParams& a, const RopeCacheParams* rope, cudaStream_t stream) {
+  switch (a.head_dim) {
+    case 64:
+      return run_tiles<64>(a, rope, stream);
+    case 80:
+      return run_tiles<80>(a, rope, stream);
+    case 96:
+      return run_tiles<96>(a, rope, stream);
+    case 128:
+      return run_tiles<128>(a, rope, stream);
+    default:
+      return run_tiles<256>(a, rope, stream);
+  }
+}
+
 }  // namespace
 
 cudaError_t attention(const AttentionParams& a, cudaStream_t stream) {
   if (a.rows == 0) return cudaSuccess;
-  if (tiled(a)) {
-    switch (a.head_dim) {
-      case 64:
-        return run_tiles<64>(a, stream);
-      case 80:
-        return run_tiles<80>(a, stream);
-      case 96:
-        return run_tiles<96>(a, stream);
-      case 128:
-        return run_tiles<128>(a, stream);
-      case 256:
-        return run_tiles<256>(a, stream);
-      default:
-        break;
-    }
-  }
+  if (tiled(a)) return start_tiles(a, nullptr, stream);
   return with_type(a.type, [&](auto element) {
     const dim3 grid(static_cast<unsigned>(a.rows), blocks_for(a.n_heads, kWarps));
     const size_t shared = kWarps * (2 * static_cast<size_t>(a.head_dim) + kWarpSize) * sizeof(float);
     return launch("attention", plain_kernel<decltype(element)>, grid, kThreads, shared, stream, a);
   });
+}
+
+cudaError_t rope_and_attention(const RopeCacheParams& rope, const AttentionParams& a, cudaStream_t stream) {
+  if (a.decode_only && !a.all_keys && a.rows > 0 && tiled(a)) return start_tiles(a, &rope, stream);
+  if (const cudaError_t error = rope_and_cache(rope, stream); error != cudaSuccess) return error;
+  return attention(a, stream);
 }
 
 int attention_splits(int multiprocessors, int64_t seqs, int64_t n_kv_heads, int64_t max_context) {

@@ -2,7 +2,7 @@
 // Causal attention over the paged cache (cache.h). Everything that varies per step is on the device.
 #pragma once
 
-#include "types.h"
+#include "cache.h"
 
 namespace sluice::kernels {
 
@@ -12,16 +12,16 @@ namespace sluice::kernels {
 // that index kept inside the row. With slopes_rounded: score = scale * (q.k + bf16(slope * key)). Rows at and beyond
 // first_row[seqs] get zeros.
 struct AttentionParams {
-  void* out;                      // type [rows, n_heads * head_dim]
-  const void* q;                  // type [rows, n_heads * head_dim]
-  const void *k_cache, *v_cache;  // type
-  const int32_t* first_row;       // [seqs + 1]
-  const int32_t* context;         // [seqs]
-  const int32_t* block_table;     // [seqs, block_table_stride]
-  const float* alibi_slopes;      // [n_heads] or null
-  const float* distance_bias;     // [n_heads, 2 * reach + 1], rows `bias_stride` apart, or null
-  void* workspace;                // attention_workspace_bytes(), zeroed once before first use
-  int64_t rows, seqs;             // bucket sizes
+  void* out;                   // type [rows, n_heads * head_dim]
+  const void* q;               // type [rows, n_heads * head_dim]
+  void *k_cache, *v_cache;     // type
+  const int32_t* first_row;    // [seqs + 1]
+  const int32_t* context;      // [seqs]
+  const int32_t* block_table;  // [seqs, block_table_stride]
+  const float* alibi_slopes;   // [n_heads] or null
+  const float* distance_bias;  // [n_heads, 2 * reach + 1], rows `bias_stride` apart, or null
+  void* workspace;             // attention_workspace_bytes(), zeroed once before first use
+  int64_t rows, seqs;          // bucket sizes
   int64_t out_stride, q_stride, block_stride, block_table_stride, bias_stride;
   int32_t n_heads, n_kv_heads, head_dim, block_size, reach;
   int32_t window;  // 0: all keys
@@ -36,6 +36,10 @@ struct AttentionParams {
 
 // One or two kernels: sequences with one row are decoded, those with more are prefilled.
 cudaError_t attention(const AttentionParams& p, cudaStream_t stream);
+
+// rope_and_cache, then attention over the same cache. Where decode_only and the attention is a tensor core's, one
+// kernel does both: q is then left as it was, and the keys and values go to the cache from the block that needs them.
+cudaError_t rope_and_attention(const RopeCacheParams& rope, const AttentionParams& p, cudaStream_t stream);
 
 // Parts that fill a device of `multiprocessors` when `seqs` sequences of up to `max_context` keys decode; at least 1.
 int attention_splits(int multiprocessors, int64_t seqs, int64_t n_kv_heads, int64_t max_context);

@@ -30,6 +30,7 @@ __device__ __forceinline__ float rounded_slope(float slope, int key) {
 
 struct TileParams {
   AttentionParams a;
+  RopeCacheParams rope;  // k null: q is rotated and the cache holds all keys
   Partials parts;
   bool skip_single;  // sequences with one row are another kernel's
   bool zero_rest;    // clears rows that belong to no sequence
@@ -92,13 +93,15 @@ struct TileState {
   float weight[2] = {0, 0};               // this thread's share of the sum of weights
 };
 
-// Copies the keys [first, first + kKeys) that lie in [low, high] to `k` and `v`; the others become zeros.
+// Copies the keys [first, first + kKeys) that lie in [low, high] to `k` and `v`; the others become zeros, and the place
+// of key `own` is left alone.
 template <class T, int kDim, bool kDecode>
 __device__ __forceinline__ void load_keys(const AttentionParams& a, const int32_t* table, int kv_head, int first,
-                                          int low, int high, T* k, T* v) {
+                                          int low, int high, int own, T* k, T* v) {
   using S = TileShape<T, kDim, kDecode>;
   for (int i = static_cast<int>(threadIdx.x); i < S::kKeys * S::kPieces; i += S::kThreads) {
     const int row = i / S::kPieces, piece = i % S::kPieces * 8, key = first + row;
+    if (key == own) continue;
     const bool valid = key >= low && key <= high;
     int64_t from = 0;
     if (valid) {
@@ -109,6 +112,35 @@ __device__ __forceinline__ void load_keys(const AttentionParams& a, const int32_
     copy_async(v + row * S::kStride + piece, static_cast<const T*>(a.v_cache) + from, valid);
   }
   commit_copies();
+}
+
+// The key and value of token `row`, rotated as rope_and_cache does, to the head's rows `k` and `v` of shared memory,
+// and where `keep` to their slot.
+template <class T, int kDim, int kThreads>
+__device__ __forceinline__ void place_own(const RopeCacheParams& p, int64_t row, int kv_head, bool keep, T* k, T* v) {
+  const T* from_k = static_cast<const T*>(p.k) + row * p.k_stride + int64_t{kv_head} * kDim;
+  const T* from_v = static_cast<const T*>(p.v) + row * p.v_stride + int64_t{kv_head} * kDim;
+  const int half = p.table != nullptr ? p.half : 0;
+  const float* cosine = half > 0 ? p.table + p.positions[row] * p.table_stride : nullptr;
+  const int64_t slot = keep ? p.slots[row] : -1;
+  const int64_t to =
+      slot / p.block_size * p.block_stride + (int64_t{kv_head} * p.block_size + slot % p.block_size) * kDim;
+  for (int i = static_cast<int>(threadIdx.x); i < kDim; i += kThreads) {
+    T key = from_k[i];
+    const T value = from_v[i];
+    if (i < half) {
+      T other = from_k[i + half];
+      turn(key, other, cosine[i], cosine[half + i]);
+    } else if (i < 2 * half) {
+      T other = from_k[i - half];
+      turn(other, key, cosine[i - half], cosine[i]);
+    }
+    k[i] = key;
+    v[i] = value;
+    if (slot < 0) continue;
+    static_cast<T*>(p.k_cache)[to + i] = key;
+    static_cast<T*>(p.v_cache)[to + i] = value;
+  }
 }
 
 template <class T>
@@ -235,7 +267,8 @@ __device__ __forceinline__ void merge_parts(const TileParams& p, int64_t row, in
 }
 
 // Prefill: grid (tiles of all sequences, n_kv_heads). Decode: grid (splits, n_kv_heads * row tiles of a group, seqs).
-// Job: one tile of packed rows against its keys, or the block's part of them; the last part to come adds up all.
+// Job: one tile of packed rows against its keys, or the block's part of them; the last part to come adds up all. With
+// `rope` also the rotation of q, and of the sequence's own key by the one part that it falls to, which caches it.
 // Precondition: head_dim is kDim; q, out and the cache are 16-byte aligned by row; a sequence has at least one key.
 // Bytes moved: decode 2 * keys * head_dim * sizeof(T) per sequence and K/V head (times row tiles of a group, from L2);
 // prefill as much per tile, from L2.
@@ -299,23 +332,39 @@ __global__ void __launch_bounds__(TileShape<T, kDim, kDecode>::kThreads) attenti
   const bool idle = first_packed + row_warp * 16 >= packed;
   const int32_t* table = a.block_table + place.seq * a.block_table_stride;
 
+  const bool fresh = p.rope.k != nullptr;
+  const int own = fresh ? high : -1;
+  if (fresh && p.rope.table != nullptr) {
+    __syncthreads();
+    const int rows = packed - first_packed < S::kRows ? packed - first_packed : S::kRows, half = p.rope.half;
+    const float* cosine = p.rope.table + p.rope.positions[first_row] * p.rope.table_stride;
+    for (int i = static_cast<int>(threadIdx.x); i < rows * half; i += S::kThreads) {
+      T* x = q + i / half * S::kStride + i % half;
+      turn(x[0], x[half], cosine[i % half], cosine[half + i % half]);
+    }
+  }
+  const auto load = [&](int at, T* to) {
+    load_keys<T, kDim, kDecode>(a, table, kv_head, at * S::kKeys, low, high, own, to, to + S::kTile);
+    if (!fresh || at != own / S::kKeys) return;
+    T* key = to + own % S::kKeys * S::kStride;
+    place_own<T, kDim, S::kThreads>(p.rope, first_row, kv_head, place.tile == 0, key, key + S::kTile);
+  };
+
   TileState<T, kDim, kDecode> state;
   T* stages[2] = {loads, loads + 2 * S::kTile};
-  if (tile < end)
-    load_keys<T, kDim, kDecode>(a, table, kv_head, tile * S::kKeys, low, high, stages[0], stages[0] + S::kTile);
+  if (tile < end) load(tile, stages[0]);
   for (int stage = 0; tile < end; ++tile, stage ^= 1) {
     if (tile + 1 < end) {
-      load_keys<T, kDim, kDecode>(a, table, kv_head, (tile + 1) * S::kKeys, low, high, stages[stage ^ 1],
-                                  stages[stage ^ 1] + S::kTile);
+      load(tile + 1, stages[stage ^ 1]);
       wait_copies<1>();
     } else {
       wait_copies<0>();
     }
     __syncthreads();
     if (!idle) {
-      const int own = key_warp * S::kOwnKeys;
-      attend<T, kDim, kDecode>(state, a, q + row_warp * 16 * S::kStride, stages[stage] + own * S::kStride,
-                               stages[stage] + S::kTile + own * S::kStride, tile * S::kKeys + own, position, last_key,
+      const int part = key_warp * S::kOwnKeys;
+      attend<T, kDim, kDecode>(state, a, q + row_warp * 16 * S::kStride, stages[stage] + part * S::kStride,
+                               stages[stage] + S::kTile + part * S::kStride, tile * S::kKeys + part, position, last_key,
                                slope, head);
     }
     __syncthreads();
@@ -342,18 +391,18 @@ __global__ void __launch_bounds__(TileShape<T, kDim, kDecode>::kThreads) attenti
   } else {
     // Of each key warp: [16][kDim] sums, then [16][2] largest score and weight.
     float* merge = reinterpret_cast<float*>(loads);
-    float* own = merge + key_warp * 16 * (kDim + 2);
+    float* mine = merge + key_warp * 16 * (kDim + 2);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = lane / 4 + 8 * r;
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
-        own[row * kDim + n * 8 + 2 * (lane % 4)] = state.sums[n][2 * r];
-        own[row * kDim + n * 8 + 2 * (lane % 4) + 1] = state.sums[n][2 * r + 1];
+        mine[row * kDim + n * 8 + 2 * (lane % 4)] = state.sums[n][2 * r];
+        mine[row * kDim + n * 8 + 2 * (lane % 4) + 1] = state.sums[n][2 * r + 1];
       }
       if (lane % 4 == 0) {
-        own[16 * kDim + 2 * row] = state.top[r];
-        own[16 * kDim + 2 * row + 1] = state.weight[r];
+        mine[16 * kDim + 2 * row] = state.top[r];
+        mine[16 * kDim + 2 * row + 1] = state.weight[r];
       }
     }
     __syncthreads();

@@ -41,8 +41,8 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(const RopeCacheParams p)
   if (half > 0) {
     const float* cosine = p.table + p.positions[t] * p.table_stride;
     for (int i = lane; i < half; i += kWarpSize) {
-      const float a = to_float(x[i]), b = to_float(x[i + half]), c = cosine[i], s = cosine[half + i];
-      const T first = from_float<T>(a * c - b * s), second = from_float<T>(b * c + a * s);
+      T first = x[i], second = x[i + half];
+      turn(first, second, cosine[i], cosine[half + i]);
       x[i] = first;
       x[i + half] = second;
       if (to != nullptr) {

@@ -85,6 +85,14 @@ __device__ __forceinline__ float warp_max(float v) {
   return v;
 }
 
+// A pair turned by an angle: the same bits in every kernel, with each product rounded before the sum.
+template <class T>
+__device__ __forceinline__ void turn(T& low, T& high, float cosine, float sine) {
+  const float a = to_float(low), b = to_float(high);
+  low = from_float<T>(__fsub_rn(__fmul_rn(a, cosine), __fmul_rn(b, sine)));
+  high = from_float<T>(__fadd_rn(__fmul_rn(b, cosine), __fmul_rn(a, sine)));
+}
+
 // Whether a score comes before another: the larger, or the lower id.
 template <class V>
 __device__ __forceinline__ bool before(V a, int a_id, V b, int b_id) {

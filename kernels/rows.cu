@@ -39,6 +39,57 @@ __global__ void __launch_bounds__(kThreads) gated_kernel(const GatedParams p) {
   }
 }
 
+// Grid: (rows, width / (1024 N)). Job: 4 N columns of one row, whose loads are issued before x is summed. Precondition:
+// none for N = 1, else rows are 16-byte aligned and N divides both widths. Bytes moved: 3 * width * sizeof(T) per row,
+// and x from L2 for each block.
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads) normed_gated_kernel(const NormedGatedParams p) {
+  constexpr int kSteps = 4;
+  float* work = shared_as<float>();
+  const int64_t t = blockIdx.x, first = (int64_t{blockIdx.y} * kSteps * kThreads + threadIdx.x) * N;
+  const T* in = static_cast<const T*>(p.in) + t * p.in_stride;
+  Pack<T, N> gate[kSteps] = {}, up[kSteps] = {};
+#pragma unroll
+  for (int s = 0; s < kSteps; ++s) {
+    const int64_t i = first + int64_t{s} * kThreads * N;
+    if (i >= p.width) break;
+    gate[s] = *reinterpret_cast<const Pack<T, N>*>(in + i);
+    up[s] = *reinterpret_cast<const Pack<T, N>*>(in + p.width + i);
+  }
+  float sum = 0;
+  const T* x = static_cast<const T*>(p.x) + t * p.x_stride;
+  for (int64_t i = int64_t{threadIdx.x} * N; i < p.x_width; i += kThreads * N) {
+    const Pack<T, N> v = *reinterpret_cast<const Pack<T, N>*>(x + i);
+#pragma unroll
+    for (int e = 0; e < N; ++e) sum += to_float(v.at[e]) * to_float(v.at[e]);
+  }
+  sum = block_sum(sum, work);
+  const float scale = p.factor / sqrtf(sum / static_cast<float>(p.x_width) + p.eps);
+#pragma unroll
+  for (int s = 0; s < kSteps; ++s) {
+    const int64_t i = first + int64_t{s} * kThreads * N;
+    if (i >= p.width) break;
+    Pack<T, N> v;
+#pragma unroll
+    for (int e = 0; e < N; ++e) {
+      const float g = to_float(gate[s].at[e]) * scale, u = to_float(up[s].at[e]) * scale;
+      v.at[e] = from_float<T>(activated(p.function, g) * u);
+    }
+    *reinterpret_cast<Pack<T, N>*>(static_cast<T*>(p.out) + t * p.out_stride + i) = v;
+  }
+}
+
+// Grid: (width / 256, rows). Job: one element of one row. Bytes moved: 2 * width * sizeof(T) per row.
+template <class T>
+__global__ void __launch_bounds__(kThreads) scale_columns_kernel(const ScaleColumnsParams p) {
+  const int64_t i = row_column(1);
+  if (i >= p.width) return;
+  for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
+    T* place = static_cast<T*>(p.inout) + t * p.stride + i;
+    *place = from_float<T>(to_float(*place) * p.factors[i]);
+  }
+}
+
 // Grid: (width / (256 N), rows). Job: N columns of one row. Bytes moved: 2 * width * sizeof(T) per row.
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads) activation_kernel(const ActivationParams p) {
@@ -166,6 +217,25 @@ cudaError_t gated_activation(const GatedParams& p, cudaStream_t stream) {
     const bool packed =
         p.width % N == 0 && aligned16(p.in, p.in_stride, sizeof(T)) && aligned16(p.out, p.out_stride, sizeof(T));
     return launch_rows("gated", packed, N, gated_kernel<T, N>, gated_kernel<T, 1>, p.rows, p.width, stream, p);
+  });
+}
+
+cudaError_t normed_gated_activation(const NormedGatedParams& p, cudaStream_t stream) {
+  return with_type(p.type, [&](auto element) {
+    using T = decltype(element);
+    constexpr int N = kPack<T>;
+    const bool packed = p.width % N == 0 && p.x_width % N == 0 && aligned16(p.in, p.in_stride, sizeof(T)) &&
+                        aligned16(p.out, p.out_stride, sizeof(T)) && aligned16(p.x, p.x_stride, sizeof(T));
+    const dim3 grid(static_cast<unsigned>(p.rows), blocks_for(p.width, 4 * kThreads * (packed ? N : 1)));
+    return launch("normed_gated", packed ? normed_gated_kernel<T, N> : normed_gated_kernel<T, 1>, grid, kThreads,
+                  kThreads / kWarpSize * sizeof(float), stream, p);
+  });
+}
+
+cudaError_t scale_columns(const ScaleColumnsParams& p, cudaStream_t stream) {
+  return with_type(p.type, [&](auto element) {
+    return launch("scale_columns", scale_columns_kernel<decltype(element)>, over_rows(p.rows, p.width), kThreads, 0,
+                  stream, p);
   });
 }
 

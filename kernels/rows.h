@@ -43,6 +43,28 @@ struct GatedParams {
 };
 cudaError_t gated_activation(const GatedParams& p, cudaStream_t stream);
 
+// out = function(s gate) * (s up) with s = factor / sqrt(mean(x[t]^2) + eps): the norm of the product's rows after the
+// product, whose matrix has the norm's weights in its columns (scale_columns).
+struct NormedGatedParams {
+  void* out;       // type [rows, width]
+  const void* in;  // type [rows, 2 * width]
+  const void* x;   // type [rows, x_width]: what was multiplied
+  int64_t rows, width, x_width, out_stride, in_stride, x_stride;
+  float eps, factor;
+  Function function;
+  Type type;
+};
+cudaError_t normed_gated_activation(const NormedGatedParams& p, cudaStream_t stream);
+
+// inout[t] *= factors, column by column.
+struct ScaleColumnsParams {
+  void* inout;           // type [rows, width]
+  const float* factors;  // [width]
+  int64_t rows, width, stride;
+  Type type;
+};
+cudaError_t scale_columns(const ScaleColumnsParams& p, cudaStream_t stream);
+
 // RMS norm of each head of `width` columns by itself, in place, rounded as rms_norm's.
 struct HeadNormParams {
   void* inout;          // type [rows, heads * width]

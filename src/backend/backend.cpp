@@ -33,6 +33,15 @@ Buffer Backend::allocate_staging(size_t bytes) {
   return Buffer(data, bytes, [](void* p, size_t) { std::free(p); });
 }
 
+void Backend::attend(const Tensor& out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& table,
+                     const Tensor& positions, const BatchView& batch, int group, const AttentionShape& shape,
+                     const CacheLayer& cache) {
+  BatchView rotated = batch;
+  rotated.positions = positions;
+  rope_and_cache(q, k, v, table, rotated, group, shape, cache);
+  attention(out, q, batch, group, shape, cache);
+}
+
 void Backend::fused_linear(const Tensor& out, const Tensor& x, const Tensor& norm, float eps, const Weight& weight,
                            const Epilogue& epilogue, const Activation* gate, const Tensor& h, const Tensor& product) {
   if (norm) rms_norm(h, x, {}, norm, eps);

@@ -220,6 +220,10 @@ class Backend {
   // out [T, nh*hd]: causal attention of each row over its sequence's cached keys. Prefill and decode rows in one call.
   virtual void attention(const Tensor& out, const Tensor& q, const BatchView& batch, int group,
                          const AttentionShape& shape, const CacheLayer& cache) = 0;
+  // rope_and_cache with rows `positions` of the table, then attention. What q, k and v hold afterwards is not said.
+  virtual void attend(const Tensor& out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& table,
+                      const Tensor& positions, const BatchView& batch, int group, const AttentionShape& shape,
+                      const CacheLayer& cache);
   // out [T, F] = activation(gate_up[:, 0:F]) * gate_up[:, F:2F].
   virtual void gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) = 0;
   virtual void activation(const Tensor& inout, Activation activation) = 0;
@@ -228,6 +232,9 @@ class Backend {
   // scratch, which stays unused where one kernel does it all.
   virtual void fused_linear(const Tensor& out, const Tensor& x, const Tensor& norm, float eps, const Weight& weight,
                             const Epilogue& epilogue, const Activation* gate, const Tensor& h, const Tensor& product);
+  // Multiplies the columns of `weight` by `norm` f32 [cols]: fused_linear of it then takes a norm of ones, and what is
+  // between the norm and the product may go. False where this backend gains nothing by it, and nothing was done.
+  virtual bool fold_norm(Weight& weight, const Tensor& norm) { return false; }
   virtual void add(const Tensor& inout, const Tensor& other) = 0;
   // out[t] += bias broadcast over rows.
   virtual void add_bias(const Tensor& inout, const Tensor& bias) = 0;

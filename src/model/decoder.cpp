@@ -172,13 +172,9 @@ void DecoderModel::attend(const Activations& a, const BatchView& batch, size_t l
   const int group = cache_layout_.layer_groups[layer];
   const int64_t q = shape.n_heads * shape.head_dim, kv = shape.n_kv_heads * shape.head_dim;
   const CacheLayer& cache = cache_.layer(layer);
-  const Tensor query = a.qkv.columns(0, q);
   shape.window = cache_layout_.groups[static_cast<size_t>(group)].window;
-  BatchView rotated = batch;
-  if (rope.rows) rotated.positions = rope.rows;
-  backend_.rope_and_cache(query, a.qkv.columns(q, kv), a.qkv.columns(q + kv, kv), rope.table, rotated, group, shape,
-                          cache);
-  backend_.attention(a.attended, query, batch, group, shape, cache);
+  backend_.attend(a.attended, a.qkv.columns(0, q), a.qkv.columns(q, kv), a.qkv.columns(q + kv, kv), rope.table,
+                  rope.rows ? rope.rows : batch.positions, batch, group, shape, cache);
 }
 
 bool DecoderModel::finish(Activations& a, const BatchView& batch) const {

@@ -109,6 +109,7 @@ GatedDecoder::GatedDecoder(LoadContext& context, const GatedConfig& c)
       layer.mixture.load(load, c.mixture, spread, groups_);
     } else {
       load.column({"mlp.gate_proj", "mlp.up_proj"}, layer.gate_up);
+      if (groups_.tp_size() == 1) load.fold(layer.mlp_norm, layer.gate_up);
       load.row("mlp.down_proj", layer.down);
     }
   }

@@ -83,6 +83,12 @@ void ModuleLoader::run(ModelInfo& info) {
     for (float& value : values) value = value * change.factor + change.offset;
     context_.backend.copy_in(device, values.data());
   }
+  for (const Fold& fold : folds_) {
+    const Tensor norm = fold.norm->weight.view(DType::kF32, {fold.product->weight->cols()});
+    if (fold.product->bias.bytes() > 0 || !context_.backend.fold_norm(*fold.product->weight, norm)) continue;
+    const std::vector<float> ones(static_cast<size_t>(norm.dim(0)), 1.0f);
+    context_.backend.copy_in(norm, ones.data());
+  }
   info.weight_bytes = loader_.weight_bytes();
   info.read_bytes = 0;
   for (const std::unique_ptr<Weight>* product : products_) info.read_bytes += (*product)->bytes();

@@ -34,6 +34,9 @@ class ModuleLoader {
   void table(const std::string& name, Buffer& to);  // [rows, columns] in the weights' dtype
   void scale(const Buffer& vector, float factor) { changes_.push_back({&vector, factor, 0}); }  // a loaded f32 vector
 
+  // Where the backend gains by it: the norm's weights go into the product's columns and become ones.
+  void fold(const Norm& norm, const ColumnLinear& product) { folds_.push_back({&norm, &product}); }
+
   WeightLoader& weights() { return loader_; }
   // Reads everything, then completes `info` with the bytes of this rank.
   void run(ModelInfo& info);
@@ -53,6 +56,11 @@ class ModuleLoader {
     float factor, offset;
   };
   std::vector<Change> changes_;
+  struct Fold {
+    const Norm* norm;
+    const ColumnLinear* product;
+  };
+  std::vector<Fold> folds_;
   struct Expert {
     std::unique_ptr<Weight>* weight;
     int64_t used, experts;

@@ -139,9 +139,8 @@ struct Step {
     return out;
   }
 
-  std::vector<float> run() {
+  AttentionParams params(DeviceBytes& workspace) {
     const auto seqs = static_cast<int64_t>(context.size());
-    DeviceBytes workspace(kernels::attention_workspace_bytes(seqs, heads.n_heads, heads.dim, splits));
     workspace.zero();
     AttentionParams a{};
     a.out = d_out.data();
@@ -177,8 +176,81 @@ struct Step {
     a.decode_only = decode_only;
     a.deterministic = deterministic;
     a.type = type;
+    return a;
+  }
+  size_t workspace_bytes() const {
+    return kernels::attention_workspace_bytes(static_cast<int64_t>(context.size()), heads.n_heads, heads.dim, splits);
+  }
+
+  std::vector<float> run() {
+    DeviceBytes workspace(workspace_bytes());
+    const AttentionParams a = params(workspace);
     for (int i = 0; i < 2; ++i) CUDA_OK(kernels::attention(a, nullptr));  // twice: the workspace is left as it was
     return d_out.read();
+  }
+
+  // A step of single rows that brings its own keys and values: what comes out, then both caches.
+  std::vector<float> run_fresh(int64_t rotary, bool together) {
+    DeviceBytes workspace(workspace_bytes());
+    const AttentionParams a = params(workspace);
+    const int64_t all = rows + padding, width = heads.n_kv_heads * heads.dim;
+    std::mt19937 random(91);
+    DeviceMatrix own_k(type, all, width, 8), own_v(type, all, width, 16);
+    own_k.fill(normal(random, all * width, type));
+    own_v.fill(normal(random, all * width, type));
+    std::vector<float> old_k = k, old_v = v;
+    std::vector<int32_t> positions(static_cast<size_t>(all), 0), slots(static_cast<size_t>(all), -1);
+    for (size_t s = 0; s < context.size(); ++s) {
+      if (first_row[s] == first_row[s + 1]) continue;
+      const auto row = static_cast<size_t>(first_row[s]);
+      const int64_t last = context[s] - 1,
+                    block = table[s * static_cast<size_t>(max_blocks) + static_cast<size_t>(last / heads.block)];
+      positions[row] = static_cast<int32_t>(last);
+      slots[row] = static_cast<int32_t>(block * heads.block + last % heads.block);
+      for (int64_t h = 0; h < heads.n_kv_heads; ++h) {
+        const int64_t at = ((block * heads.n_kv_heads + h) * heads.block + last % heads.block) * heads.dim;
+        std::fill_n(&old_k[static_cast<size_t>(at)], heads.dim, NAN);
+        std::fill_n(&old_v[static_cast<size_t>(at)], heads.dim, NAN);
+      }
+    }
+    d_k.fill(old_k);
+    d_v.fill(old_v);
+    d_q.fill(q);
+    const DeviceVector<float> angles(normal(random, 400 * std::max<int64_t>(rotary, 2)));
+    const DeviceVector<int32_t> d_positions(positions), d_slots(slots);
+    kernels::RopeCacheParams r{};
+    r.q = d_q.data();
+    r.k = own_k.data();
+    r.v = own_v.data();
+    r.table = rotary > 0 ? angles.data() : nullptr;
+    r.positions = d_positions.data();
+    r.slots = d_slots.data();
+    r.k_cache = a.k_cache;
+    r.v_cache = a.v_cache;
+    r.rows = all;
+    r.q_stride = a.q_stride;
+    r.k_stride = own_k.stride();
+    r.v_stride = own_v.stride();
+    r.table_stride = rotary;
+    r.block_stride = a.block_stride;
+    r.n_heads = a.n_heads;
+    r.n_kv_heads = a.n_kv_heads;
+    r.head_dim = a.head_dim;
+    r.half = static_cast<int32_t>(rotary / 2);
+    r.block_size = a.block_size;
+    r.type = type;
+    if (together) {
+      CUDA_OK(kernels::rope_and_attention(r, a, nullptr));
+    } else {
+      CUDA_OK(kernels::rope_and_cache(r, nullptr));
+      CUDA_OK(kernels::attention(a, nullptr));
+    }
+    std::vector<float> out = d_out.read();
+    for (const DeviceMatrix* cache : {&d_k, &d_v}) {
+      const std::vector<float> values = cache->read();
+      for (const float x : values) out.push_back(std::isnan(x) ? -7.0f : x);
+    }
+    return out;
   }
 };
 

@@ -102,6 +102,29 @@ TEST_CASE("deterministic attention gives a row the same bits decoded, prefilled,
   }
 }
 
+TEST_CASE("a step's own keys are rotated, cached and attended to in one kernel with the same bits") {
+  for (const Heads& heads :
+       {Heads{4, 2, 64, 16, 0, false}, Heads{40, 2, 64, 16, 0, false}, Heads{2, 1, 80, 16, 0, false},
+        Heads{3, 3, 96, 32, 0, true}, Heads{8, 2, 128, 32, 100, false}, Heads{3, 1, 256, 16, 0, false}}) {
+    for (const int64_t rotary : {int64_t{0}, int64_t{20}, heads.dim}) {
+      for (const int splits : {1, 3, 0}) {  // 0: deterministic
+        CAPTURE(heads.dim);
+        CAPTURE(rotary);
+        CAPTURE(splits);
+        const auto run = [&](bool together) {
+          Step step(heads, heads.dim == 96 ? Type::kF16 : Type::kBF16,
+                    {{300, 1}, {64, 1}, {1, 1}, {0, 0}, {65, 1}, {33, 1}}, 3);
+          step.splits = std::max(splits, 1);
+          step.deterministic = splits == 0;
+          step.decode_only = true;
+          return step.run_fresh(rotary, together);
+        };
+        CHECK(run(true) == run(false));
+      }
+    }
+  }
+}
+
 TEST_CASE("the number of parts fills the device and no more") {
   CHECK(kernels::attention_splits(132, 1, 8, 8192) == 32);
   CHECK(kernels::attention_splits(132, 1, 8, 600) == 3);

@@ -10,7 +10,7 @@ target_link_libraries(sluice_cuda_emulated PRIVATE sluice_cuda_standins)
 sluice_cuda_test(backend SOURCES backend/ops_test.cpp backend/experts_test.cpp backend/device_test.cpp DEPS cuda_emulated_objects cuda_standins)
 
 # Every family's small checkpoint.
-sluice_cuda_test(families SOURCES backend/families_test.cpp DEPS cuda_emulated_objects cuda_standins model_families model comm)
+sluice_cuda_test(families SOURCES backend/families_test.cpp backend/launches_test.cpp DEPS cuda_emulated_objects cuda_standins model_families model comm)
 set_tests_properties(cuda_families PROPERTIES TIMEOUT 600)
 
 find_package(Python3 COMPONENTS Interpreter)

@@ -31,6 +31,49 @@ TEST_CASE("embed takes rows of the table, and zeros for ids that live elsewhere"
   }
 }
 
+TEST_CASE("a gated product is normed in what follows it as the rows would have been before") {
+  std::mt19937 random(3);
+  for (const Type type : kTypes) {
+    for (const auto& [width, x_width] : {std::pair<int64_t, int64_t>{13, 40}, {72, 2056}, {4104, 24}}) {
+      CAPTURE(name_of(type));
+      CAPTURE(width);
+      const int64_t rows = 3;
+      const std::vector<float> x = normal(random, rows * x_width, type, 3.0f),
+                               in = normal(random, rows * 2 * width, type, 2.0f);
+      std::vector<float> want;
+      for (int64_t t = 0; t < rows; ++t) {
+        double sum = 0;
+        for (int64_t i = 0; i < x_width; ++i) {
+          const double v = static_cast<double>(x[static_cast<size_t>(t * x_width + i)]);
+          sum += v * v;
+        }
+        const double s = 4.0 / std::sqrt(sum / static_cast<double>(x_width) + 1e-5);
+        for (int64_t i = 0; i < width; ++i) {
+          const double gate = s * static_cast<double>(in[static_cast<size_t>(t * 2 * width + i)]),
+                       up = s * static_cast<double>(in[static_cast<size_t>(t * 2 * width + width + i)]);
+          want.push_back(static_cast<float>(gate / (1.0 + std::exp(-gate)) * up));
+        }
+      }
+      DeviceMatrix dx(type, rows, x_width, 8), din(type, rows, 2 * width, 8), out(type, rows, width, 8);
+      dx.fill(x);
+      din.fill(in);
+      out.fill(want);
+      in_several_orders([&] {
+        CUDA_OK(kernels::normed_gated_activation({out.data(), din.data(), dx.data(), rows, width, x_width, out.stride(),
+                                                  din.stride(), dx.stride(), 1e-5f, 4.0f, Function::kSilu, type},
+                                                 nullptr));
+        CHECK(worst(out.read(), want, half_ulp(type) + 1e-5f, 1e-5f) < 1);
+      });
+      const DeviceVector<float> factors(normal(random, width));
+      const std::vector<float> f = factors.read(), before = out.read();
+      CUDA_OK(kernels::scale_columns({out.data(), factors.data(), rows, width, out.stride(), type}, nullptr));
+      const std::vector<float> after = out.read();
+      for (size_t i = 0; i < after.size(); ++i)
+        CHECK(after[i] == round_to(before[i] * f[i % static_cast<size_t>(width)], type));
+    }
+  }
+}
+
 TEST_CASE("norms, with and without the residual, equal the CPU backend's") {
   std::mt19937 random(2);
   for (const Type type : kTypes) {

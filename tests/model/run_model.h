@@ -24,6 +24,7 @@
 namespace sluice::test {
 
 using MakeBackend = std::unique_ptr<Backend> (*)();
+using MakeGroups = Groups (*)(Groups, Backend&);  // of the groups between threads
 
 // Rows that enter a step for one sequence, after those of earlier steps.
 struct Chunk {
@@ -312,7 +313,7 @@ inline std::unique_ptr<Model> load_golden(const Golden& golden, const std::strin
 // Outcomes by rank, each rank a thread with its own backend. An Error of any rank aborts: the others wait for it.
 inline std::vector<Outcome> run_ranks(const Golden& golden, int tp, int pp, const std::string& dtype,
                                       const MakeBackend& make, const std::string& experts = "auto",
-                                      const std::string& quantize = "") {
+                                      const std::string& quantize = "", const MakeGroups& wrap = nullptr) {
   std::vector<Groups> groups = make_thread_groups(tp, pp);
   std::vector<Outcome> outcomes(groups.size());
   std::vector<std::thread> threads;
@@ -320,6 +321,7 @@ inline std::vector<Outcome> run_ranks(const Golden& golden, int tp, int pp, cons
     threads.emplace_back([&, r] {
       try {
         const std::unique_ptr<Backend> backend = make();
+        if (wrap != nullptr) groups[r] = wrap(std::move(groups[r]), *backend);
         const std::unique_ptr<Model> model = load_golden(golden, dtype, *backend, groups[r], experts, quantize);
         outcomes[r] = run_golden(*model, *backend, golden);
       } catch (const Error& error) {

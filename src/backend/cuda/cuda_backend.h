@@ -10,6 +10,7 @@
 #include "backend/cuda/graphs.h"
 #include "backend/cuda/memory.h"
 #include "backend/cuda/products.h"
+#include "kernels/attention.h"
 
 namespace sluice::cuda {
 
@@ -64,6 +65,10 @@ class CudaBackend final : public Backend {
                       int group, const AttentionShape& shape, const CacheLayer& cache) override;
   void attention(const Tensor& out, const Tensor& q, const BatchView& batch, int group, const AttentionShape& shape,
                  const CacheLayer& cache) override;
+  void attend(const Tensor& out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& table,
+              const Tensor& positions, const BatchView& batch, int group, const AttentionShape& shape,
+              const CacheLayer& cache) override;
+  bool fold_norm(Weight& weight, const Tensor& norm) override;
   void gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) override;
   void activation(const Tensor& inout, Activation activation) override;
   void add(const Tensor& inout, const Tensor& other) override;
@@ -101,6 +106,11 @@ class CudaBackend final : public Backend {
   // `rows` rows of `width` from host memory, converted on the way, to `device` (to, `stride` elements apart).
   void upload(void* device, DType to, int64_t stride, const void* host, DType from, int64_t host_stride, int64_t rows,
               int64_t width);
+  static kernels::RopeCacheParams rope_params(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& table,
+                                              const Tensor& positions, const BatchView& batch, int group,
+                                              const AttentionShape& shape, const CacheLayer& cache);
+  kernels::AttentionParams attention_params(const Tensor& out, const Tensor& q, const BatchView& batch, int group,
+                                            const AttentionShape& shape, const CacheLayer& cache);
   void norm(bool rms, const Tensor& out, const Tensor& x, const Tensor& residual, const Tensor& weight,
             const Tensor& bias, float eps);
 

@@ -93,21 +93,33 @@ void CudaBackend::fused_linear(const Tensor& out, const Tensor& x, const Tensor&
             out.dim(1) * (gate != nullptr ? 2 : 1) == w.rows() && (!norm || is_vector(norm, DType::kF32, w.cols())),
         "fused_linear: shapes do not fit");
   if (out.dim(0) == 0 || products_.run_fused(out, x, norm, eps, w, epilogue, gate)) return;
+  if (w.folded && norm && gate != nullptr && products_.takes_folded(out.dim(0)))
+    return products_.run_folded(out, x, eps, w, *gate, product);
   if (norm) rms_norm(h, x, {}, norm, eps);
   const Tensor& in = norm ? h : x;
   if (gate != nullptr && norm && products_.run_fused(out, in, {}, eps, w, epilogue, gate)) return;
   Backend::fused_linear(out, in, {}, eps, weight, epilogue, gate, h, product);
 }
 
-void CudaBackend::rope_and_cache(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& table,
-                                 const BatchView& batch, int group, const AttentionShape& shape,
-                                 const CacheLayer& cache) {
+bool CudaBackend::fold_norm(Weight& weight, const Tensor& norm) {
+  auto& w = static_cast<CudaWeight&>(weight);
+  if (options_.deterministic || w.narrow() || w.dtype == DType::kF32) return false;
+  check(is_vector(norm, DType::kF32, w.cols()), "fold_norm: shapes do not fit");
+  SLUICE_CUDA(kernels::scale_columns({w.data.data(), norm.as<float>(), w.rows(), w.cols(), w.stride, type_of(w.dtype)},
+                                     stream_));
+  w.folded = true;
+  return true;
+}
+
+kernels::RopeCacheParams CudaBackend::rope_params(const Tensor& q, const Tensor& k, const Tensor& v,
+                                                  const Tensor& table, const Tensor& positions, const BatchView& batch,
+                                                  int group, const AttentionShape& shape, const CacheLayer& cache) {
   const CacheIndex& index = batch.cache[group];
   check_cache(cache, shape, q.dtype);
   check(is_matrix(q, batch.rows, shape.n_heads * shape.head_dim) &&
             is_matrix(k, batch.rows, shape.n_kv_heads * shape.head_dim) &&
             is_matrix(v, batch.rows, shape.n_kv_heads * shape.head_dim) && k.dtype == q.dtype && v.dtype == q.dtype &&
-            is_vector(batch.positions, DType::kI32, batch.rows) && is_vector(index.slots, DType::kI32, batch.rows) &&
+            is_vector(positions, DType::kI32, batch.rows) && is_vector(index.slots, DType::kI32, batch.rows) &&
             (!table || (table.rank == 2 && table.dtype == DType::kF32 && table.dim(1) <= shape.head_dim)),
         "rope_and_cache: shapes do not fit");
   kernels::RopeCacheParams p{};
@@ -115,7 +127,7 @@ void CudaBackend::rope_and_cache(const Tensor& q, const Tensor& k, const Tensor&
   p.k = k.data;
   p.v = v.data;
   p.table = table.as<float>();
-  p.positions = batch.positions.as<int32_t>();
+  p.positions = positions.as<int32_t>();
   p.slots = index.slots.as<int32_t>();
   p.k_cache = cache.k.data;
   p.v_cache = cache.v.data;
@@ -131,7 +143,14 @@ void CudaBackend::rope_and_cache(const Tensor& q, const Tensor& k, const Tensor&
   p.half = table ? static_cast<int32_t>(table.dim(1) / 2) : 0;
   p.block_size = static_cast<int32_t>(cache.k.dim(2));
   p.type = type_of(q.dtype);
-  SLUICE_CUDA(kernels::rope_and_cache(p, stream_));
+  return p;
+}
+
+void CudaBackend::rope_and_cache(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& table,
+                                 const BatchView& batch, int group, const AttentionShape& shape,
+                                 const CacheLayer& cache) {
+  SLUICE_CUDA(
+      kernels::rope_and_cache(rope_params(q, k, v, table, batch.positions, batch, group, shape, cache), stream_));
 }
 
 void CudaBackend::rotations(const Tensor& out, const Tensor& positions, const Tensor& lengths,
@@ -157,8 +176,9 @@ void CudaBackend::rotations(const Tensor& out, const Tensor& positions, const Te
   SLUICE_CUDA(kernels::rotations(p, stream_));
 }
 
-void CudaBackend::attention(const Tensor& out, const Tensor& q, const BatchView& batch, int group,
-                            const AttentionShape& shape, const CacheLayer& cache) {
+kernels::AttentionParams CudaBackend::attention_params(const Tensor& out, const Tensor& q, const BatchView& batch,
+                                                       int group, const AttentionShape& shape,
+                                                       const CacheLayer& cache) {
   const CacheIndex& index = batch.cache[group];
   const Tensor& context = index.context ? index.context : batch.context;
   check_cache(cache, shape, q.dtype);
@@ -207,7 +227,19 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const BatchView&
                                              shape.window > 0 ? std::min<int64_t>(longest, shape.window) : longest);
   p.workspace = attention_work_.reserve(
       kernels::attention_workspace_bytes(batch.seqs, shape.n_heads, shape.head_dim, p.splits), stream_);
-  SLUICE_CUDA(kernels::attention(p, stream_));
+  return p;
+}
+
+void CudaBackend::attention(const Tensor& out, const Tensor& q, const BatchView& batch, int group,
+                            const AttentionShape& shape, const CacheLayer& cache) {
+  SLUICE_CUDA(kernels::attention(attention_params(out, q, batch, group, shape, cache), stream_));
+}
+
+void CudaBackend::attend(const Tensor& out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& table,
+                         const Tensor& positions, const BatchView& batch, int group, const AttentionShape& shape,
+                         const CacheLayer& cache) {
+  SLUICE_CUDA(kernels::rope_and_attention(rope_params(q, k, v, table, positions, batch, group, shape, cache),
+                                          attention_params(out, q, batch, group, shape, cache), stream_));
 }
 
 void CudaBackend::gated_activation(const Tensor& out, const Tensor& gate_up, Activation activation) {

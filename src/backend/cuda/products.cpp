@@ -209,13 +209,13 @@ void Products::run_group(const Tensor& out, const Tensor& x, const CudaWeight& f
 }
 
 void Products::run_many(const Tensor& out, const Tensor& x, const void* weight, int64_t weight_stride,
-                        const Epilogue& epilogue) {
+                        const Epilogue& epilogue, float factor) {
   // The residual comes along as C, which `out` may be, and before the bias.
   const bool with_residual = epilogue.residual && epilogue.residual.dtype == out.dtype;
   const Plan& p = plan({x.dim(0), out.dim(1), x.dim(1), out.row_stride, x.row_stride, weight_stride,
                         with_residual ? epilogue.residual.row_stride : 0, x.dtype, out.dtype});
-  const float one = 1.0f, beta = with_residual ? 1.0f : 0.0f;
-  SLUICE_CUDA(cublasLtMatmul(handle_, p.product, &one, weight, p.weight, x.data, p.x, &beta,
+  const float beta = with_residual ? 1.0f : 0.0f;
+  SLUICE_CUDA(cublasLtMatmul(handle_, p.product, &factor, weight, p.weight, x.data, p.x, &beta,
                              with_residual ? epilogue.residual.data : out.data, with_residual ? p.residual : p.out,
                              out.data, p.out, &p.algorithm, workspace_.data(), kWorkspace, stream_));
   check(with_residual || !epilogue.residual, "a residual of another type than the product's result");
@@ -245,6 +245,27 @@ bool Products::run_fused(const Tensor& out, const Tensor& x, const Tensor& norm,
   }
   SLUICE_CUDA(kernels::gemv(p, stream_));
   return true;
+}
+
+void Products::run_folded(const Tensor& out, const Tensor& x, float eps, const CudaWeight& weight, Activation gate,
+                          const Tensor& product) {
+  const float factor = x.dtype == DType::kF16 ? 0x1p-4f : 1.0f;  // keeps rows that are not normed in range
+  run_many(product, x, weight.data.data(), weight.stride, {}, factor);
+  kernels::NormedGatedParams p{};
+  p.out = out.data;
+  p.in = product.data;
+  p.x = x.data;
+  p.rows = out.dim(0);
+  p.width = out.dim(1);
+  p.x_width = x.dim(1);
+  p.out_stride = out.row_stride;
+  p.in_stride = product.row_stride;
+  p.x_stride = x.row_stride;
+  p.eps = eps;
+  p.factor = 1.0f / factor;
+  p.function = function_of(gate);
+  p.type = type_of(out.dtype);
+  SLUICE_CUDA(kernels::normed_gated_activation(p, stream_));
 }
 
 }  // namespace sluice::cuda

@@ -40,6 +40,7 @@ struct CudaWeight final : Weight {
   Buffer order;   // of a narrow one whose columns are in an order of their own: i32 [cols]
   int64_t group = 0;
   kernels::Bits bits = kernels::Bits::kEight;
+  bool folded = false;  // Backend::fold_norm
 };
 
 class Products {
@@ -58,6 +59,10 @@ class Products {
   // Backend::fused_linear in one kernel; false where there is none for the shape.
   bool run_fused(const Tensor& out, const Tensor& x, const Tensor& norm, float eps, const CudaWeight& weight,
                  const Epilogue& epilogue, const Activation* gate);
+  // The same of a folded matrix for many rows, gated: the rows are multiplied as they are, and normed in what follows.
+  bool takes_folded(int64_t rows) const { return rows > kFewRows && !deterministic_; }
+  void run_folded(const Tensor& out, const Tensor& x, float eps, const CudaWeight& weight, Activation gate,
+                  const Tensor& product);
 
   // Rows up to which the own kernels read a matrix once and win. With deterministic they take every number.
   static constexpr int64_t kFewRows = 16;
@@ -80,8 +85,8 @@ class Products {
   static kernels::NarrowParams narrow_params(const Tensor& out, const Tensor& x, const CudaWeight& weight,
                                              const Epilogue& epilogue);
   void run_narrow(const Tensor& out, const Tensor& x, const CudaWeight& weight, const Epilogue& epilogue);
-  void run_many(const Tensor& out, const Tensor& x, const void* weight, int64_t weight_stride,
-                const Epilogue& epilogue);
+  void run_many(const Tensor& out, const Tensor& x, const void* weight, int64_t weight_stride, const Epilogue& epilogue,
+                float factor = 1.0f);
 
   cudaStream_t stream_;
   bool deterministic_;

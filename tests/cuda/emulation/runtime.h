@@ -18,8 +18,9 @@ cudaError_t enqueue(cudaStream_t stream, std::function<void()> work, std::functi
 cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::function<void()> body,
                    const char* name);
 
-// Kernels that were launched so far, recorded ones included.
+// Kernels that were launched so far, recorded ones and those of libraries included.
 uint64_t launches();
+void count_launch();
 
 struct Allocation {
   const unsigned char* begin = nullptr;

@@ -187,6 +187,7 @@ namespace {
 std::atomic<uint64_t> launched{0};
 }
 uint64_t launches() { return launched; }
+void count_launch() { ++launched; }
 
 cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::function<void()> body,
                    const char* name) {

@@ -187,6 +187,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t, const void
   std::memcpy(&chosen, algorithm, sizeof chosen);
   if (chosen.n != la.cols || chosen.rows != lb.cols || chosen.k != la.rows) return CUBLAS_STATUS_INVALID_VALUE;
   const float by = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
+  sluice::emulation::count_launch();
   const cudaError_t error = sluice::emulation::enqueue(stream, [=] { multiply(by, la, a, lb, b, keep, lc, c, ld, d); });
   return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
