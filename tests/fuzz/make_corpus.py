@@ -115,7 +115,7 @@ save("yaml", "flow-deep", "a: " + "[" * 2000)
 save("yaml", "ini", (checkpoints / "faster_transformer/2-gpu/config.ini").read_text())
 
 # quantised layers, each with the byte of its format: kind and bits, group, order, zeros
-for name, kind in {"gptq": 0, "gptq_act": 32, "gptq_v2": 64 + 16, "gptq3": 1, "gptq2": 2 + 8, "gptq8": 3 + 8, "awq": 6, "rows8": 7}.items():
+for name, kind in {"gptq": 0, "gptq_act": 32, "gptq3": 1, "gptq8": 3 + 8, "awq": 6, "rows8": 7}.items():
     save("quantised", name, bytes([kind]) + (checkpoints / "quantised" / name / "model.safetensors").read_bytes())
 save("quantised", "empty", b"\0" + tensors({"a.qweight": entry("I32", [0, 8], 0, 0), "a.qzeros": entry("I32", [0, 1], 0, 0),
                                             "a.scales": entry("F16", [0, 8], 0, 0)}))

@@ -192,9 +192,7 @@ QuantFormat format_of(const std::string& name) {
   if (name == "awq") out.kind = QuantFormat::Kind::kAwq;
   if (name == "rows8") out.kind = QuantFormat::Kind::kRows8;
   if (name == "gptq_act") out.ordered = true;
-  if (name == "gptq_v2") out.zeros_less_one = false, out.group = 128;
   if (name == "gptq3") out.bits = 3;
-  if (name == "gptq2") out.bits = 2, out.group = 64;
   if (name == "gptq8") out.bits = 8, out.group = 64;
   if (name == "fp8") out.kind = QuantFormat::Kind::kFp8, out.bits = 8, out.block_rows = 16, out.block_cols = 32;
   return out;
@@ -253,14 +251,14 @@ bool check_layer(const std::string& golden, const std::vector<std::string>& name
 }  // namespace
 
 TEST_CASE("Layers of quantised checkpoints mean the floats of their formulas, whole and split") {
-  for (const char* name : {"gptq", "gptq_act", "gptq_v2", "gptq3", "gptq2", "gptq8", "awq", "rows8"}) {
+  for (const char* name : {"gptq", "gptq_act", "gptq3", "gptq8", "awq", "rows8"}) {
     CHECK(check_layer(name, {"a.weight"}, 1, false));
     CHECK(check_layer(name, {"a.weight"}, 2, false));
     check_layer(name, {"a.weight"}, 2, true);
   }
   CHECK(check_layer("awq", {"a.weight", "b.weight"}, 1, false));
-  CHECK(check_layer("awq", {"a.weight"}, 4, true));            // a group for each rank
-  CHECK_FALSE(check_layer("gptq_v2", {"a.weight"}, 3, true));  // padded
+  CHECK(check_layer("awq", {"a.weight"}, 4, true));         // a group for each rank
+  CHECK_FALSE(check_layer("gptq", {"a.weight"}, 3, true));  // padded
   CHECK(check_layer("gptq", {"a.weight", "b.weight"}, 2, false));
   // Different orders have no common arrangement.
   CHECK_FALSE(check_layer("gptq_act", {"a.weight", "b.weight"}, 1, false));
