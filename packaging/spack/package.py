@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Spack: put this folder into a repository as packages/sluice, then, in the source tree,  spack dev-build sluice@0.1.0
-# prometheus-cpp is among Spack's own packages since 1.0. Versions are bounded where the sources have been compiled with them.
+# Spack 0.23 lacks prometheus-cpp, its packages of 2026 have it. Versions are bounded where the sources have been compiled with them.
 from spack.package import *
 
 try:
