@@ -188,7 +188,7 @@ TEST_CASE("sampling: no access is out of place") {
   const Watched watched;
   std::mt19937 random(33);
   const int64_t vocab = 530;
-  std::vector<kernels::SlotParams> slots(3);
+  std::vector<kernels::SlotParams> slots(4);
   const DeviceVector<int32_t> eos(std::vector<int32_t>{3, 4}), history(std::vector<int32_t>{5, 6, 5, 7, 5, 900});
   const DeviceVector<kernels::TokenBias> bias(std::vector<kernels::TokenBias>{{9, 1.0f}, {9, 2.0f}, {-1, 1.0f}});
   const DeviceVector<kernels::TokenAt> forced(std::vector<kernels::TokenAt>{{5, 8, 0}});
@@ -197,8 +197,9 @@ TEST_CASE("sampling: no access is out of place") {
   std::vector<int32_t> even, so_far{5, 6, 5, 7, 5, 900, 0, 0};
   for (int32_t i = 0; i < vocab; i += 2) even.push_back(i);
   const DeviceVector<int32_t> allowed(even), ids(so_far);
-  const DeviceVector<kernels::TokenSequence> sequences(std::vector<kernels::TokenSequence>{{}, {ids.data(), 6, 8}, {}});
-  for (size_t i = 0; i < slots.size(); ++i) {
+  const DeviceVector<kernels::TokenSequence> sequences(
+      std::vector<kernels::TokenSequence>{{}, {ids.data(), 6, 8}, {}, {}});
+  for (size_t i = 0; i < 3; ++i) {
     kernels::SlotParams& s = slots[i];
     s.greedy = i == 2;
     s.temperature = s.repetition_penalty = 1.0f;
@@ -223,12 +224,13 @@ TEST_CASE("sampling: no access is out of place") {
     s.logit_bias = bias.data();
     s.n_bias = 3;
   }
+  slots[3] = slots[0];  // a step that lists candidates of a slot draws nothing of it
   const DeviceVector<kernels::SlotParams> d_slots(slots);
   const DeviceVector<float> logits(normal(random, 3 * vocab, Type::kBF16));
   const DeviceVector<int32_t> entries(
-      std::vector<int32_t>{0, 0, 5, -1, 1, 1, 5, -1, 2, 2, 5, -1, 1, 2, 5, 17, 0, 0, 5, -3});
-  const DeviceVector<uint16_t> counts(std::vector<uint16_t>(3 * vocab));
-  const DeviceVector<int32_t> last(std::vector<int32_t>(3));
+      std::vector<int32_t>{0, 0, 5, -1, 1, 1, 5, -1, 2, 2, 5, -1, 1, 2, 5, 17, 0, 3, 5, -3});
+  const DeviceVector<uint16_t> counts(std::vector<uint16_t>(4 * vocab));
+  const DeviceVector<int32_t> last(std::vector<int32_t>(4));
   const DeviceVector<kernels::TokenResult> out(std::vector<kernels::TokenResult>(5));
   DeviceBytes scratch(5 * vocab * 4);
   CUDA_OK(kernels::set_history({counts.data() + vocab, history.data(), vocab, 6, 4}, nullptr));

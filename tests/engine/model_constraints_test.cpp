@@ -57,9 +57,12 @@ TEST_CASE("constrained answers fit, end by themselves, and are the same in every
         CHECK(tokens_of(*other.sinks[i], choice) == tokens_of(*expected.sinks[i], choice));
   };
   same(run(golden, requests, {.token_budget = 16, .prefix_cache = false, .max_seqs = 2}));
-  const Outcome tight = run(golden, requests, {.cache_tokens = 160});
+  Outcome tight;  // how many run at once, and whether they run out of cache, is a matter of time
+  for (int attempt = 0; attempt < 20 && tight.stats.preemptions == 0; ++attempt) {
+    tight = run(golden, requests, {.cache_tokens = 160});
+    same(tight);
+  }
   CHECK(tight.stats.preemptions > 0);
-  same(tight);
   same(run(golden, requests, {.tp = 2}));
   same(run(golden, requests, {.pp = 2}));
   for (size_t i = 0; i < requests.size(); ++i) {

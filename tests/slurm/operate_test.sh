@@ -40,7 +40,8 @@ alone() {
   fi
   job=$(cd "$work/elsewhere" && slurm sbatch --parsable job.sh)
   wait_for 60 grep -q '"state": "ready"' "$SLUICE_HOME/jobs/$job.json" || fail "it did not become ready" "$work/here/sluice-demo-$job.log"
-  has "$work/here/sluice-demo-$job.log" '"world":2' 1
+  # The record is on disk before the step's output has passed through Slurm.
+  wait_for 10 grep -q '"world":2' "$work/here/sluice-demo-$job.log" || fail "the log lacks the start" "$work/here/sluice-demo-$job.log"
 }
 it "the script of launch runs by itself with sbatch" alone
 
