@@ -12,12 +12,29 @@
 
 namespace sluice::kernels {
 
+// kEarly: the kernel may begin while the one before it in the stream ends (programmatic dependent launch, from compute
+// capability 9.0). It calls after_previous() (tensor_core.h) before it touches anything but weights and other memory
+// that no kernel of a step writes.
+enum class Start { kAfterPrevious, kEarly };
+
+#ifndef SLUICE_CUDA_EMULATED
+inline bool can_start_early() {
+  static const bool can = [] {
+    int device = 0, major = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
+  }();
+  return can;
+}
+#endif
+
 // `shared` bytes beyond 48 KiB are asked for by name, as the device wants it. An empty grid starts nothing.
 template <class Params>
 cudaError_t launch(const char* name, void (*kernel)(Params), dim3 grid, int threads, size_t shared, cudaStream_t stream,
-                   const Params& params) {
+                   const Params& params, Start start = Start::kAfterPrevious) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
 #ifdef SLUICE_CUDA_EMULATED
+  static_cast<void>(start);
   return emulation::launch(
       grid, dim3(static_cast<unsigned>(threads)), shared, stream, [=] { kernel(params); }, name);
 #else
@@ -27,8 +44,17 @@ cudaError_t launch(const char* name, void (*kernel)(Params), dim3 grid, int thre
         reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
     if (error != cudaSuccess) return error;
   }
-  kernel<<<grid, dim3(static_cast<unsigned>(threads)), shared, stream>>>(params);
-  return cudaPeekAtLastError();
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = start == Start::kEarly && can_start_early() ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, params);
 #endif
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The instructions that have no C++ spelling, each with a twin for the emulation: products of tensor cores, matrix
-// loads from shared memory, asynchronous copies into it, and loads that leave the caches to others.
+// loads from shared memory, asynchronous copies into it, loads that leave the caches to others, and the order of
+// kernels.
 #pragma once
 
 #ifdef SLUICE_CUDA_EMULATED
@@ -68,6 +69,19 @@ __device__ __forceinline__ uint4 load_once(const void* global) {
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(global));
   return v;
+}
+
+// For kernels launched with Start::kEarly: waits until the kernel before has ended and what it wrote is seen.
+__device__ __forceinline__ void after_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// The next kernel may begin once every block has called this or ended; it still waits in after_previous() for the end.
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 }  // namespace sluice::kernels

@@ -113,4 +113,8 @@ void wait_copies() {
 
 inline uint4 load_once(const void* global) { return *static_cast<const uint4*>(global); }
 
+// One kernel runs at a time.
+inline void after_previous() {}
+inline void let_next_begin() {}
+
 }  // namespace sluice::kernels
