@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attention.h"
 
+#include "attention_decode.h"
 #include "attention_tile.h"
 
 namespace sluice::kernels {

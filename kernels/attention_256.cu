@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "attention_decode.h"
 #include "attention_tile.h"
 
-SLUICE_ATTENTION(256)
+SLUICE_PREFILL(256)
+SLUICE_DECODE(256)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Flash-style attention on tensor cores, one kernel for prefill and decode. The queries of a K/V head's group are
-// packed as rows: row r of a sequence is token r / group, head r % group. Instantiated per head dimension in
-// attention_<dim>.cu.
+// Flash-style attention on tensor cores: prefill, and what it shares with decode (attention_decode.h). The queries of a
+// K/V head's group are packed as rows: row r of a sequence is token r / group, head r % group. Instantiated per head
+// dimension in attention_<dim>.cu.
 #pragma once
 
 #include "attention.h"
@@ -249,49 +249,26 @@ __device__ __forceinline__ void clear_rest(const AttentionParams& a, int kv_head
   }
 }
 
-// Adds up the parts of one packed row's keys, in order of the part, and stores element d.
-template <class T>
-__device__ __forceinline__ void merge_parts(const TileParams& p, int64_t row, int64_t head_row, int head, int d) {
-  const int splits = p.a.splits, dim = p.a.head_dim;
-  const float* ml = p.parts.ml + head_row * splits * 2;
-  const float* sums = p.parts.sums + head_row * splits * dim + d;
-  float top = -INFINITY;
-  for (int s = 0; s < splits; ++s) top = fmaxf(top, ml[2 * s]);
-  float weight = 0, sum = 0;
-  for (int s = 0; s < splits; ++s) {
-    const float share = ml[2 * s] == -INFINITY ? 0.0f : exp2f(ml[2 * s] - top);
-    weight += share * ml[2 * s + 1];
-    if (share > 0) sum += share * sums[int64_t{s} * dim];
-  }
-  static_cast<T*>(p.a.out)[row * p.a.out_stride + int64_t{head} * dim + d] = from_float<T>(sum / weight);
-}
-
-// Prefill: grid (tiles of all sequences, n_kv_heads). Decode: grid (splits, n_kv_heads * row tiles of a group, seqs).
-// Job: one tile of packed rows against its keys, or the block's part of them; the last part to come adds up all. With
-// `rope` also the rotation of q, and of the sequence's own key by the one part that it falls to, which caches it.
-// Precondition: head_dim is kDim; q, out and the cache are 16-byte aligned by row; a sequence has at least one key.
-// Bytes moved: decode 2 * keys * head_dim * sizeof(T) per sequence and K/V head (times row tiles of a group, from L2);
-// prefill as much per tile, from L2.
-template <class T, int kDim, bool kDecode>
-__global__ void __launch_bounds__(TileShape<T, kDim, kDecode>::kThreads) attention_kernel(const TileParams p) {
-  using S = TileShape<T, kDim, kDecode>;
+// Grid: (tiles of all sequences, n_kv_heads). Job: one tile of packed rows against its keys. With `rope` also the
+// rotation of q and of the sequence's own key, which the first tile caches. Precondition: head_dim is kDim; q, out and
+// the cache are 16-byte aligned by row; a sequence has at least one key. Bytes moved: 2 * keys * head_dim * sizeof(T)
+// per tile, from L2.
+template <class T, int kDim>
+__global__ void __launch_bounds__(TileShape<T, kDim, false>::kThreads) prefill_kernel(const TileParams p) {
+  using S = TileShape<T, kDim, false>;
   const AttentionParams& a = p.a;
   T* q = shared_as<T>();
   T* loads = q + S::kQ;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int row_warp = warp / S::kKeyWarps, key_warp = warp % S::kKeyWarps;
-  const int group = a.n_heads / a.n_kv_heads, row_tiles = kDecode ? (group + S::kRows - 1) / S::kRows : 1;
-  const int kv_head = static_cast<int>(blockIdx.y) / row_tiles;
+  const int group = a.n_heads / a.n_kv_heads, kv_head = static_cast<int>(blockIdx.y);
 
-  TilePlace place{static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.y) % row_tiles};
-  if (!kDecode) place = find_tile(p, static_cast<int>(blockIdx.x), group, S::kRows);
-  const bool last = kDecode ? blockIdx.z == gridDim.z - 1 && blockIdx.x == gridDim.x - 1 && place.tile == row_tiles - 1
-                            : blockIdx.x == gridDim.x - 1;
-  if (p.zero_rest && last) clear_rest<T>(a, kv_head);
+  const TilePlace place = find_tile(p, static_cast<int>(blockIdx.x), group, S::kRows);
+  if (p.zero_rest && blockIdx.x == gridDim.x - 1) clear_rest<T>(a, kv_head);
   if (place.seq < 0) return;
   const int64_t first_row = a.first_row[place.seq];
   const int tokens = static_cast<int>(a.first_row[place.seq + 1] - first_row), context = a.context[place.seq];
-  if (tokens == 0 || (kDecode && tokens != 1)) return;
+  if (tokens == 0) return;
   const int first_packed = place.tile * S::kRows, packed = tokens * group;
 
   for (int i = static_cast<int>(threadIdx.x); i < S::kRows * S::kPieces; i += S::kThreads) {
@@ -319,12 +296,8 @@ __global__ void __launch_bounds__(TileShape<T, kDim, kDecode>::kThreads) attenti
   if (a.window > 0) low = context - tokens + first_packed / group - a.window + 1;
   if (low < 0) low = 0;
   // Tiles start at multiples of kKeys whatever the rows, so that a row meets its keys in the same company.
-  int tile = low / S::kKeys, end = high / S::kKeys + 1;
-  if (kDecode) {
-    const int each = (end - tile + a.splits - 1) / a.splits, begin = tile + static_cast<int>(blockIdx.x) * each;
-    if (begin + each < end) end = begin + each;
-    tile = begin;
-  }
+  int tile = low / S::kKeys;
+  const int end = high / S::kKeys + 1;
   const auto head = [&](int r) {
     const int row = first_packed + row_warp * 16 + lane / 4 + 8 * r;
     return kv_head * group + (row < packed ? row % group : 0);
@@ -344,13 +317,13 @@ __global__ void __launch_bounds__(TileShape<T, kDim, kDecode>::kThreads) attenti
     }
   }
   const auto load = [&](int at, T* to) {
-    load_keys<T, kDim, kDecode>(a, table, kv_head, at * S::kKeys, low, high, own, to, to + S::kTile);
+    load_keys<T, kDim, false>(a, table, kv_head, at * S::kKeys, low, high, own, to, to + S::kTile);
     if (!fresh || at != own / S::kKeys) return;
     T* key = to + own % S::kKeys * S::kStride;
     place_own<T, kDim, S::kThreads>(p.rope, first_row, kv_head, place.tile == 0, key, key + S::kTile);
   };
 
-  TileState<T, kDim, kDecode> state;
+  TileState<T, kDim, false> state;
   T* stages[2] = {loads, loads + 2 * S::kTile};
   if (tile < end) load(tile, stages[0]);
   for (int stage = 0; tile < end; ++tile, stage ^= 1) {
@@ -363,9 +336,9 @@ __global__ void __launch_bounds__(TileShape<T, kDim, kDecode>::kThreads) attenti
     __syncthreads();
     if (!idle) {
       const int part = key_warp * S::kOwnKeys;
-      attend<T, kDim, kDecode>(state, a, q + row_warp * 16 * S::kStride, stages[stage] + part * S::kStride,
-                               stages[stage] + S::kTile + part * S::kStride, tile * S::kKeys + part, position, last_key,
-                               slope, head);
+      attend<T, kDim, false>(state, a, q + row_warp * 16 * S::kStride, stages[stage] + part * S::kStride,
+                             stages[stage] + S::kTile + part * S::kStride, tile * S::kKeys + part, position, last_key,
+                             slope, head);
     }
     __syncthreads();
   }
@@ -375,81 +348,23 @@ __global__ void __launch_bounds__(TileShape<T, kDim, kDecode>::kThreads) attenti
     state.weight[r] += __shfl_xor_sync(kAllLanes, state.weight[r], 2);
   }
 
-  if constexpr (!kDecode) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = first_packed + row_warp * 16 + lane / 4 + 8 * r;
-      if (row >= packed) continue;
-      T* out = static_cast<T*>(a.out) + (first_row + row / group) * a.out_stride +
-               (int64_t{kv_head} * group + row % group) * kDim + 2 * (lane % 4);
+  for (int r = 0; r < 2; ++r) {
+    const int row = first_packed + row_warp * 16 + lane / 4 + 8 * r;
+    if (row >= packed) continue;
+    T* out = static_cast<T*>(a.out) + (first_row + row / group) * a.out_stride +
+             (int64_t{kv_head} * group + row % group) * kDim + 2 * (lane % 4);
 #pragma unroll
-      for (int n = 0; n < kDim / 8; ++n) {
-        *reinterpret_cast<uint32_t*>(out + n * 8) =
-            pair_of<T>(state.sums[n][2 * r] / state.weight[r], state.sums[n][2 * r + 1] / state.weight[r]);
-      }
-    }
-  } else {
-    // Of each key warp: [16][kDim] sums, then [16][2] largest score and weight.
-    float* merge = reinterpret_cast<float*>(loads);
-    float* mine = merge + key_warp * 16 * (kDim + 2);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = lane / 4 + 8 * r;
-#pragma unroll
-      for (int n = 0; n < kDim / 8; ++n) {
-        mine[row * kDim + n * 8 + 2 * (lane % 4)] = state.sums[n][2 * r];
-        mine[row * kDim + n * 8 + 2 * (lane % 4) + 1] = state.sums[n][2 * r + 1];
-      }
-      if (lane % 4 == 0) {
-        mine[16 * kDim + 2 * row] = state.top[r];
-        mine[16 * kDim + 2 * row + 1] = state.weight[r];
-      }
-    }
-    __syncthreads();
-    const int rows = packed - first_packed < S::kRows ? packed - first_packed : S::kRows;
-    for (int i = static_cast<int>(threadIdx.x); i < rows * kDim; i += S::kThreads) {
-      const int row = i / kDim, d = i % kDim, head = kv_head * group + first_packed + row;
-      float top = -INFINITY;
-      for (int w = 0; w < S::kKeyWarps; ++w) top = fmaxf(top, merge[w * 16 * (kDim + 2) + 16 * kDim + 2 * row]);
-      float weight = 0, sum = 0;
-      for (int w = 0; w < S::kKeyWarps; ++w) {
-        const float* part = merge + w * 16 * (kDim + 2);
-        const float share = part[16 * kDim + 2 * row] == -INFINITY ? 0.0f : exp2f(part[16 * kDim + 2 * row] - top);
-        weight += share * part[16 * kDim + 2 * row + 1];
-        sum += share * part[row * kDim + d];
-      }
-      if (a.splits == 1) {
-        static_cast<T*>(a.out)[first_row * a.out_stride + int64_t{head} * kDim + d] = from_float<T>(sum / weight);
-        continue;
-      }
-      const int64_t part = (int64_t{place.seq} * a.n_heads + head) * a.splits + blockIdx.x;
-      p.parts.sums[part * kDim + d] = sum;
-      if (d == 0) {
-        p.parts.ml[2 * part] = top;
-        p.parts.ml[2 * part + 1] = weight;
-      }
-    }
-    if (a.splits == 1) return;
-    __threadfence();
-    __syncthreads();
-    uint32_t* arrived = p.parts.arrived + int64_t{place.seq} * gridDim.y + blockIdx.y;
-    int is_last = 0;
-    if (threadIdx.x == 0) is_last = atomicAdd(arrived, 1u) == static_cast<uint32_t>(a.splits) - 1;
-    if (!__syncthreads_or(is_last)) return;
-    __threadfence();
-    if (threadIdx.x == 0) *arrived = 0;  // for the next launch
-    for (int i = static_cast<int>(threadIdx.x); i < rows * kDim; i += S::kThreads) {
-      const int head = kv_head * group + first_packed + i / kDim;
-      merge_parts<T>(p, first_row, int64_t{place.seq} * a.n_heads + head, head, i % kDim);
+    for (int n = 0; n < kDim / 8; ++n) {
+      *reinterpret_cast<uint32_t*>(out + n * 8) =
+          pair_of<T>(state.sums[n][2 * r] / state.weight[r], state.sums[n][2 * r + 1] / state.weight[r]);
     }
   }
 }
 
-// Launches for one head dimension; the definitions of attention_<dim>.cu.
+// A launch for one head dimension; the definitions of attention_<dim>.cu.
 template <int kDim>
 cudaError_t prefill(const TileParams& p, cudaStream_t stream);
-template <int kDim>
-cudaError_t decode(const TileParams& p, cudaStream_t stream);
 
 template <class T, int kDim>
 cudaError_t start_prefill(const TileParams& p, cudaStream_t stream) {
@@ -457,26 +372,13 @@ cudaError_t start_prefill(const TileParams& p, cudaStream_t stream) {
   const int64_t group = p.a.n_heads / p.a.n_kv_heads;
   const dim3 grid(blocks_for(p.a.rows * group, S::kRows) + static_cast<unsigned>(p.a.seqs),
                   static_cast<unsigned>(p.a.n_kv_heads));
-  return launch("attention_prefill", attention_kernel<T, kDim, false>, grid, S::kThreads, S::kShared, stream, p);
+  return launch("attention_prefill", prefill_kernel<T, kDim>, grid, S::kThreads, S::kShared, stream, p);
 }
-template <class T, int kDim>
-cudaError_t start_decode(const TileParams& p, cudaStream_t stream) {
-  using S = TileShape<T, kDim, true>;
-  const int64_t group = p.a.n_heads / p.a.n_kv_heads;
-  const dim3 grid(static_cast<unsigned>(p.a.splits),
-                  static_cast<unsigned>(p.a.n_kv_heads) * blocks_for(group, S::kRows), static_cast<unsigned>(p.a.seqs));
-  return launch("attention_decode", attention_kernel<T, kDim, true>, grid, S::kThreads, S::kShared, stream, p);
-}
-
-#define SLUICE_ATTENTION(dim)                                                                                  \
+#define SLUICE_PREFILL(dim)                                                                                    \
   namespace sluice::kernels {                                                                                  \
   template <>                                                                                                  \
   cudaError_t prefill<dim>(const TileParams& p, cudaStream_t stream) {                                         \
     return p.a.type == Type::kBF16 ? start_prefill<bf16, dim>(p, stream) : start_prefill<f16, dim>(p, stream); \
-  }                                                                                                            \
-  template <>                                                                                                  \
-  cudaError_t decode<dim>(const TileParams& p, cudaStream_t stream) {                                          \
-    return p.a.type == Type::kBF16 ? start_decode<bf16, dim>(p, stream) : start_decode<f16, dim>(p, stream);   \
   }                                                                                                            \
   }
 
