@@ -19,6 +19,9 @@ import time
 from common import CONTEXT, add_arguments, read_shape, run_ours, show, write_byte_tokenizer
 
 
+MOST_STEPS = 448  # of a static cache, which attends to all its places
+
+
 def tokens_of(size, rows):
     return [[(17 + 31 * position + row) % 1000 + 259 for position in range(size)] for row in range(rows)]
 
@@ -31,7 +34,11 @@ def make_llama(shape, device):
                                       num_attention_heads=shape["heads"], num_key_value_heads=shape["kv_heads"], head_dim=shape["head"],
                                       max_position_embeddings=4096, bos_token_id=1, eos_token_id=2)
     torch.set_default_dtype(torch.bfloat16)
-    with torch.device(device), transformers.modeling_utils.no_init_weights():
+    try:
+        from transformers.initialization import no_init_weights
+    except ImportError:  # before 5.0
+        from transformers.modeling_utils import no_init_weights
+    with torch.device(device), no_init_weights():
         model = transformers.LlamaForCausalLM(config)
     with torch.no_grad():
         for weight in model.parameters():
@@ -48,19 +55,21 @@ def run_transformers(args, shape):
     wait = torch.cuda.synchronize if args.device == "cuda" else (lambda: None)
     decode = torch.compile(model.forward, mode="reduce-overhead", fullgraph=True) if args.device == "cuda" else model.forward
 
-    def fresh():
+    def fresh(tokens):
         if args.device == "cpu":
             return transformers.DynamicCache(config=model.config)
-        return transformers.StaticCache(config=model.config, max_cache_len=max(CONTEXT + 1024, args.prefill))
+        return transformers.StaticCache(config=model.config, max_cache_len=tokens)
+
+    old = int(transformers.__version__.split(".")[0]) < 5  # from 5.0 a cache knows where it is
 
     def step(forward, cache, tokens, first):
-        forward(input_ids=tokens, past_key_values=cache, cache_position=torch.arange(first, first + tokens.shape[1], device=args.device), use_cache=True,
-                logits_to_keep=1)
+        place = {"cache_position": torch.arange(first, first + tokens.shape[1], device=args.device)} if old else {}
+        forward(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1, **place)
 
     out = {"decode": {}, "prefill": 0.0}
     with torch.inference_mode():
         for size in args.batches:
-            cache = fresh()
+            cache = fresh(CONTEXT + MOST_STEPS)
             step(model.forward, cache, torch.tensor(tokens_of(CONTEXT, size), device=args.device), 0)
             one = torch.tensor(tokens_of(1, size), device=args.device)
             warm = 4 if args.device == "cuda" else 1
@@ -68,14 +77,14 @@ def run_transformers(args, shape):
                 step(decode, cache, one, CONTEXT + i)
             wait()
             steps, started = 0, time.monotonic()
-            while time.monotonic() - started < args.seconds and steps < 1000:
+            while time.monotonic() - started < args.seconds and warm + steps < MOST_STEPS:
                 step(decode, cache, one, CONTEXT + warm + steps)
                 wait()
                 steps += 1
             out["decode"][size] = steps * size / (time.monotonic() - started)
         prompt = torch.tensor(tokens_of(args.prefill, 1), device=args.device)
         for _ in range(4):  # the first warms up
-            cache = fresh()
+            cache = fresh(args.prefill)
             started = time.monotonic()
             step(model.forward, cache, prompt, 0)
             wait()

@@ -16,7 +16,7 @@ command -v python3 >/dev/null || common::err "python3 is needed to check the dem
 
 common::log "building for sm_${BUNDLE_ARCHITECTURES:-90} ($build)"
 cmake --preset cuda -B "$build" -DCMAKE_CUDA_ARCHITECTURES="${BUNDLE_ARCHITECTURES:-90}" -DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON >/dev/null
-cmake --build "$build" --target sluice sluice_cuda cuda_native_test cuda_native_kernels_test
+cmake --build "$build" --target sluice sluice_cuda cuda_native_test cuda_native_kernels_test cuda_kernels_bench
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
@@ -25,8 +25,8 @@ release=$stage/sluice-gpu check=$stage/sluice-gpu/share/check
 cmake --install "$build" --prefix "$release" >/dev/null
 rm -rf "$release"/{slurm,env,docs}
 mkdir -p "$check"
-cp "$build"/tests/cuda/cuda_native{,_kernels}_test "$check/"
-strip "$check"/cuda_native{,_kernels}_test "$release/bin/sluice" "$release"/lib/sluice/*.so
+cp "$build"/tests/cuda/cuda_{native_test,native_kernels_test,kernels_bench} "$check/"
+strip "$check"/cuda_* "$release/bin/sluice" "$release"/lib/sluice/*.so
 cp -r tests/models/demo "$check/demo"
 cp scripts/gpu-check.sh scripts/lib.sh "$release/scripts/"
 cp benchmarks/common.py benchmarks/python_peers.py "$check/"

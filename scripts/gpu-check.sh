@@ -72,6 +72,7 @@ gpu_check::step demo-deterministic gpu_check::demo --deterministic true
 if [[ ${CHECK_QUICK:-0} == 1 ]]; then
   gpu_check::skip bench "CHECK_QUICK=1"
 else
+  gpu_check::step kernels "$check/cuda_kernels_bench" --json "$results/kernels.json"
   for shape in ${CHECK_SHAPES:-llama-3-8b llama-3.2-1b}; do
     gpu_check::step "bench-$shape" gpu_check::bench "$shape"
   done
@@ -116,6 +117,11 @@ fi
   for step in "${steps[@]}"; do
     read -r name verdict seconds <<<"$step"
     printf '%-24s %-8s %4d s\n' "$name" "$verdict" "$seconds"
+  done
+  for log in "$results"/kernels.log; do
+    [[ -f $log ]] || continue
+    printf '\nkernels\n'
+    cat "$log"
   done
   for log in "$results"/bench-*.log "$results"/transformers-*.log; do
     [[ -f $log ]] || continue

@@ -36,20 +36,33 @@ double median(std::vector<double> values) {
   return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-nlohmann::ordered_json bench_decode(BenchSteps& steps, Backend& backend, const ModelInfo& model, int64_t batch,
-                                    const BenchOptions& options, double& best_read) {
+// Least seconds of a decode step of `batch` sequences at `context`: weights read once or multiplied once per sequence,
+// whichever takes longer, and the cache read.
+double least_seconds(const ModelInfo& model, int64_t batch, double context, double read_gbps, double product_gflops) {
+  const double weights = static_cast<double>(model.read_bytes) / read_gbps;
+  const double products =
+      2 * static_cast<double>(batch) * static_cast<double>(model.linear_parameters) / product_gflops;
+  const double cache = static_cast<double>(batch) * context * static_cast<double>(model.kv_bytes_per_token) / read_gbps;
+  return (std::max(weights, products) + cache) * 1e-9;
+}
+
+nlohmann::ordered_json bench_decode(BenchSteps& steps, Backend& backend, ProductProbe& products, const ModelInfo& model,
+                                    int64_t batch, const BenchOptions& options, double& best_read, double& best_rate) {
+  const double rate = products.gflops();
+  best_rate = std::max(best_rate, rate);
   steps.start(batch, options.context);
   steps.decode(3);
   steps.finish();
-  std::vector<double> rates, gbps, shares;
+  std::vector<double> rates, gbps, shares, rooflines;
   for (int i = 0; i < options.repeats; ++i) {
     const double read = backend.probe_read_gbps(kProbeBytes);
     best_read = std::max(best_read, read);
     const double started = monotonic_seconds();
-    double bytes = 0;
+    double bytes = 0, least = 0;
     int64_t n = 0;
     do {
       steps.decode(1);
+      least += least_seconds(model, batch, static_cast<double>(steps.context()), read, rate);
       bytes += static_cast<double>(model.read_bytes) +
                static_cast<double>(batch * steps.context()) * static_cast<double>(model.kv_bytes_per_token);
       ++n;
@@ -59,13 +72,11 @@ nlohmann::ordered_json bench_decode(BenchSteps& steps, Backend& backend, const M
     rates.push_back(static_cast<double>(n * batch) / elapsed);
     gbps.push_back(bytes / elapsed * 1e-9);
     shares.push_back(gbps.back() / read);
+    rooflines.push_back(least / elapsed);
     if (steps.context() + n >= steps.max_context()) steps.start(batch, options.context);
   }
-  return {{"batch", batch},
-          {"context", options.context},
-          {"tokens_per_s", median(rates)},
-          {"gbps", median(gbps)},
-          {"share", median(shares)}};
+  return {{"batch", batch},       {"context", options.context}, {"tokens_per_s", median(rates)},
+          {"gbps", median(gbps)}, {"share", median(shares)},    {"roofline", median(rooflines)}};
 }
 
 nlohmann::ordered_json bench_prefill(BenchSteps& steps, ProductProbe& products, const ModelInfo& model, int64_t tokens,
@@ -143,13 +154,16 @@ int run(BenchOptions& options) {
   report["prefill"] = nlohmann::ordered_json::array();
   fmt::print(stderr, "{} ({}{}{}, {:.2f} GB), {}\n", info.name, info.dtype, info.quantised.empty() ? "" : ", products ",
              info.quantised, static_cast<double>(info.weight_bytes) * 1e-9, backend->describe());
+  ProductProbe products(*backend, info);
   for (const int64_t batch : options.batches) {
-    const auto row = bench_decode(steps, *backend, info, batch, options, best_read);
-    fmt::print(stderr, "decode   batch {:4}   {:9.1f} tokens/s   {:6.1f} GB/s    {:.2f} of the read bandwidth\n", batch,
-               row["tokens_per_s"].get<double>(), row["gbps"].get<double>(), row["share"].get<double>());
+    const auto row = bench_decode(steps, *backend, products, info, batch, options, best_read, best_rate);
+    fmt::print(stderr,
+               "decode   batch {:4}   {:9.1f} tokens/s   {:6.1f} GB/s    {:.2f} of the read bandwidth, {:.2f} of the "
+               "roofline\n",
+               batch, row["tokens_per_s"].get<double>(), row["gbps"].get<double>(), row["share"].get<double>(),
+               row["roofline"].get<double>());
     report["decode"].push_back(row);
   }
-  ProductProbe products(*backend, info);
   for (const int64_t tokens : options.prefills) {
     const auto row = bench_prefill(steps, products, info, tokens, options, best_rate);
     fmt::print(stderr, "prefill  {:5} tokens {:9.1f} tokens/s   {:6.0f} GFLOP/s {:.2f} of the product rate\n", tokens,

@@ -25,4 +25,6 @@ if(SLUICE_CUDA)
   add_executable(cuda_native_test backend/ops_test.cpp backend/experts_test.cpp backend/device_test.cpp)
   target_include_directories(cuda_native_test PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   target_link_libraries(cuda_native_test PRIVATE sluice_test_main sluice_cuda_objects sluice_backend)
+  # Where gpu-bundle.sh puts them, below the release's own libraries.
+  set_target_properties(cuda_native_test cuda_native_kernels_test cuda_kernels_bench PROPERTIES BUILD_RPATH "$ORIGIN/../../lib")
 endif()
