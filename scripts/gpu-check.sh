@@ -118,11 +118,10 @@ fi
     read -r name verdict seconds <<<"$step"
     printf '%-24s %-8s %4d s\n' "$name" "$verdict" "$seconds"
   done
-  for log in "$results"/kernels.log; do
-    [[ -f $log ]] || continue
+  if [[ -f $results/kernels.log ]]; then
     printf '\nkernels\n'
-    cat "$log"
-  done
+    cat "$results/kernels.log"
+  fi
   for log in "$results"/bench-*.log "$results"/transformers-*.log; do
     [[ -f $log ]] || continue
     printf '\n%s\n' "$(basename "$log" .log)"
