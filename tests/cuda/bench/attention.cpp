@@ -91,13 +91,14 @@ Case attention_case(const Shape& shape, const std::vector<int32_t>& contexts, in
   a.splits = attention_splits(processors, seqs, shape.kv_heads, table * kBlock);
   const Shared work = memory(attention_workspace_bytes(seqs, shape.heads, shape.dim, a.splits), kZero);
   a.workspace = work->at();
-  const std::vector<Shared> held(std::begin(lists), std::end(lists));
+  std::vector<Shared> held(std::begin(lists), std::end(lists));
+  held.insert(held.end(), {qkv, angles, work, out});
   return {"", bytes, 4.0 * scores * static_cast<double>(q_width), copies, [=](int copy, cudaStream_t s) {
             RopeCacheParams rope = r;
             AttentionParams now = a;
             now.k_cache = rope.k_cache = k->at<uint16_t>(static_cast<size_t>(copy) * cache);
             now.v_cache = rope.v_cache = v->at<uint16_t>(static_cast<size_t>(copy) * cache);
-            static_cast<void>(held), static_cast<void>(angles), static_cast<void>(work), static_cast<void>(out);
+            static_cast<void>(held);
             return rows == 1 ? rope_and_attention(rope, now, s) : attention(now, s);
           }};
 }
