@@ -2,7 +2,7 @@
 """How long a model takes to load: from its checkpoint, and packed by `sluice convert --tp 1`, in turn.
 
     load_time.py --sluice build/cpu/sluice [--shape tinyllama-1.1b] [--rounds 3] [--threads 2] [--schemes bf16 int8 int4]
-                 [--work FOLDER] [--json FILE]
+                 [--forms checkpoint packed] [--states cold warm] [--device cpu|cuda] [--work FOLDER] [--json FILE]
 
 Random weights of the shape are written once. `cold`: the files are dropped from the page cache before; `warm`: they are
 in it. Figures are medians of the seconds that `sluice bench` reports.
@@ -62,8 +62,8 @@ def load(args, folder, options, cold):
                 while file.read(1 << 24):
                     pass
     report = pathlib.Path(args.work) / "load.json"
-    subprocess.run([args.sluice, "bench", "--model", folder, *options, "--threads", str(args.threads), "--batch", "1", "--prefill", "8", "--repeats", "1",
-                    "--seconds", "0.01", "--json", report], check=True, capture_output=True)
+    subprocess.run([args.sluice, "bench", "--model", folder, *options, "--device", args.device, "--threads", str(args.threads), "--batch", "1", "--prefill", "8",
+                    "--repeats", "1", "--seconds", "0.01", "--json", report], check=True, capture_output=True)
     return json.loads(report.read_text())["load_seconds"]
 
 
@@ -74,23 +74,33 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--schemes", nargs="+", default=["bf16", "int8", "int4"], choices=["bf16", "int8", "int4"])
+    parser.add_argument("--forms", nargs="+", default=["checkpoint", "packed"], choices=["checkpoint", "packed"])
+    parser.add_argument("--states", nargs="+", default=["cold", "warm"], choices=["cold", "warm"])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--work", default="/tmp/sluice-load-time")
     parser.add_argument("--json", help="file for the figures")
     args = parser.parse_args()
     checkpoint = pathlib.Path(args.work) / args.shape
     if not (checkpoint / "config.json").exists():
         write_checkpoint(checkpoint, read_shape(args.sluice, args.shape))
+    size = (checkpoint / "model.safetensors").stat().st_size / 1e9
     results = {}
     for scheme in args.schemes:
         options = [] if scheme == "bf16" else ["--quantize", scheme]
         packed = pathlib.Path(args.work) / f"{args.shape}-{scheme}"
-        if not (packed / "config.json").exists():
+        if "packed" in args.forms and not (packed / "config.json").exists():
             subprocess.run([args.sluice, "convert", checkpoint, packed, "--tp", "1", "--threads", str(args.threads), *options], check=True, capture_output=True)
-        for state in ("cold", "warm"):
-            pairs = [(load(args, checkpoint, options, state == "cold"), load(args, packed, [], state == "cold")) for _ in range(args.rounds)]
-            one, two = (statistics.median(v) for v in zip(*pairs))
-            print(f"{scheme:5} {state}  checkpoint {one:6.2f} s  packed {two:6.2f} s  ratio {statistics.median(a / b for a, b in pairs):5.1f}", flush=True)
-            results[f"{scheme} {state}"] = {"checkpoint": one, "packed": two}
+        loads = {"checkpoint": (checkpoint, options), "packed": (packed, [])}
+        for state in args.states:
+            rounds = [{form: load(args, *loads[form], state == "cold") for form in args.forms} for _ in range(args.rounds)]
+            found = {form: statistics.median(r[form] for r in rounds) for form in args.forms}
+            line = f"{scheme:5} {state}" + "".join(f"  {form} {seconds:6.2f} s" for form, seconds in found.items())
+            if "checkpoint" in found:
+                line += f", {found['checkpoint'] / size:.3f} s per GB of the checkpoint"
+            if len(found) == 2:
+                line += f"  ratio {statistics.median(r['checkpoint'] / r['packed'] for r in rounds):5.1f}"
+            print(line, flush=True)
+            results[f"{scheme} {state}"] = found
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(results, indent=1))
 

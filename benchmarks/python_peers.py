@@ -53,7 +53,6 @@ def run_transformers(args, shape):
     torch.set_num_threads(args.threads)
     model = make_llama(shape, args.device)
     wait = torch.cuda.synchronize if args.device == "cuda" else (lambda: None)
-    decode = torch.compile(model.forward, mode="reduce-overhead", fullgraph=True) if args.device == "cuda" else model.forward
 
     def fresh(tokens):
         if args.device == "cpu":
@@ -69,13 +68,19 @@ def run_transformers(args, shape):
     out = {"decode": {}, "prefill": 0.0}
     with torch.inference_mode():
         for size in args.batches:
+            decode = model.forward
+            if args.device == "cuda":
+                torch._dynamo.reset()  # else a second size is compiled for any size
+                decode = torch.compile(model.forward, mode="reduce-overhead", fullgraph=True, dynamic=False)
             cache = fresh(CONTEXT + MOST_STEPS)
             step(model.forward, cache, torch.tensor(tokens_of(CONTEXT, size), device=args.device), 0)
             one = torch.tensor(tokens_of(1, size), device=args.device)
             warm = 4 if args.device == "cuda" else 1
+            started = time.monotonic()
             for i in range(warm):
                 step(decode, cache, one, CONTEXT + i)
             wait()
+            print(f"transformers, batch {size}: warm after {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
             steps, started = 0, time.monotonic()
             while time.monotonic() - started < args.seconds and warm + steps < MOST_STEPS:
                 step(decode, cache, one, CONTEXT + warm + steps)
