@@ -12,9 +12,9 @@
 
 namespace sluice::test {
 
-inline constexpr const char* kQuantisedKinds[] = {"gptq",     "gptq_act",  "gptq_v2",         "gptq8", "gptq3",
-                                                  "gptq2",    "awq",       "rows8",           "fp8",   "fp8_blocks",
-                                                  "fp8_rows", "fp8_torch", "fp8_torch_blocks"};
+inline constexpr const char* kQuantisedKinds[] = {"gptq",       "gptq_act", "gptq_v2",       "gptq8",           "gptq3",
+                                                  "gptq2",      "awq",      "awq_symmetric", "rows8",           "fp8",
+                                                  "fp8_blocks", "fp8_rows", "fp8_torch",     "fp8_torch_blocks"};
 
 class QuantisedFiles {
  public:
@@ -37,8 +37,10 @@ class QuantisedFiles {
     nlohmann::json how = {
         {"quant_method", "gptq"}, {"bits", bits()}, {"group_size", kGroup}, {"desc_act", kind == "gptq_act"}};
     if (kind == "gptq_v2") how["checkpoint_format"] = "gptq_v2";
-    if (kind == "awq")
-      how = {{"quant_method", "awq"}, {"bits", 4}, {"group_size", kGroup}, {"version", "gemm"}, {"zero_point", true}};
+    if (awq()) {
+      how = {{"quant_method", "awq"}, {"bits", 4}, {"group_size", kGroup}, {"version", "gemm"}};
+      how["zero_point"] = !symmetric();
+    }
     if (kind == "rows8") how = {{"quant_method", "bitsandbytes"}, {"load_in_8bit", true}};
     if (fp8()) how = {{"quant_method", "fp8"}};
     if (kind == "fp8_blocks") how["weight_block_size"] = {kBlockRows, kBlockCols};
@@ -58,6 +60,8 @@ class QuantisedFiles {
  private:
   static constexpr int64_t kGroup = 32, kBlockRows = 16, kBlockCols = 32;
   bool fp8() const { return kind_.starts_with("fp8"); }
+  bool awq() const { return kind_.starts_with("awq"); }
+  bool symmetric() const { return kind_ == "awq_symmetric"; }  // every zero is the middle
   int bits() const { return kind_ == "gptq8" ? 8 : kind_ == "gptq3" ? 3 : kind_ == "gptq2" ? 2 : 4; }
 
   template <class T>
@@ -88,8 +92,7 @@ class QuantisedFiles {
         low[g] = std::min(low[g], values[at(r, k, cols)]), high[g] = std::max(high[g], values[at(r, k, cols)]);
       }
     }
-    const bool awq = kind_ == "awq";
-    std::vector<uint32_t> numbers(awq ? at(cols, 0, rows / 8) : at(cols * bits() / 32, 0, rows)),
+    std::vector<uint32_t> numbers(awq() ? at(cols, 0, rows / 8) : at(cols * bits() / 32, 0, rows)),
         zeros(at(groups, 0, rows * bits() / 32));
     std::vector<uint16_t> scales(low.size());
     // Puts field i of a line of words that lie `stride` apart.
@@ -104,10 +107,11 @@ class QuantisedFiles {
     for (int64_t g = 0; g < groups; ++g) {
       for (int64_t r = 0; r < rows; ++r) {
         const size_t i = at(g, r, rows);
+        if (symmetric()) low[i] = std::min(low[i], -high[i]) * 8 / 7, high[i] = -7 * low[i] / 8;
         scales[i] = f32_to_f16((high[i] - low[i]) / static_cast<float>(top));
         zero[i] = std::clamp<int64_t>(std::lround(-low[i] / f16_to_f32(scales[i])), 0, top);
-        const bool less_one = !awq && kind_ != "gptq_v2";
-        put(zeros.data() + at(g, 0, rows * bits() / 32), 1, awq ? awq_place(r) : r,
+        const bool less_one = !awq() && kind_ != "gptq_v2";
+        put(zeros.data() + at(g, 0, rows * bits() / 32), 1, awq() ? awq_place(r) : r,
             static_cast<uint64_t>((zero[i] - less_one) & top));
       }
     }
@@ -117,7 +121,7 @@ class QuantisedFiles {
         const float scale = f16_to_f32(scales[i]);
         const int64_t q = std::clamp<int64_t>(std::lround(values[at(r, k, cols)] / scale) + zero[i], 0, top);
         meaning[at(r, k, cols)] = static_cast<float>(q - zero[i]) * scale;
-        if (awq) {
+        if (awq()) {
           put(numbers.data() + at(k, 0, rows / 8), 1, awq_place(r), static_cast<uint64_t>(q));
         } else {
           put(numbers.data() + r, rows, k, static_cast<uint64_t>(q));
@@ -125,10 +129,10 @@ class QuantisedFiles {
       }
     }
     add(stored_, name + ".qweight", "I32",
-        awq ? std::vector<int64_t>{cols, rows / 8} : std::vector<int64_t>{cols * bits() / 32, rows}, numbers);
+        awq() ? std::vector<int64_t>{cols, rows / 8} : std::vector<int64_t>{cols * bits() / 32, rows}, numbers);
     add(stored_, name + ".qzeros", "I32", {groups, rows * bits() / 32}, zeros);
     add(stored_, name + ".scales", "F16", {groups, rows}, scales);
-    if (!awq) add(stored_, name + ".g_idx", "I32", {cols}, index);
+    if (!awq()) add(stored_, name + ".g_idx", "I32", {cols}, index);
     return meaning;
   }
 

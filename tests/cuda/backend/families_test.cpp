@@ -103,6 +103,32 @@ TEST_CASE("checkpoints quantised elsewhere have the logits of the floats that th
   }
 }
 
+TEST_CASE("layers of fp8, fused, of experts or of heads that do not divide, mean their floats over ranks and stages") {
+  struct Case {
+    const char *name, *kind, *experts;
+    int tp, pp;
+  };
+  for (const Case& c : {Case{"rope_yarn", "fp8_blocks", "auto", 4, 1}, Case{"rope_yarn", "fp8_torch", "auto", 2, 2},
+                        Case{"phi3/partial", "fp8_blocks", "auto", 2, 1}, Case{"odd_counts", "fp8_rows", "auto", 2, 1},
+                        Case{"odd_counts", "fp8", "auto", 4, 1}, Case{"qwen3/moe", "fp8_rows", "split", 2, 1},
+                        Case{"qwen3/moe", "fp8", "spread", 2, 1}, Case{"qwen3/qwen2_moe", "fp8_rows", "auto", 2, 1}}) {
+    CAPTURE(c.name);
+    CAPTURE(c.kind);
+    CAPTURE(c.tp);
+    test::QuantisedFiles files(c.name, c.kind);
+    files.golden.greedy.resize(4), files.meant.greedy.resize(4);
+    const test::Outcome expected = test::run_ranks(files.meant, 1, 1, "float32", cuda).back();
+    const auto ranks = test::run_ranks(files.golden, c.tp, c.pp, "float32", cuda, c.experts, "", waiting);
+    for (size_t rank = ranks.size() - static_cast<size_t>(c.tp); rank < ranks.size(); ++rank) {
+      CAPTURE(rank);
+      const double difference = test::max_difference(ranks[rank].logits, expected.logits);
+      CAPTURE(difference);
+      CHECK(difference <= 1e-4);
+      CHECK(ranks[rank].greedy == expected.greedy);
+    }
+  }
+}
+
 TEST_CASE("packed without a GPU, weights give the bits of those that are packed while loading") {
   const auto packer = make_row_packer({});
   const auto check_same = [&](test::Golden golden, const std::string& dtype, const std::string& quantize) {
