@@ -28,6 +28,29 @@ inline bool can_start_early() {
 }
 #endif
 
+struct DeviceLimits {
+  unsigned multiprocessors;
+  size_t shared, shared_of_block;  // bytes of shared memory of a multiprocessor, and of a block that asks for it
+};
+inline const DeviceLimits& device_limits() {
+  static const DeviceLimits limits = [] {
+    int device = 0, n = 1, shared = 48 * 1024, of_block = 48 * 1024;
+    if (cudaGetDevice(&device) == cudaSuccess) {
+      cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device);
+      cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
+      cudaDeviceGetAttribute(&of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    }
+    return DeviceLimits{static_cast<unsigned>(n), static_cast<size_t>(shared), static_cast<size_t>(of_block)};
+  }();
+  return limits;
+}
+
+// Blocks with `shared` bytes each that a device holds at once, up to `most` per multiprocessor.
+inline unsigned blocks_at_once(size_t shared, unsigned most) {
+  const auto fit = static_cast<unsigned>(device_limits().shared / (shared + 1024));  // 1 KiB of each is the system's
+  return device_limits().multiprocessors * (fit < 1 ? 1 : fit < most ? fit : most);
+}
+
 // `shared` bytes beyond 48 KiB are asked for by name, as the device wants it. An empty grid starts nothing.
 template <class Params>
 cudaError_t launch(const char* name, void (*kernel)(Params), dim3 grid, int threads, size_t shared, cudaStream_t stream,

@@ -78,6 +78,7 @@ TEST_CASE("products of few rows equal the CPU backend's, with bias and residual"
                            {16, 40, 72},
                            {20, 50, 136},
                            {70, 33, 64},
+                           {8, 19, 2056},
                            {2, 7, 21}}) {
       CAPTURE(name_of(type));
       CAPTURE(s.rows);

@@ -64,6 +64,9 @@ cudaError_t cudaDeviceGetAttribute(int* out, cudaDeviceAttr attribute, int devic
     case cudaDevAttrMultiProcessorCount:
       *out = p.multiProcessorCount;
       return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *out = static_cast<int>(p.sharedMemPerMultiprocessor);
+      return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
       *out = p.major;
       return cudaSuccess;
