@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "model/family.h"
 #include "weights/convert.h"
 #include "weights/foreign.h"
 #include "weights/nemo.h"
@@ -58,23 +59,28 @@ bool within_layer(const std::string& name) {
 }
 
 // A linear layer's matrix, and not a table, a norm or a router.
-bool is_product(const CheckpointTensor& tensor) {
+bool is_product(const CheckpointTensor& tensor, const FileNames& names) {
   if (tensor.shape.size() != 2 || !tensor.name.ends_with(".weight")) return false;
   if (tensor.stored_dtype != "F32" && tensor.stored_dtype != "BF16" && tensor.stored_dtype != "F16") return false;
-  for (const char* part :
-       {"norm", "embed", "wte", "wpe", "bias", "rotary", "ln_", ".gate.weight", "shared_expert_gate"}) {
-    if (tensor.name.find(part) != std::string::npos) return tensor.name == "embed_out.weight";
-  }
-  return within_layer(tensor.name) || tensor.name == "lm_head.weight";
+  if (!within_layer(tensor.name)) return tensor.name == names.head;
+  return std::none_of(names.kept.begin(), names.kept.end(),
+                      [&](const std::string& end) { return tensor.name.ends_with(end); });
 }
 
-Conversion plan(const CheckpointTensor& tensor, const std::string& quantise, const std::string& dtype, bool conv1d) {
+// From here on embedding and head are two matrices.
+void untie(Json& config, const std::string& key) {
+  config[key] = false;
+  if (config.contains("text_config") && config["text_config"].contains(key)) config["text_config"][key] = false;
+}
+
+Conversion plan(const CheckpointTensor& tensor, const std::string& quantise, const std::string& dtype,
+                const FileNames& names) {
   Conversion out;
   out.from = &tensor;
   const bool floating = tensor.stored_dtype == "F32" || tensor.stored_dtype == "BF16" || tensor.stored_dtype == "F16" ||
                         tensor.stored_dtype == "F64";
-  if (!quantise.empty() && is_product(tensor)) {
-    out.transposed = conv1d && within_layer(tensor.name);
+  if (!quantise.empty() && is_product(tensor, names)) {
+    out.transposed = names.transposed && within_layer(tensor.name);
     const int64_t rows = tensor.shape[out.transposed ? 1 : 0], cols = tensor.shape[out.transposed ? 0 : 1];
     const std::string base = tensor.name.substr(0, tensor.name.size() - 7);
     if (quantise == "int4" && within_layer(tensor.name) && cols % kInt4Group == 0 && rows % 8 == 0) {
@@ -223,7 +229,11 @@ int run(ConvertOptions& options) {
       Json::parse(foreign ? foreign_config(source.folder) : read_file(source.folder / "config.json"), nullptr, false);
   if (!config.is_object()) throw Error(fmt::format("{}: config.json is not a JSON object", source.folder.string()));
   if (options.packed()) return run_packed(options, source, config);
-  const Checkpoint checkpoint = Checkpoint::open(source.folder, "");
+  // Products are known by their family; another conversion takes every tensor as it comes.
+  const Family* family =
+      source.quantize.empty() ? nullptr : &family_of(Config::parse(config.dump(), source.folder.string()));
+  const FileNames names = family != nullptr ? family->files : FileNames{};
+  const Checkpoint checkpoint = Checkpoint::open(source.folder, family != nullptr ? family->base_prefix : "");
   const bool quantised =
       std::any_of(checkpoint.tensors().begin(), checkpoint.tensors().end(),
                   [](const CheckpointTensor& t) { return t.name.ends_with(".qweight") || t.name.ends_with(".SCB"); });
@@ -243,9 +253,6 @@ int run(ConvertOptions& options) {
     config["torch_dtype"] = dtype_name(wanted);
     config.erase("dtype");
   }
-  const Json architectures = config.value("architectures", Json::array());
-  const bool conv1d =
-      !architectures.empty() && architectures[0].is_string() && architectures[0].get<std::string>().starts_with("GPT2");
   if (!source.quantize.empty()) {
     const bool wide = source.quantize == "int8";
     config["quantization_config"] =
@@ -266,30 +273,28 @@ int run(ConvertOptions& options) {
   std::vector<WrittenTensor> written;
   uint64_t bytes = 0;
   for (const CheckpointTensor& tensor : checkpoint.tensors()) {
-    conversions.push_back(plan(tensor, source.quantize, dtype, conv1d));
+    conversions.push_back(plan(tensor, source.quantize, dtype, names));
     for (const WrittenTensor& t : conversions.back().to) {
       written.push_back(t);
       bytes += t.bytes();
     }
   }
   // A head that is the embedding is written beside it, because the embedding stays as it is.
-  if (!source.quantize.empty() && checkpoint.find("lm_head.weight") == nullptr) {
-    for (const char* name : {"model.embed_tokens.weight", "embed_tokens.weight", "transformer.wte.weight", "wte.weight",
-                             "transformer.word_embeddings.weight", "word_embeddings.weight",
-                             "model.decoder.embed_tokens.weight", "decoder.embed_tokens.weight"}) {
-      const CheckpointTensor* table = checkpoint.find(name);
-      if (table == nullptr) continue;
-      conversions.push_back({table,
-                             Conversion::Kind::kInt8,
-                             false,
-                             {{"lm_head.weight", "I8", table->shape}, {"lm_head.SCB", "F32", {table->shape[0]}}}});
-      for (const WrittenTensor& t : conversions.back().to) {
-        written.push_back(t);
-        bytes += t.bytes();
-      }
-      config["tie_word_embeddings"] = false;
-      break;
+  for (const std::string& name : names.embed) {
+    const CheckpointTensor* table = checkpoint.find(name);
+    if (table == nullptr || names.tie.empty()) continue;
+    untie(config, names.tie);
+    if (checkpoint.find(names.head) != nullptr) break;
+    const std::string head = names.head.substr(0, names.head.size() - 7);
+    conversions.push_back({table,
+                           Conversion::Kind::kInt8,
+                           false,
+                           {{head + ".weight", "I8", table->shape}, {head + ".SCB", "F32", {table->shape[0]}}}});
+    for (const WrittenTensor& t : conversions.back().to) {
+      written.push_back(t);
+      bytes += t.bytes();
     }
+    break;
   }
   fs::create_directories(out);
   const double started = monotonic_seconds();

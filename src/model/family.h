@@ -44,10 +44,21 @@ void warn_unused(const LoadContext& context, const std::vector<TensorSpec>& tabl
 // Fills parameters and linear_parameters from the table.
 void count_parameters(const std::vector<TensorSpec>& table, ModelInfo& info);
 
+// What a checkpoint's own names say to `convert`, which sees the files and no table. Names are whole.
+struct FileNames {
+  std::vector<std::string> embed;  // the token embedding, by each name that it has in one file or another
+  std::string head;
+  // The key of config.json that ties them; empty: more than the matrix hangs on it, a tied head stays as it is.
+  std::string tie = "tie_word_embeddings";
+  std::vector<std::string> kept{};  // ends of names of layers' matrices that are no products: routers, tables
+  bool transposed = false;          // products of layers are [in, out]
+};
+
 struct Family {
   std::string name;                        // "llama"
   std::vector<std::string> architectures;  // of config.json
   std::string base_prefix;                 // of tensor names, absent in files of the bare base model
+  FileNames files;
   // Fills the sizes of the whole model. Throws Error naming what is unsupported.
   void (*describe)(const Config& config, ModelInfo& info);
   std::unique_ptr<Model> (*load)(LoadContext& context);

@@ -7,7 +7,7 @@
 
 namespace sluice {
 namespace {
-const std::string kEmbed = "model.embed_tokens.weight", kHead = "lm_head.weight";
+constexpr const char *kEmbed = "model.embed_tokens.weight", *kHead = "lm_head.weight";
 std::string layer_prefix(int64_t layer) { return fmt::format("model.layers.{}.", layer); }
 
 // Without the head where it is the embedding.
@@ -242,6 +242,10 @@ void describe_rotation(const RopeConfig& rope, ModelInfo& info) {
   if (!rope.varies()) return;
   info.varies_beyond = static_cast<int64_t>(rope.original);
   info.recomputes = rope.kind == RopeConfig::Kind::kLongRope;
+}
+
+FileNames gated_files() {
+  return {.embed = {kEmbed}, .head = kHead, .kept = {".gate.weight", ".shared_expert_gate.weight"}};
 }
 
 void describe_gated(const GatedConfig& config, ModelInfo& info) {

@@ -36,6 +36,7 @@ std::vector<int64_t> read_layer_windows(const Config& config, int64_t n_layers, 
                                         bool (*slides)(int64_t layer, int64_t parameter), int64_t parameter);
 
 void describe_rotation(const RopeConfig& rope, ModelInfo& info);  // where it varies with the length
+FileNames gated_files();                                          // also where files stack or fuse what they hold
 void describe_gated(const GatedConfig& config, ModelInfo& info);
 std::unique_ptr<Model> load_gated(LoadContext& context, const GatedConfig& config);
 

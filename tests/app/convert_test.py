@@ -33,14 +33,15 @@ class Convert(harness.Case):
             self.assertIn("(gptq)" if scheme == "int4" else "(bitsandbytes)", self.run_sluice("info", out).stdout)
 
     def test_models_of_every_layout_answer_as_they_do_when_quantised_while_loading(self):
-        for case in ("bloom/plain", "falcon/new_decoder_one_norm", "falcon/alibi", "gemma/gemma2", "gpt2/masks", "gpt2/twelve_heads", "gpt_neox/parallel",
+        for case in ("bloom/plain", "falcon/new_decoder_one_norm", "falcon/alibi", "gemma/gemma2", "gemma/gemma3_nested", "gpt2/masks", "gpt2/twelve_heads", "gpt_neox/parallel",
                      "llama/bare_names", "llama/llama32_tied", "megatron_gpt/rope", "mixtral/plain", "opt/post_norm", "phi/phi2",
                      "phi3/partial", "qwen3/qwen2_moe", "starcoder2/plain", "t5/flan"):
             model, out = self.folder / case.replace("/", "-"), self.folder / (case.replace("/", "-") + "-8")
             model.mkdir()
             for name in ("config.json", "model.safetensors"):
                 shutil.copy(ROOT / "tests/golden" / case / name, model)
-            vocab = json.loads((model / "config.json").read_text())["vocab_size"]
+            config = json.loads((model / "config.json").read_text())
+            vocab = config.get("text_config", config)["vocab_size"]
             words = dict(type="WordLevel", vocab={f"t{i}": i for i in range(vocab)}, unk_token="t0")
             (model / "tokenizer.json").write_text(json.dumps(dict(model=words, pre_tokenizer=dict(type="WhitespaceSplit"))))
             prompts = self.write_lines("words.jsonl", [dict(prompt=" ".join(f"t{(i * 7 + 5) % vocab}" for i in range(12)), max_tokens=16, temperature=0, ignore_eos=True)])

@@ -103,6 +103,7 @@ Tensor Bloom::forward(const BatchView& batch) {
 const RegisterFamily kRegistered({"bloom",
                                   {"BloomForCausalLM", "BloomModel"},
                                   "transformer.",
+                                  {{kEmbed}, kHead},
                                   [](const Config& config, ModelInfo& info) {
                                     const BloomConfig c = read_bloom(config);
                                     describe_decoder(c, bloom_tensors(c, c.tied), info);

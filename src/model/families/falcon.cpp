@@ -164,6 +164,7 @@ Tensor Falcon::forward(const BatchView& batch) {
 const RegisterFamily kRegistered({"falcon",
                                   {"FalconForCausalLM", "FalconModel", "RWForCausalLM", "RWModel"},
                                   "transformer.",
+                                  {{kEmbed}, kHead},
                                   [](const Config& config, ModelInfo& info) {
                                     const FalconConfig c = read_falcon(config);
                                     describe_decoder(c, falcon_tensors(c, c.tied), info);

@@ -90,9 +90,10 @@ struct Names {
   static std::string head() { return "lm_head.weight"; }
   std::string base;
 };
+constexpr const char* kNested[] = {"language_model.model.", "model.language_model."};
 Names names_of(const LoadContext& context) {
   if (nested(context.config)) {
-    for (const char* base : {"language_model.model.", "model.language_model."})
+    for (const char* base : kNested)
       if (context.names_begin(base)) return Names(base);
   }
   return Names("model.");
@@ -253,6 +254,8 @@ const RegisterFamily kRegistered({"gemma",
                                   {"GemmaForCausalLM", "GemmaModel", "Gemma2ForCausalLM", "Gemma2Model",
                                    "Gemma3ForCausalLM", "Gemma3TextModel", "Gemma3ForConditionalGeneration"},
                                   "model.",
+                                  {{Names("model.").embed(), Names(kNested[0]).embed(), Names(kNested[1]).embed()},
+                                   Names::head()},
                                   [](const Config& config, ModelInfo& info) {
                                     const GemmaConfig c = read_gemma(config);
                                     describe_decoder(c, gemma_tensors(c, Names("model."), c.tied), info);

@@ -107,6 +107,7 @@ Tensor Gpt2::forward(const BatchView& batch) {
 const RegisterFamily kRegistered({"gpt2",
                                   {"GPT2LMHeadModel", "GPT2Model"},
                                   "transformer.",
+                                  {.embed = {kTokens}, .head = kHead, .transposed = true},
                                   [](const Config& config, ModelInfo& info) {
                                     const Gpt2Config c = read_gpt2(config);
                                     describe_decoder(c, gpt2_tensors(c, c.tied), info);

@@ -104,6 +104,7 @@ Tensor Neox::forward(const BatchView& batch) {
 const RegisterFamily kRegistered({"gpt_neox",
                                   {"GPTNeoXForCausalLM", "GPTNeoXModel"},
                                   "gpt_neox.",
+                                  {{kEmbed}, kHead},
                                   [](const Config& config, ModelInfo& info) {
                                     const NeoxConfig c = read_neox(config);
                                     describe_decoder(c, neox_tensors(c, c.tied), info);

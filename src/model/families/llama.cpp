@@ -43,6 +43,7 @@ const RegisterFamily kRegistered(
     {"llama",
      {"LlamaForCausalLM", "LlamaModel", "MistralForCausalLM", "MistralModel", "Qwen2ForCausalLM", "Qwen2Model"},
      "model.",
+     gated_files(),
      [](const Config& config, ModelInfo& info) { describe_gated(read_llama(config), info); },
      [](LoadContext& context) -> std::unique_ptr<Model> { return load_gated(context, read_llama(context.config)); }});
 }  // namespace

@@ -21,6 +21,8 @@ struct MegatronConfig : DecoderSizes {
   RopeConfig rope;
 };
 
+const std::string kTie = "share_embeddings_and_output_weights";
+
 void refuse_unless(const Config& config, const char* key, const std::string& fallback, const std::string& only) {
   if (config.text(key, fallback) != only) config.refuse(key, only);
 }
@@ -90,7 +92,7 @@ MegatronConfig read_megatron(const Config& config) {
   refuse_unless(config, "transformer_block_type", "pre_ln", "pre_ln");
   if (config.flag("headscale", false)) config.refuse("headscale", "false");
   if (config.flag("mcore_gpt", false)) config.refuse("mcore_gpt", "false: tensors by the names of Megatron-LM");
-  c.tied = config.flag("share_embeddings_and_output_weights", true);
+  c.tied = config.flag(kTie, true);
   return c;
 }
 
@@ -234,6 +236,7 @@ Tensor MegatronGpt::forward(const BatchView& batch) {
 const RegisterFamily kRegistered({"megatron_gpt",
                                   {"MegatronGPTModel"},
                                   "model.",
+                                  {{kEmbed}, kHead, kTie},
                                   [](const Config& config, ModelInfo& info) {
                                     const MegatronConfig c = read_megatron(config);
                                     describe_decoder(c, megatron_tensors(c, c.tied), info);

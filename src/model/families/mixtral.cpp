@@ -25,6 +25,7 @@ const RegisterFamily kRegistered(
     {"mixtral",
      {"MixtralForCausalLM", "MixtralModel"},
      "model.",
+     gated_files(),
      [](const Config& config, ModelInfo& info) { describe_gated(read_mixtral(config), info); },
      [](LoadContext& context) -> std::unique_ptr<Model> { return load_gated(context, read_mixtral(context.config)); }});
 }  // namespace

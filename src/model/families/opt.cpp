@@ -181,6 +181,7 @@ Tensor Opt::forward(const BatchView& batch) {
 const RegisterFamily kRegistered({"opt",
                                   {"OPTForCausalLM", "OPTModel"},
                                   "model.",
+                                  {{kEmbed}, kHead},
                                   [](const Config& config, ModelInfo& info) {
                                     const OptConfig c = read_opt(config);
                                     describe_decoder(c, opt_tensors(c, c.tied), info);

@@ -143,6 +143,7 @@ Tensor Phi::forward(const BatchView& batch) {
 const RegisterFamily kRegistered({"phi",
                                   {"PhiForCausalLM", "PhiModel"},
                                   "model.",
+                                  {{kEmbed}, kHead},
                                   [](const Config& config, ModelInfo& info) {
                                     const GatedConfig c = read_phi(config);
                                     describe_decoder(c, phi_tensors(c, c.tied), info);

@@ -23,6 +23,7 @@ const RegisterFamily kRegistered(
     {"phi3",
      {"Phi3ForCausalLM", "Phi3Model"},
      "model.",
+     gated_files(),
      [](const Config& config, ModelInfo& info) { describe_gated(read_phi3(config), info); },
      [](LoadContext& context) -> std::unique_ptr<Model> { return load_gated(context, read_phi3(context.config)); }});
 }  // namespace

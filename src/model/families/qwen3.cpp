@@ -59,6 +59,7 @@ const RegisterFamily kRegistered(
     {"qwen3",
      {"Qwen3ForCausalLM", "Qwen3Model", "Qwen3MoeForCausalLM", "Qwen3MoeModel", "Qwen2MoeForCausalLM", "Qwen2MoeModel"},
      "model.",
+     gated_files(),
      [](const Config& config, ModelInfo& info) { describe_gated(read_qwen3(config), info); },
      [](LoadContext& context) -> std::unique_ptr<Model> { return load_gated(context, read_qwen3(context.config)); }});
 }  // namespace

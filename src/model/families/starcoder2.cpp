@@ -100,6 +100,7 @@ Tensor StarCoder2::forward(const BatchView& batch) {
 const RegisterFamily kRegistered({"starcoder2",
                                   {"Starcoder2ForCausalLM", "Starcoder2Model"},
                                   "model.",
+                                  {{kEmbed}, kHead},
                                   [](const Config& config, ModelInfo& info) {
                                     const StarCoder2Config c = read_starcoder2(config);
                                     describe_decoder(c, starcoder2_tensors(c, c.tied), info);

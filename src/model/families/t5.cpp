@@ -431,9 +431,13 @@ Tensor T5::forward(const BatchView& batch) {
   return groups_.last_stage() ? Tensor(nullptr, DType::kF32, {0, c_.vocab}) : Tensor{};
 }
 
-const RegisterFamily kRegistered(
-    {"t5", {"T5ForConditionalGeneration"}, "", describe_t5, [](LoadContext& context) -> std::unique_ptr<Model> {
-       return std::make_unique<T5>(context, read_t5(context.config));
-     }});
+const RegisterFamily kRegistered({"t5",
+                                  {"T5ForConditionalGeneration"},
+                                  "",
+                                  {{kEmbed}, kHead, "", {"relative_attention_bias.weight"}},
+                                  describe_t5,
+                                  [](LoadContext& context) -> std::unique_ptr<Model> {
+                                    return std::make_unique<T5>(context, read_t5(context.config));
+                                  }});
 }  // namespace
 }  // namespace sluice
