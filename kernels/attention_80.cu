@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attention_decode.h"
-#include "attention_tile.h"
+#include "attention_prefill.h"
 
 SLUICE_PREFILL(80)
 SLUICE_DECODE(80)

@@ -62,6 +62,13 @@ __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+// 2^x to 2^-22, with denormals as zeros.
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // 16 bytes that are read once by this launch and by no other block.
 __device__ __forceinline__ uint4 load_once(const void* global) {
   uint4 v;

@@ -60,6 +60,50 @@ TEST_CASE("attention of encoders, biases by distance and ALiBi in two roundings 
   }
 }
 
+// The products of kernels/warpgroup.h, which the device has or has not where it is a real one.
+struct Warpgroups {
+  Warpgroups() { emulation::set_warpgroup_products(true); }
+  ~Warpgroups() { emulation::set_warpgroup_products(false); }
+};
+
+TEST_CASE("prefill by products of warpgroups equals the CPU backend's") {
+  const Warpgroups warpgroups;
+  Heads encoder{4, 4, 64, 16, 0, false};
+  encoder.all_keys = true;
+  encoder.reach = 40;
+  for (const Heads& heads : {Heads{4, 2, 64, 16, 0, false}, Heads{2, 1, 80, 16, 0, false}, Heads{3, 3, 96, 32, 0, true},
+                             Heads{8, 1, 128, 16, 37, false}, Heads{2, 2, 256, 16, 40, false, 1.5f}, encoder}) {
+    CAPTURE(heads.dim);
+    const Type type = heads.dim == 96 ? Type::kF16 : Type::kBF16;
+    Step step(heads, type, heads.all_keys ? std::vector<Part>{{70, 70}, {0, 0}} : std::vector<Part>{{70, 70}, {130, 9}},
+              2);
+    check_close(step.run(), step.expect(), type);
+  }
+}
+
+TEST_CASE("deterministic attention by warpgroups gives a row the same bits in blocks of any size") {
+  const Warpgroups warpgroups;
+  const Heads heads{16, 2, 64, 16, 50, false};  // the whole fills blocks of three warpgroups
+  const int64_t width = heads.n_heads * heads.dim, length = 100;
+  Step whole(heads, Type::kBF16, {{length, length}});
+  whole.deterministic = true;
+  const std::vector<float> want = whole.run();
+  check_close(want, whole.expect(), Type::kBF16);
+  for (const int64_t rows : {1, 40}) {
+    CAPTURE(rows);
+    Step step(heads, Type::kBF16, {{length, rows}, {5, 1}}, 1);
+    step.deterministic = true;
+    const std::vector<float> got = step.run();
+    CHECK(std::equal(got.begin(), got.begin() + rows * width, want.end() - rows * width));
+  }
+  const auto run = [&](bool together) {
+    Step step(heads, Type::kBF16, {{70, 1}, {64, 1}, {1, 1}}, 1);
+    step.deterministic = step.decode_only = true;
+    return step.run_fresh(20, together);
+  };
+  CHECK(run(true) == run(false));
+}
+
 TEST_CASE("decoding cuts the keys into any number of parts") {
   for (const Heads& heads : {Heads{4, 2, 64, 16, 0, false}, Heads{40, 2, 64, 16, 0, false},
                              Heads{3, 1, 256, 16, 0, true}, Heads{8, 2, 128, 32, 100, false}}) {

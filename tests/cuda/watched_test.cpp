@@ -175,7 +175,10 @@ TEST_CASE("attention: no access is out of place") {
   encoder.reach = 30;
   for (const Heads& heads : {Heads{4, 2, 64, 16, 0, false}, Heads{3, 1, 24, 8, 30, true}, encoder}) {
     Step mixed(heads, Type::kBF16, {{70, 3}, {40, 1}, {0, 0}}, 1);
-    mixed.run();
+    for (const bool warpgroups : {true, false}) {
+      emulation::set_warpgroup_products(warpgroups);
+      mixed.run();
+    }
     Step decode(heads, Type::kBF16, {{150, 1}, {70, 1}}, 1);
     decode.splits = 3;
     decode.decode_only = true;

@@ -14,7 +14,13 @@ int number(const char* variable, int otherwise) {
 int devices() { return number("SLUICE_EMULATION_DEVICES", 1); }
 thread_local int current = 0;
 constexpr int kMultiprocessors = 4;
+bool warpgroups = false;
 }  // namespace
+
+namespace sluice::emulation {
+bool warpgroup_products() { return warpgroups; }
+void set_warpgroup_products(bool has) { warpgroups = has; }
+}  // namespace sluice::emulation
 
 extern "C" {
 

@@ -38,4 +38,8 @@ void drain();
 // Most microseconds that the executor lets queued work lie with nobody waiting for it; 2000 at start.
 void set_laziness(int64_t microseconds);
 
+// Whether kernels take the products of kernels/warpgroup.h; not at start.
+bool warpgroup_products();
+void set_warpgroup_products(bool has);
+
 }  // namespace sluice::emulation
