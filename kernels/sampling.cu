@@ -4,21 +4,25 @@
 
 #include "device.h"
 #include "launch.h"
-#include "sampling_row.h"
-#include "sampling_scores.h"
+#include "sampling_plain.h"
 
 namespace sluice::kernels {
 namespace {
 
-// Grid: (n), 512 threads: one entry each. Job: from a row of logits to a token, as sample_row and score_row of
+// Grid: (n, parts or 1), 512 threads: one entry each; of plain rows the blocks of an entry take a part each, of others
+// the first takes all. Job: from a row of logits to a token, as sample_row and score_row of
 // src/sample/sampler.cpp. Precondition: vocab is below 2^18 for exact masses; ids are inside their arrays.
 // Bytes moved: vocab * 4 once for a greedy row, twice and once written for a plain draw, four times more per filter.
-__global__ void __launch_bounds__(kThreads) sample_kernel(const SampleParams p) {
+__global__ void __launch_bounds__(kThreads) sample_kernel(const SplitParams s) {
+  const SampleParams& p = s.all;
   Work& work = *shared_as<Work>();
+  after_previous();
   const int32_t* entry = p.entries + int64_t{blockIdx.x} * 4;
   const int32_t slot_id = entry[1], target = entry[3];
   const int64_t position = entry[2];
   if (entry[0] < 0 || slot_id < 0) return;
+  if (s.parts > 0 && is_plain(p, entry)) return sample_plain(s, entry, work);
+  if (blockIdx.y != 0) return;
   const SlotParams& slot = p.slots[slot_id];
   const float* logits = p.logits + int64_t{entry[0]} * p.logits_stride;
   float* scores = p.scratch + int64_t{blockIdx.x} * p.vocab;
@@ -45,8 +49,7 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const SampleParams p) 
     }
     return;
   }
-  const bool penalty =
-      slot.repetition_penalty != 1.0f || slot.frequency_penalty != 0.0f || slot.presence_penalty != 0.0f;
+  const bool penalty = penalised(slot);
   uint16_t* counts = penalty ? p.counts + slot_id * p.counts_stride : nullptr;
   const bool raw = slot.n_logprobs >= 0 && slot.raw_logprobs != 0;
   const bool drawn = slot.n_logprobs >= 0 && slot.raw_logprobs == 0;
@@ -105,7 +108,7 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const SampleParams p) 
       row.report_top(score, slot.n_logprobs, lse, out);
     }
   } else {
-    for (int i = row.tid; i < row.vocab; i += kThreads) scores[i] = (finite(from[i]) - top) / slot.temperature;
+    row.sweep(score, [&](int i, float s) { scores[i] = (finite(s) - top) / slot.temperature; });
     __syncthreads();
     const auto left = [&](int i) { return scores[i]; };
     bool whole = true;
@@ -185,8 +188,15 @@ __global__ void __launch_bounds__(kThreads) resolve_kernel(const ResolveParams p
 
 cudaError_t sample(const SampleParams& p, cudaStream_t stream) {
   const size_t lanes = static_cast<size_t>((p.vocab + 511) / 512) * 8;
-  return launch("sample", sample_kernel, dim3(static_cast<unsigned>(p.n)), kThreads,
-                sizeof(Work) + lanes * sizeof(float), stream, p);
+  const SplitParams split{p, parts_of(p.n, p.vocab)};
+  const dim3 grid(static_cast<unsigned>(p.n), static_cast<unsigned>(split.parts > 0 ? split.parts : 1));
+  if (split.parts > 0) {
+    const cudaError_t error =
+        launch("sample_peaks", peaks_kernel, grid, kThreads, sizeof(Work), stream, split, Start::kEarly);
+    if (error != cudaSuccess) return error;
+  }
+  return launch("sample", sample_kernel, grid, kThreads, sizeof(Work) + lanes * sizeof(float), stream, split,
+                Start::kEarly);
 }
 
 cudaError_t set_history(const HistoryParams& p, cudaStream_t stream) {

@@ -27,16 +27,93 @@ __device__ __forceinline__ uint32_t ordered(float s) {
 }
 
 struct Work {
-  unsigned long long bins[256];
+  uint32_t low[256], high[256];   // halves of the bins: shared memory adds 32 bits at once, 64 in several attempts
   unsigned long long before, at;  // found(): what lies before the key, and what the key holds
   double sums[kWarps];
   float maxima[kWarps];
   int ids[kWarps];
   uint32_t key;
-  int reached, count;
+  int reached, count, bin;
   float top_scores[kMaxTop];
   int32_t top_ids[kMaxTop];
 };
+
+// The first of a block's scores, in every thread; `scores` and `ids` are shared memory of one per warp.
+template <class V>
+__device__ __forceinline__ void block_first(V& score, int& id, V* scores, int* ids) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  warp_first(score, id);
+  if (lane == 0) {
+    scores[warp] = score;
+    ids[warp] = id;
+  }
+  __syncthreads();
+  for (int w = 0; w < kWarps; ++w) {
+    if (before(scores[w], ids[w], score, id)) {
+      score = scores[w];
+      id = ids[w];
+    }
+  }
+  __syncthreads();
+}
+
+// Gumbel-max over scores above -inf: the largest score + noise so far, lower id first among equals. It begins with one
+// of the likeliest, whose value rules most others out by one comparison of the random word.
+struct Draw {
+  double value;
+  int id;
+  __device__ Draw(const Noise& noise, float score, int id) : id(id) {
+    uint32_t words[4];
+    noise.words(static_cast<uint32_t>(id) / 4, words);
+    const int w = id % 4;
+    value = static_cast<double>(score) + gumbel(w == 0 ? words[0] : w == 1 ? words[1] : w == 2 ? words[2] : words[3]);
+  }
+  // Of four ids from i on, which is a multiple of 4.
+  __device__ void consider(const Noise& noise, int i, const float (&scores)[4]) {
+    if (!(scores[0] > kNever || scores[1] > kNever || scores[2] > kNever || scores[3] > kNever)) return;
+    uint32_t words[4];
+    noise.words(static_cast<uint32_t>(i) / 4, words);
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      if (!(scores[w] > kNever)) continue;
+      const float x = scores[w] - static_cast<float>(value);
+      const float reach = fixed_exp(x < 0.0f ? x : 0.0f) * 1.0001f + 9.3132257461547852e-10f;
+      const float chance = (static_cast<float>(~words[w]) + 0.5f) * 2.3283064365386963e-10f;
+      if (!(chance <= reach)) continue;
+      const double now = static_cast<double>(scores[w]) + gumbel(words[w]);
+      if (before(now, i + w, value, id)) {
+        value = now;
+        id = i + w;
+      }
+    }
+  }
+};
+
+// Goes through one of `parts` parts of a row, four scores at a time: visit(id of the first, scores), -inf beyond the
+// end.
+template <class Visit>
+__device__ __forceinline__ void each_four(const float* row, int vocab, int part, int parts, const Visit& visit) {
+  constexpr int kAtOnce = 4, kStride = kThreads * 4;
+  const bool aligned = reinterpret_cast<uintptr_t>(row) % 16 == 0;
+  const int of_part = ((vocab + parts - 1) / parts + 3) / 4 * 4, begin = part * of_part;
+  const int end = begin + of_part < vocab ? begin + of_part : vocab;
+  for (int at = begin + static_cast<int>(threadIdx.x) * 4; at < end; at += kStride * kAtOnce) {
+    Pack<float, 4> v[kAtOnce];
+#pragma unroll
+    for (int f = 0; f < kAtOnce; ++f) {
+      const int i = at + f * kStride;
+      if (aligned && i + 4 <= end) {
+        v[f] = *reinterpret_cast<const Pack<float, 4>*>(row + i);
+        continue;
+      }
+#pragma unroll
+      for (int w = 0; w < 4; ++w) v[f].at[w] = i + w < end ? row[i + w] : kNever;
+    }
+#pragma unroll
+    for (int f = 0; f < kAtOnce; ++f)
+      if (at + f * kStride < end) visit(at + f * kStride, v[f].at);
+  }
+}
 
 // The block's row, and the work of its threads. Functions are called by all threads alike and end with a barrier.
 struct Row {
@@ -78,10 +155,33 @@ struct Row {
     return v;
   }
 
+  // use(i, score(i)) for the ids of this thread in ascending order; the loads do not wait for what is done with them.
+  template <class Score, class Use>
+  __device__ void sweep(const Score& score, const Use& use) {
+    constexpr int kAtOnce = 8;
+    for (int at = tid; at < vocab; at += kThreads * kAtOnce) {
+      float v[kAtOnce];
+#pragma unroll
+      for (int f = 0; f < kAtOnce; ++f) v[f] = at + f * kThreads < vocab ? score(at + f * kThreads) : kNever;
+#pragma unroll
+      for (int f = 0; f < kAtOnce; ++f)
+        if (at + f * kThreads < vocab) use(at + f * kThreads, v[f]);
+    }
+  }
+  // Adds to a bin of find().
+  __device__ void add_to_bin(int bin, unsigned long long weight) {
+    const uint32_t low = static_cast<uint32_t>(weight), sum = atomicAdd(&work.low[bin], low) + low;
+    const uint32_t high = static_cast<uint32_t>(weight >> 32) + (sum < low ? 1 : 0);
+    if (high != 0) atomicAdd(&work.high[bin], high);
+  }
+  __device__ unsigned long long in_bin(int bin) const {
+    return static_cast<unsigned long long>(work.high[bin]) << 32 | work.low[bin];
+  }
+
   template <class Score>
   __device__ float row_max(const Score& score) {
     float m = kNever;
-    for (int i = tid; i < vocab; i += kThreads) m = score(i) > m ? score(i) : m;
+    sweep(score, [&](int, float s) { m = s > m ? s : m; });
     return fminf(max(m), FLT_MAX);
   }
   // Sum of e^(s - top) in the order of the host: eight lanes over 64 steps, then their sums one by one.
@@ -94,6 +194,7 @@ struct Row {
       const int end = begin + kBlock < vocab ? begin + kBlock : vocab;
       float s = 0;
       int i = begin;
+#pragma unroll 8
       for (; i + kLanes <= end; i += kLanes) s += fixed_exp(finite(score(i + l)) - top);
       for (; l == 0 && i < end; ++i) s += fixed_exp(finite(score(i)) - top);
       lanes[task] = s;
@@ -101,6 +202,7 @@ struct Row {
     __syncthreads();
     if (tid == 0) {
       double total = 0;
+#pragma unroll 8
       for (int task = 0; task < n; ++task) total += static_cast<double>(lanes[task]);
       work.sums[0] = total;
     }
@@ -113,9 +215,9 @@ struct Row {
   template <class Score>
   __device__ double mass_left(const Score& score) {
     double mass = 0;
-    for (int i = tid; i < vocab; i += kThreads) {
-      if (score(i) > kNever) mass += static_cast<double>(fixed_exp(score(i)));
-    }
+    sweep(score, [&](int, float s) {
+      if (s > kNever) mass += static_cast<double>(fixed_exp(s));
+    });
     return sum(mass);
   }
 
@@ -126,33 +228,40 @@ struct Row {
     uint32_t prefix = 0, known = 0;
     unsigned long long before = 0;
     for (int shift = 24; shift >= 0; shift -= 8) {
-      for (int b = tid; b < 256; b += kThreads) work.bins[b] = 0;
+      for (int b = tid; b < 256; b += kThreads) work.low[b] = work.high[b] = 0;
+      if (tid == 0) {
+        work.bin = 256;
+        work.reached = 0;
+      }
       __syncthreads();
       int bin = -1;  // neighbours often share one: they are added up first
       unsigned long long pending = 0;
-      for (int i = tid; i < vocab; i += kThreads) {
-        const float s = score(i);
-        if (!(s > kNever)) continue;
+      sweep(score, [&](int i, float s) {
+        if (!(s > kNever)) return;
         const uint32_t k = key(i, s);
-        if ((k & known) != prefix) continue;
+        if ((k & known) != prefix) return;
         const int own = static_cast<int>(k >> shift & 255);
         if (own != bin) {
-          if (bin >= 0) atomicAdd(&work.bins[bin], pending);
+          if (bin >= 0) add_to_bin(bin, pending);
           bin = own;
           pending = 0;
         }
         pending += weight(i, s);
-      }
-      if (bin >= 0) atomicAdd(&work.bins[bin], pending);
+      });
+      if (bin >= 0) add_to_bin(bin, pending);
       __syncthreads();
-      if (tid == 0) {
-        int b = 0;
-        unsigned long long so_far = before;
-        while (b < 256 && (work.bins[b] == 0 || !reached(so_far + work.bins[b]))) so_far += work.bins[b++];
-        work.reached = b < 256;
-        work.key = prefix | static_cast<uint32_t>(b & 255) << shift;
+      unsigned long long so_far = before;
+      const unsigned long long own_bin = tid < 256 ? in_bin(tid) : 0;
+      if (tid < 256) {
+        for (int b = 0; b < 256; ++b) so_far += b < tid ? in_bin(b) : 0;
+        if (own_bin != 0 && reached(so_far + own_bin)) atomicMin(&work.bin, tid);
+      }
+      __syncthreads();
+      if (tid < 256 && tid == work.bin) {
+        work.reached = 1;
+        work.key = prefix | static_cast<uint32_t>(tid) << shift;
         work.before = so_far;
-        work.at = b < 256 ? work.bins[b] : 0;
+        work.at = own_bin;
       }
       __syncthreads();
       const bool stop = work.reached == 0;
@@ -237,9 +346,9 @@ struct Row {
       return;
     const uint32_t bar = work.key;
     __syncthreads();
-    for (int i = tid; i < vocab; i += kThreads) {
-      if (scores[i] > kNever && ~ordered(scores[i]) > bar) scores[i] = kNever;
-    }
+    sweep(score, [&](int i, float s) {
+      if (s > kNever && ~ordered(s) > bar) scores[i] = kNever;
+    });
     __syncthreads();
   }
   // Leaves out the n best, lower ids first among equals.
@@ -306,16 +415,17 @@ struct Row {
       first_id = static_cast<int>(~work.key);
       __syncthreads();
     }
-    for (int i = tid; i < vocab; i += kThreads) {
-      const uint32_t key = ~ordered(scores[i]);
-      if (scores[i] > kNever && (key > bar || (key == bar && i < first_id))) scores[i] = kNever;
-    }
+    sweep(score, [&](int i, float s) {
+      const uint32_t key = ~ordered(s);
+      if (s > kNever && (key > bar || (key == bar && i < first_id))) scores[i] = kNever;
+    });
     __syncthreads();
   }
   __device__ void keep_min_p(float* scores, float min_p) {
-    for (int i = tid; i < vocab; i += kThreads) {
-      if (scores[i] > kNever && !(fixed_exp(scores[i]) >= min_p)) scores[i] = kNever;
-    }
+    sweep([&](int i) { return scores[i]; },
+          [&](int i, float s) {
+            if (s > kNever && !(fixed_exp(s) >= min_p)) scores[i] = kNever;
+          });
     __syncthreads();
   }
   __device__ double entropy_of(const float* scores, double mass) {
@@ -362,60 +472,22 @@ struct Row {
     __syncthreads();
   }
 
-  // Gumbel-max over the scores above -inf: largest score + noise, lower id first among equals.
   __device__ int draw(const float* scores, const SlotParams& p, int64_t position) {
     const Noise noise(p.seed, p.choice, position);
-    uint32_t words[4];
-    // The likeliest token's value rules most others out by one comparison of the random word.
     float top = kNever;
-    for (int i = tid; i < vocab; i += kThreads) top = scores[i] > top ? scores[i] : top;
-    top = max(top);
-    int pick = vocab;
-    for (int i = tid; i < vocab && pick == vocab; i += kThreads) {
-      if (scores[i] == top) pick = i;
-    }
-    pick = min_id(pick);
-    noise.words(static_cast<uint32_t>(pick) / 4, words);
-    const int word_of_pick = pick % 4;
-    double best = static_cast<double>(top) + gumbel(word_of_pick == 0   ? words[0]
-                                                    : word_of_pick == 1 ? words[1]
-                                                    : word_of_pick == 2 ? words[2]
-                                                                        : words[3]);
-    for (int g = tid; g * 4 < vocab; g += kThreads) {
-      bool any = false;
-#pragma unroll
-      for (int w = 0; w < 4; ++w) any = any || (g * 4 + w < vocab && scores[g * 4 + w] > kNever);
-      if (!any) continue;
-      noise.words(static_cast<uint32_t>(g), words);
-#pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        const int i = g * 4 + w;
-        if (i >= vocab || !(scores[i] > kNever)) continue;
-        const float x = scores[i] - static_cast<float>(best);
-        const float reach = fixed_exp(x < 0.0f ? x : 0.0f) * 1.0001f + 9.3132257461547852e-10f;
-        const float chance = (static_cast<float>(~words[w]) + 0.5f) * 2.3283064365386963e-10f;
-        if (!(chance <= reach)) continue;
-        const double value = static_cast<double>(scores[i]) + gumbel(words[w]);
-        if (before(value, i, best, pick)) {
-          best = value;
-          pick = i;
-        }
-      }
-    }
-    warp_first(best, pick);
-    if (lane == 0) {
-      work.sums[warp] = best;
-      work.ids[warp] = pick;
-    }
-    __syncthreads();
-    for (int w = 0; w < kWarps; ++w) {
-      if (before(work.sums[w], work.ids[w], best, pick)) {
-        best = work.sums[w];
-        pick = work.ids[w];
-      }
-    }
-    __syncthreads();
-    return pick;
+    int first = vocab;
+    sweep([&](int i) { return scores[i]; },
+          [&](int i, float s) {
+            if (!(s > top)) return;
+            top = s;
+            first = i;
+          });
+    block_first(top, first, work.maxima, work.ids);
+    if (first == vocab) first = 0;
+    Draw draw(noise, top, first);
+    each_four(scores, vocab, 0, 1, [&](int i, const float(&four)[4]) { draw.consider(noise, i, four); });
+    block_first(draw.value, draw.id, work.sums, work.ids);
+    return draw.id;
   }
 };
 

@@ -15,7 +15,7 @@ void bench_sampling(Bench& bench) {
         SlotParams slot{};
         slot.greedy = std::strcmp(kind, "greedy") == 0;
         slot.temperature = 0.7f;
-        slot.top_p = slot.typical_p = slot.repetition_penalty = 1;
+        slot.top_p = slot.typical_p = slot.repetition_penalty = slot.decay_factor = 1;
         if (std::strcmp(kind, "top-p 0.9") == 0) slot.top_p = 0.9f;
         if (std::strcmp(kind, "top-k 50") == 0) slot.top_k = 50;
         slot.n_logprobs = -1;
