@@ -87,33 +87,38 @@ __global__ void __launch_bounds__(kThreads) plain_kernel(const AttentionParams a
   for (int d = lane; d < dim; d += kWarpSize) out[d] = from_float<T>(sums[d] / weight);
 }
 
+// The workspace begins with so many words whatever is used: launches of different grids share it.
+constexpr int kMostBlocks = 2048;
+size_t part_rows(int blocks) { return static_cast<size_t>(blocks) * 2 * kDecodeRows; }
+
 bool tiled(const AttentionParams& a) {
   const int dim = a.head_dim;
   return (dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256) && a.type != Type::kF32 &&
-         (a.block_size & (a.block_size - 1)) == 0 && aligned16(a.q, a.q_stride, 2) &&
-         aligned16(a.k_cache, a.block_stride, 2) && aligned16(a.v_cache, a.block_stride, 2) && a.out_stride % 2 == 0 &&
+         a.block_size % 16 == 0 && (a.block_size & (a.block_size - 1)) == 0 && aligned16(a.q, a.q_stride, 2) && aligned16(a.k_cache, a.block_stride, 2) &&
+         aligned16(a.v_cache, a.block_stride, 2) && a.out_stride % 2 == 0 &&
          reinterpret_cast<uintptr_t>(a.out) % 4 == 0;
 }
 
 template <int kDim>
 cudaError_t run_tiles(const AttentionParams& a, const RopeCacheParams* rope, cudaStream_t stream) {
-  TileParams p{};
+  if (a.deterministic || !a.decode_only) {
+    TileParams p{};
+    p.a = a;
+    if (rope != nullptr) p.rope = *rope;
+    p.zero_rest = true;
+    p.skip_single = !a.deterministic;
+    const cudaError_t error = prefill<kDim>(p, stream);
+    if (a.deterministic || error != cudaSuccess) return error;
+  }
+  if (a.blocks < 1 || a.blocks > kMostBlocks) return cudaErrorInvalidValue;
+  DecodeParams p{};
   p.a = a;
   if (rope != nullptr) p.rope = *rope;
-  // So many sequences and heads fill any device by themselves.
-  const bool many = static_cast<size_t>(a.seqs * a.n_heads) > kMostArrivals;
-  if (a.deterministic || a.splits < 1 || many) p.a.splits = 1;
-  if (p.a.splits > 1) {
-    p.parts.arrived = static_cast<uint32_t*>(a.workspace);
-    p.parts.ml = reinterpret_cast<float*>(p.parts.arrived + kMostArrivals);
-    p.parts.sums = p.parts.ml + static_cast<size_t>(a.seqs * a.n_heads * p.a.splits) * 2;
-  }
-  p.zero_rest = true;
-  if (a.deterministic) return prefill<kDim>(p, stream);
-  if (a.decode_only) return decode<kDim>(p, stream);
-  p.skip_single = true;
-  if (const cudaError_t error = prefill<kDim>(p, stream); error != cudaSuccess) return error;
-  p.zero_rest = false;
+  p.zero_rest = a.decode_only;
+  p.group = a.n_heads / a.n_kv_heads;
+  p.arrived = static_cast<uint32_t*>(a.workspace);
+  p.tops = reinterpret_cast<float*>(p.arrived + kMostBlocks);
+  p.sums = p.tops + part_rows(a.blocks) * 2;
   return decode<kDim>(p, stream);
 }
 
@@ -150,19 +155,13 @@ cudaError_t rope_and_attention(const RopeCacheParams& rope, const AttentionParam
   return attention(a, stream);
 }
 
-int attention_splits(int multiprocessors, int64_t seqs, int64_t n_kv_heads, int64_t max_context) {
-  constexpr int64_t kFewestKeys = 256;  // of a part: below, adding up costs more than it saves
-  const int64_t blocks = seqs * n_kv_heads, wanted = (2 * multiprocessors + blocks - 1) / (blocks > 0 ? blocks : 1);
-  const int64_t most = (max_context + kFewestKeys - 1) / kFewestKeys;
-  const int64_t splits = wanted < most ? wanted : most;
-  return static_cast<int>(splits < 1 ? 1 : splits > 64 ? 64 : splits);
+int attention_blocks(int multiprocessors, int64_t head_dim) {
+  const int blocks = multiprocessors * (head_dim > 128 ? 1 : 2);
+  return blocks < kMostBlocks ? blocks : kMostBlocks;
 }
 
-size_t attention_workspace_bytes(int64_t seqs, int64_t n_heads, int64_t head_dim, int splits) {
-  if (splits <= 1) return 16;
-  const size_t rows = static_cast<size_t>(seqs * n_heads);
-  return kMostArrivals * sizeof(uint32_t) +
-         rows * static_cast<size_t>(splits) * static_cast<size_t>(head_dim + 2) * sizeof(float);
+size_t attention_workspace_bytes(int blocks, int64_t head_dim) {
+  return (kMostBlocks + part_rows(blocks) * static_cast<size_t>(head_dim + 2)) * sizeof(float);
 }
 
 }  // namespace sluice::kernels

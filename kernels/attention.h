@@ -25,10 +25,11 @@ struct AttentionParams {
   int64_t out_stride, q_stride, block_stride, block_table_stride, bias_stride;
   int32_t n_heads, n_kv_heads, head_dim, block_size, reach;
   int32_t window;  // 0: all keys
-  int32_t splits;  // parts a sequence's keys are cut into for rows that decode; see attention_splits()
+  int32_t blocks;  // that share the keys of rows that decode; see attention_blocks()
   float scale;
   bool decode_only;    // no sequence has more than one row: launches the decode kernel alone
-  bool deterministic;  // one order of summation for a row, decoded or prefilled, whatever the bucket; no splits
+  bool deterministic;  // one order of summation for a row, decoded or prefilled, whatever the bucket; `blocks` and
+                       // workspace are not used
   bool slopes_rounded, all_keys;
   float soft_cap;  // scores become cap * tanh(score / cap) before slope and mask; 0: they stay
   Type type;
@@ -41,8 +42,8 @@ cudaError_t attention(const AttentionParams& p, cudaStream_t stream);
 // kernel does both: q is then left as it was, and the keys and values go to the cache from the block that needs them.
 cudaError_t rope_and_attention(const RopeCacheParams& rope, const AttentionParams& p, cudaStream_t stream);
 
-// Parts that fill a device of `multiprocessors` when `seqs` sequences of up to `max_context` keys decode; at least 1.
-int attention_splits(int multiprocessors, int64_t seqs, int64_t n_kv_heads, int64_t max_context);
-size_t attention_workspace_bytes(int64_t seqs, int64_t n_heads, int64_t head_dim, int splits);
+// Blocks that a device of `multiprocessors` holds at once.
+int attention_blocks(int multiprocessors, int64_t head_dim);
+size_t attention_workspace_bytes(int blocks, int64_t head_dim);
 
 }  // namespace sluice::kernels

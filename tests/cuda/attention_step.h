@@ -35,7 +35,7 @@ struct Step {
   DeviceMatrix d_q, d_k, d_v, d_out;
   DeviceVector<int32_t> d_first_row, d_context, d_table;
   DeviceVector<float> d_slopes, d_biases;
-  int splits = 1;
+  int grid = 3;  // blocks that decode
   bool deterministic = false, decode_only = false;
 
   static int64_t count_rows(const std::vector<Part>& parts) {
@@ -170,7 +170,7 @@ struct Step {
     a.head_dim = static_cast<int32_t>(heads.dim);
     a.block_size = static_cast<int32_t>(heads.block);
     a.window = static_cast<int32_t>(heads.window);
-    a.splits = splits;
+    a.blocks = grid;
     a.scale = 0.2f;
     a.soft_cap = heads.cap;
     a.decode_only = decode_only;
@@ -178,9 +178,7 @@ struct Step {
     a.type = type;
     return a;
   }
-  size_t workspace_bytes() const {
-    return kernels::attention_workspace_bytes(static_cast<int64_t>(context.size()), heads.n_heads, heads.dim, splits);
-  }
+  size_t workspace_bytes() const { return kernels::attention_workspace_bytes(grid, heads.dim); }
 
   std::vector<float> run() {
     DeviceBytes workspace(workspace_bytes());

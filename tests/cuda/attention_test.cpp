@@ -53,7 +53,7 @@ TEST_CASE("attention of encoders, biases by distance and ALiBi in two roundings 
       check_close(step.run(), step.expect(), type);
       if (heads.all_keys && !cross) continue;
       Step decode(heads, type, {{300, 1}, {64, 1}, {0, 0}, {1, 1}});
-      decode.splits = 3;
+      decode.grid = 3;
       decode.decode_only = true;
       check_close(decode.run(), decode.expect(), type);
     }
@@ -104,18 +104,30 @@ TEST_CASE("deterministic attention by warpgroups gives a row the same bits in bl
   CHECK(run(true) == run(false));
 }
 
-TEST_CASE("decoding cuts the keys into any number of parts") {
+TEST_CASE("decoding deals the keys to any number of blocks") {
   for (const Heads& heads : {Heads{4, 2, 64, 16, 0, false}, Heads{40, 2, 64, 16, 0, false},
                              Heads{3, 1, 256, 16, 0, true}, Heads{8, 2, 128, 32, 100, false}}) {
-    for (const int splits : {1, 2, 3, 7}) {
+    for (const int grid : {1, 2, 3, 7, 40}) {
       CAPTURE(heads.dim);
-      CAPTURE(splits);
+      CAPTURE(grid);
       Step step(heads, Type::kBF16, {{300, 1}, {64, 1}, {1, 1}, {0, 0}, {65, 1}}, 3);
-      step.splits = splits;
+      step.grid = grid;
       step.decode_only = true;
       const std::vector<float> want = step.expect();
       in_several_orders([&] { check_close(step.run(), want, Type::kBF16); });
     }
+  }
+}
+
+TEST_CASE("decoding takes more sequences than a block has threads, and long ones beside short ones") {
+  std::vector<Part> many(150, {3, 1});
+  many[17] = {0, 0};
+  many[140] = {200, 1};
+  for (const std::vector<Part>& parts : {many, std::vector<Part>{{1, 1}, {1500, 1}, {2, 1}}}) {
+    Step step({4, 4, 64, 16, 0, false}, Type::kBF16, parts, 2);
+    step.grid = 20;
+    step.decode_only = true;
+    check_close(step.run(), step.expect(), Type::kBF16);
   }
 }
 
@@ -136,7 +148,6 @@ TEST_CASE("deterministic attention gives a row the same bits decoded, prefilled,
           if (company) parts = {{length, rows}, {90, 30}, {5, 1}};
           Step step(heads, type, parts, company ? 1 : 0);
           step.deterministic = true;
-          step.splits = 4;
           step.decode_only = !company && rows == 1;
           const std::vector<float> got = step.run();
           CHECK(std::equal(got.begin(), got.begin() + rows * width, want.end() - rows * width));
@@ -151,15 +162,15 @@ TEST_CASE("a step's own keys are rotated, cached and attended to in one kernel w
        {Heads{4, 2, 64, 16, 0, false}, Heads{40, 2, 64, 16, 0, false}, Heads{2, 1, 80, 16, 0, false},
         Heads{3, 3, 96, 32, 0, true}, Heads{8, 2, 128, 32, 100, false}, Heads{3, 1, 256, 16, 0, false}}) {
     for (const int64_t rotary : {int64_t{0}, int64_t{20}, heads.dim}) {
-      for (const int splits : {1, 3, 0}) {  // 0: deterministic
+      for (const int grid : {1, 3, 0}) {  // 0: deterministic
         CAPTURE(heads.dim);
         CAPTURE(rotary);
-        CAPTURE(splits);
+        CAPTURE(grid);
         const auto run = [&](bool together) {
           Step step(heads, heads.dim == 96 ? Type::kF16 : Type::kBF16,
                     {{300, 1}, {64, 1}, {1, 1}, {0, 0}, {65, 1}, {33, 1}}, 3);
-          step.splits = std::max(splits, 1);
-          step.deterministic = splits == 0;
+          step.grid = std::max(grid, 1);
+          step.deterministic = grid == 0;
           step.decode_only = true;
           return step.run_fresh(rotary, together);
         };
@@ -167,14 +178,6 @@ TEST_CASE("a step's own keys are rotated, cached and attended to in one kernel w
       }
     }
   }
-}
-
-TEST_CASE("the number of parts fills the device and no more") {
-  CHECK(kernels::attention_splits(132, 1, 8, 8192) == 32);
-  CHECK(kernels::attention_splits(132, 1, 8, 600) == 3);
-  CHECK(kernels::attention_splits(132, 256, 8, 8192) == 1);
-  CHECK(kernels::attention_splits(132, 8, 8, 100) == 1);
-  CHECK(kernels::attention_splits(132, 1, 1, 100000) == 64);
 }
 
 }  // namespace

@@ -180,7 +180,7 @@ TEST_CASE("attention: no access is out of place") {
       mixed.run();
     }
     Step decode(heads, Type::kBF16, {{150, 1}, {70, 1}}, 1);
-    decode.splits = 3;
+    decode.grid = 3;
     decode.decode_only = true;
     decode.run();
     if (!heads.all_keys) decode.run_fresh(20, true);

@@ -220,13 +220,9 @@ kernels::AttentionParams CudaBackend::attention_params(const Tensor& out, const 
   p.decode_only = batch.decode_only;
   p.deterministic = options_.deterministic;
   p.type = type_of(q.dtype);
-  const int64_t longest = index.block_table.dim(1) * p.block_size;
-  p.splits = p.deterministic
-                 ? 1
-                 : kernels::attention_splits(multiprocessors_, std::max<int64_t>(1, batch.seqs), shape.n_kv_heads,
-                                             shape.window > 0 ? std::min<int64_t>(longest, shape.window) : longest);
-  p.workspace = attention_work_.reserve(
-      kernels::attention_workspace_bytes(batch.seqs, shape.n_heads, shape.head_dim, p.splits), stream_);
+  if (p.deterministic) return p;
+  p.blocks = kernels::attention_blocks(multiprocessors_, shape.head_dim);
+  p.workspace = attention_work_.reserve(kernels::attention_workspace_bytes(p.blocks, shape.head_dim), stream_);
   return p;
 }
 

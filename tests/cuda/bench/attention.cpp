@@ -88,8 +88,8 @@ Case attention_case(const Shape& shape, const std::vector<int32_t>& contexts, in
   int device = 0, processors = 0;
   ok(cudaGetDevice(&device));
   ok(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
-  a.splits = attention_splits(processors, seqs, shape.kv_heads, table * kBlock);
-  const Shared work = memory(attention_workspace_bytes(seqs, shape.heads, shape.dim, a.splits), kZero);
+  a.blocks = attention_blocks(processors, shape.dim);
+  const Shared work = memory(attention_workspace_bytes(a.blocks, shape.dim), kZero);
   a.workspace = work->at();
   std::vector<Shared> held(std::begin(lists), std::end(lists));
   held.insert(held.end(), {qkv, angles, work, out});
