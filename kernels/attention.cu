@@ -94,8 +94,8 @@ size_t part_rows(int blocks) { return static_cast<size_t>(blocks) * 2 * kDecodeR
 bool tiled(const AttentionParams& a) {
   const int dim = a.head_dim;
   return (dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256) && a.type != Type::kF32 &&
-         a.block_size % 16 == 0 && (a.block_size & (a.block_size - 1)) == 0 && aligned16(a.q, a.q_stride, 2) && aligned16(a.k_cache, a.block_stride, 2) &&
-         aligned16(a.v_cache, a.block_stride, 2) && a.out_stride % 2 == 0 &&
+         a.block_size % 16 == 0 && (a.block_size & (a.block_size - 1)) == 0 && aligned16(a.q, a.q_stride, 2) &&
+         aligned16(a.k_cache, a.block_stride, 2) && aligned16(a.v_cache, a.block_stride, 2) && a.out_stride % 2 == 0 &&
          reinterpret_cast<uintptr_t>(a.out) % 4 == 0;
 }
 
