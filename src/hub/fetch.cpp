@@ -19,8 +19,8 @@ namespace sluice {
 namespace fs = std::filesystem;
 namespace {
 constexpr double kTickSeconds = 0.1;
-// Bytes written together, at a multiple of it: page caches take them at half the price of the 16 KiB of libcurl.
-constexpr uint64_t kBlock = uint64_t{256} << 10;
+// Bytes written together, ending at a multiple of it: libcurl hands over 8 to 16 KiB.
+constexpr uint64_t kBlock = WriteLength::kBytes[0];
 
 struct Job {
   const RepoFile* file = nullptr;

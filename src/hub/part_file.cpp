@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 #include "base/error.h"
 
@@ -30,6 +31,12 @@ std::vector<uint64_t> cut(uint64_t size, uint64_t piece, uint64_t shortest) {
   }
   if (size == 0) begins.push_back(0);
   return begins;
+}
+
+double thread_seconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
 [[noreturn]] void fail(const char* what, const std::filesystem::path& path) {
@@ -110,13 +117,18 @@ uint64_t PartFile::frontier() const {
 void PartFile::append(int64_t piece, const char* bytes, size_t n) {
   uint64_t have = done(piece);
   check(have + n <= length(piece), "a piece of a download is longer than asked for");
+  const bool full = n >= WriteLength::kBytes[0];
+  const size_t longest = full ? write_length_.next() : n;
+  const double begun = full ? thread_seconds() : 0;
+  const size_t all = n;
   while (n > 0) {
-    const ssize_t written = ::pwrite(fd_, bytes, n, static_cast<off_t>(begin(piece) + have));
+    const ssize_t written = ::pwrite(fd_, bytes, std::min(n, longest), static_cast<off_t>(begin(piece) + have));
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) fail("write", part_);
     bytes += written, n -= static_cast<size_t>(written), have += static_cast<uint64_t>(written);
     state_->done[piece].store(have, std::memory_order_release);
   }
+  if (full) write_length_.cost((thread_seconds() - begun) / static_cast<double>(all));
 }
 
 void PartFile::reset() {

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "hub/write_length.h"
+
 namespace sluice {
 
 class PartFile {
@@ -47,6 +49,7 @@ class PartFile {
   std::filesystem::path blob_, part_, state_path_;
   uint64_t size_, piece_, shortest_;
   std::vector<uint64_t> begins_;  // of all pieces, then the size
+  WriteLength write_length_;
   int fd_ = -1;
   State* state_ = nullptr;
   size_t state_bytes_ = 0;

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -72,6 +73,38 @@ TEST_CASE("the first and the last pieces are shorter") {
   CHECK(part.length(8) == 8);
   CHECK(part.length(16) == 16);
   CHECK(part.begin(part.pieces()) == 323);
+}
+
+TEST_CASE("writes take the length that costs less, and notice when that changes") {
+  WriteLength length;
+  std::map<size_t, int> count;
+  const auto use = [&](double price_long, double price_short) {
+    count.clear();
+    for (int i = 0; i < 320; ++i) {
+      const size_t bytes = length.next();
+      ++count[bytes];
+      length.cost(bytes == WriteLength::kBytes[0] ? price_long : price_short);
+    }
+  };
+  use(1, 2);
+  CHECK(count[WriteLength::kBytes[0]] >= 309);
+  use(8, 2);
+  CHECK(count[WriteLength::kBytes[1]] >= 300);
+  use(1, 2);
+  CHECK(count[WriteLength::kBytes[0]] >= 100);
+}
+
+TEST_CASE("a block is written whole by writes of any length") {
+  const Folder folder;
+  const size_t block = WriteLength::kBytes[0];
+  std::string bytes(block * 5 + 17, '\0');
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 7 + i / 4096);
+  PartFile part(folder.path / "x", bytes.size(), bytes.size(), bytes.size());
+  for (size_t at = 0; at < bytes.size(); at += block) {
+    part.append(0, bytes.data() + at, std::min(block, bytes.size() - at));
+  }
+  part.finish();
+  CHECK(read_file(folder.path / "x") == bytes);
 }
 
 TEST_CASE("an empty file is complete from the start") {
