@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Seconds to fetch one large file from a hub on loopback, by sluice download, by curl, and by curl until the bytes are on the disk, in random order.
-Each run follows one of its kind that does not count: what a virtual machine has freed may be its host's again, and slow to come back.
+Each runs twice in a row: the first finds free memory as another program left it, which in a virtual machine may be its host's
+again and slow to come back; the second finds its own.
 Usage: download.py SLUICE [BYTES [RUNS]]; it needs twice BYTES in TMPDIR, gone at the end."""
 import os
 import pathlib
@@ -32,7 +33,7 @@ def main():
                 stream.write(os.urandom(min(1 << 20, size - stream.tell())))
         repo = Repo({"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": str(big)})
         repo.digest("model.safetensors")
-        seconds = {"sluice": [], "curl": [], "curl and sync": []}
+        seconds = {}
         with Hub({"org/model": repo}) as hub:
             environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), "no_proxy": "*"}
             url = f"{hub.url}/org/model/resolve/main/model.safetensors"
@@ -41,15 +42,13 @@ def main():
                         ("curl and sync", ["sh", "-c", 'curl -sfL -o "$0" "$1" && sync "$0"', fetched, url])]
             for _ in range(runs):
                 for name, command in random.sample(commands, len(commands)):
-                    for counts in (False, True):
-                        taken = timed(command, environment)
-                        if counts:
-                            seconds[name].append(taken)
+                    for turn in ("first", "second"):
+                        seconds.setdefault((name, turn), []).append(timed(command, environment))
                         shutil.rmtree(folder / "hf", ignore_errors=True)
                         pathlib.Path(fetched).unlink(missing_ok=True)
                         subprocess.run(["sync", "-f", str(folder)], check=True)
-        for name, values in seconds.items():
-            print(f"{name:<14} {size / statistics.median(values) / 1e6:7.0f} MB/s (median of {runs}; {', '.join(f'{v:.2f}' for v in values)} s)")
+        for (name, turn), values in sorted(seconds.items()):
+            print(f"{name:<14} {turn:<7} {size / statistics.median(values) / 1e6:7.0f} MB/s (median of {runs}; {', '.join(f'{v:.2f}' for v in values)} s)")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
