@@ -3,56 +3,63 @@
 
 #include "device.h"
 #include "launch.h"
+#include "tensor_core.h"
 
 namespace sluice::kernels {
 namespace {
 
-constexpr int kHeadsPerBlock = 4;
-constexpr int kThreads = kHeadsPerBlock * kWarpSize;
+constexpr int kThreads = 128;
 
-// Grid: (rows, (n_heads + 2 n_kv_heads) / 4), one warp per head of q, k or v. Job: rotate q and k in place, write k and
-// v to the row's slot. Precondition: positions are inside the table; 2 * half <= head_dim. Bytes moved: sizeof(T) *
-// head_dim * (2 n_heads + 5 n_kv_heads) per row.
-template <class T>
+// Grid: (rows, threads for all / 128). Job: rotate q and k in place, write k and v to the row's slot; a thread takes N
+// elements of a head and the N that they turn with, or N others. Precondition: positions are inside the table; 2 * half
+// <= head_dim; where N > 1 it divides half and head_dim, and rows, the cache and the table are 16-byte aligned. Bytes
+// moved: sizeof(T) * head_dim * (2 n_heads + 5 n_kv_heads) per row.
+template <class T, int N>
 __global__ void __launch_bounds__(kThreads) rope_kernel(const RopeCacheParams p) {
+  using Elements = Pack<T, N>;
   const int64_t t = blockIdx.x;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  int head = static_cast<int>(blockIdx.y) * kHeadsPerBlock + static_cast<int>(threadIdx.x) / kWarpSize;
+  const int half = p.table != nullptr ? p.half : 0, of_head = (p.head_dim - half) / N;
+  const int index = static_cast<int>(blockIdx.y) * kThreads + static_cast<int>(threadIdx.x);
+  const int i = index % of_head * N;
+  int head = index / of_head;
   if (head >= p.n_heads + 2 * p.n_kv_heads) return;
-  const bool is_q = head < p.n_heads, is_k = !is_q && head < p.n_heads + p.n_kv_heads;
+  const bool is_q = head < p.n_heads, is_k = !is_q && head < p.n_heads + p.n_kv_heads, pair = i < half;
   if (!is_q) head -= is_k ? p.n_heads : p.n_heads + p.n_kv_heads;
+  after_previous();
 
   T* to = nullptr;
-  const int64_t slot = p.slots[t];
+  const int slot = p.slots[t];
   if (!is_q && slot >= 0) {
-    const int64_t block = slot / p.block_size, offset = slot % p.block_size;
+    const int block = slot / p.block_size, offset = slot % p.block_size;
     to = static_cast<T*>(is_k ? p.k_cache : p.v_cache) + block * p.block_stride +
          (int64_t{head} * p.block_size + offset) * p.head_dim;
   }
-  if (!is_q && !is_k) {
-    const T* v = static_cast<const T*>(p.v) + t * p.v_stride + int64_t{head} * p.head_dim;
-    if (to == nullptr) return;
-    for (int i = lane; i < p.head_dim; i += kWarpSize) to[i] = v[i];
-    return;
-  }
-  T* x = (is_q ? static_cast<T*>(p.q) + t * p.q_stride : static_cast<T*>(p.k) + t * p.k_stride) +
-         int64_t{head} * p.head_dim;
-  const int half = p.table != nullptr ? p.half : 0;
-  if (half > 0) {
-    const float* cosine = p.table + p.positions[t] * p.table_stride;
-    for (int i = lane; i < half; i += kWarpSize) {
-      T first = x[i], second = x[i + half];
-      turn(first, second, cosine[i], cosine[half + i]);
-      x[i] = first;
-      x[i + half] = second;
-      if (to != nullptr) {
-        to[i] = first;
-        to[i + half] = second;
+  if (to == nullptr && !(pair && (is_q || is_k))) return;
+  const T* from = is_q   ? static_cast<const T*>(p.q) + t * p.q_stride
+                  : is_k ? static_cast<const T*>(p.k) + t * p.k_stride
+                         : static_cast<const T*>(p.v) + t * p.v_stride;
+  from += int64_t{head} * p.head_dim;
+  Elements high = *reinterpret_cast<const Elements*>(from + half + i);
+  if (pair) {
+    Elements low = *reinterpret_cast<const Elements*>(from + i);
+    if (is_q || is_k) {
+      constexpr int kFour = N < 4 ? N : 4;
+      const float* cosine = p.table + p.positions[t] * p.table_stride + i;
+#pragma unroll
+      for (int e = 0; e < N; e += kFour) {
+        const auto cosines = *reinterpret_cast<const Pack<float, kFour>*>(cosine + e),
+                   sines = *reinterpret_cast<const Pack<float, kFour>*>(cosine + half + e);
+#pragma unroll
+        for (int f = 0; f < kFour; ++f) turn(low.at[e + f], high.at[e + f], cosines.at[f], sines.at[f]);
       }
+      T* x = (is_q ? static_cast<T*>(p.q) + t * p.q_stride : static_cast<T*>(p.k) + t * p.k_stride) +
+             int64_t{head} * p.head_dim;
+      *reinterpret_cast<Elements*>(x + i) = low;
+      *reinterpret_cast<Elements*>(x + half + i) = high;
     }
+    if (to != nullptr) *reinterpret_cast<Elements*>(to + i) = low;
   }
-  if (to == nullptr) return;
-  for (int i = 2 * half + lane; i < p.head_dim; i += kWarpSize) to[i] = x[i];
+  if (to != nullptr) *reinterpret_cast<Elements*>(to + half + i) = high;
 }
 
 // Grid: (rows), 128 threads. Job: the angles of one row. Bytes moved: 12 * half per row.
@@ -93,8 +100,18 @@ __global__ void __launch_bounds__(kThreads) copy_kernel(const CopyBlocksParams p
 
 cudaError_t rope_and_cache(const RopeCacheParams& p, cudaStream_t stream) {
   return with_type(p.type, [&](auto element) {
-    const dim3 grid(static_cast<unsigned>(p.rows), blocks_for(p.n_heads + 2 * p.n_kv_heads, kHeadsPerBlock));
-    return launch("rope_and_cache", rope_kernel<decltype(element)>, grid, kThreads, 0, stream, p);
+    using T = decltype(element);
+    constexpr int N = kPack<T>;
+    const int half = p.table != nullptr ? p.half : 0;
+    const bool packed = half % N == 0 && p.head_dim % N == 0 && aligned16(p.q, p.q_stride, sizeof(T)) &&
+                        aligned16(p.k, p.k_stride, sizeof(T)) && aligned16(p.v, p.v_stride, sizeof(T)) &&
+                        aligned16(p.k_cache, p.block_stride, sizeof(T)) &&
+                        aligned16(p.v_cache, p.block_stride, sizeof(T)) &&
+                        aligned16(p.table, p.table_stride, sizeof(float));
+    const int64_t threads = int64_t{p.n_heads + 2 * p.n_kv_heads} * ((p.head_dim - half) / (packed ? N : 1));
+    return launch("rope_and_cache", packed ? rope_kernel<T, N> : rope_kernel<T, 1>,
+                  dim3(static_cast<unsigned>(p.rows), blocks_for(threads, kThreads)), kThreads, 0, stream, p,
+                  Start::kEarly);
   });
 }
 

@@ -3,6 +3,7 @@
 
 #include "device.h"
 #include "launch.h"
+#include "tensor_core.h"
 
 namespace sluice::kernels {
 namespace {
@@ -48,6 +49,7 @@ __global__ void __launch_bounds__(kThreads) normed_gated_kernel(const NormedGate
   float* work = shared_as<float>();
   const int64_t t = blockIdx.x, first = (int64_t{blockIdx.y} * kSteps * kThreads + threadIdx.x) * N;
   const T* in = static_cast<const T*>(p.in) + t * p.in_stride;
+  after_previous();
   Pack<T, N> gate[kSteps] = {}, up[kSteps] = {};
 #pragma unroll
   for (int s = 0; s < kSteps; ++s) {
@@ -228,7 +230,7 @@ cudaError_t normed_gated_activation(const NormedGatedParams& p, cudaStream_t str
                         aligned16(p.out, p.out_stride, sizeof(T)) && aligned16(p.x, p.x_stride, sizeof(T));
     const dim3 grid(static_cast<unsigned>(p.rows), blocks_for(p.width, 4 * kThreads * (packed ? N : 1)));
     return launch("normed_gated", packed ? normed_gated_kernel<T, N> : normed_gated_kernel<T, 1>, grid, kThreads,
-                  kThreads / kWarpSize * sizeof(float), stream, p);
+                  kThreads / kWarpSize * sizeof(float), stream, p, Start::kEarly);
   });
 }
 
