@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// How long writes to a page cache should be. Long ones cost a third of short ones, because a file system that can
-// allocates folios of their length; but these come from large free blocks, and in a virtual machine that reports such
-// blocks as free its host has taken them back: each page is then a fault of the host, and writes of up to 32 KiB, whose
-// folios come from small free blocks, cost a quarter of it. Neither can be asked for, so both are tried.
+// How long writes to a page cache should be. Those of 256 KiB cost two thirds of those of 32 KiB, because a file system
+// that can allocates folios of their length; but these come from large free blocks, and where a virtual machine reports
+// such blocks as free its host has taken them back: each page is then a fault of the host, and writes of up to 32 KiB,
+// whose folios come from small free blocks, cost a quarter. Nothing tells which it is, so both are tried.
 #pragma once
 
 #include <array>
