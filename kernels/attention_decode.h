@@ -209,13 +209,12 @@ __device__ __forceinline__ Found add_parts(int parts, const Part& part) {
       if (begin + i >= parts) found[i].top = -INFINITY;
       top = fmaxf(top, found[i].top);
     }
-    const float shrink = all.top == -INFINITY ? 0.0f : exp2f(all.top - top);
+    const float shrink = exp2f(all.top - top);
     all = {top, all.weight * shrink,
            make_float4(all.sums.x * shrink, all.sums.y * shrink, all.sums.z * shrink, all.sums.w * shrink)};
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      if (found[i].top == -INFINITY) continue;
-      const float share = exp2f(found[i].top - top);
+      const float share = exp2f(found[i].top - top);  // 0 where nothing was found
       all.weight += share * found[i].weight;
       all.sums.x += share * found[i].sums.x;
       all.sums.y += share * found[i].sums.y;
