@@ -40,8 +40,9 @@ class Encoder(harness.Case):
                                           {"model": "flan", "messages": [{"role": "user", "content": "a"}]})
             self.assertIn(status, (400, 422))
             self.assertIn("chat template", text)
+            code = server.terminate()  # a killed mpirun leaves its ranks behind
             if not launcher:
-                self.assertEqual(server.terminate(), 0)
+                self.assertEqual(code, 0)
 
     def test_offline_answers_equal_the_reference(self):
         prompts = self.write_lines("in.jsonl", [{"prompt": a["prompt"], "max_tokens": len(a["ids"])} for a in ANSWERS])
