@@ -52,7 +52,8 @@ PYTHON
 "$release/scripts/verify-release.sh" "$release" --record
 
 mkdir -p "$(dirname "$output")"
-tar -C "$stage" --sort=name --owner=0 --group=0 -cJf "$output" sluice-gpu
+# Four programs hold the same kernels: a dictionary that spans them all keeps one copy.
+tar -C "$stage" --sort=name --owner=0 --group=0 -c sluice-gpu | xz --lzma2=preset=6,dict=256MiB >"$output"
 size=$(stat -c %s "$output")
 ((size <= most_bytes)) || common::err "$output has $size bytes, more than the $most_bytes that a bundle may have"
 common::log "$output: $((size >> 10)) KiB; unpack it on a machine with a GPU and run sluice-gpu/scripts/gpu-check.sh sluice-gpu"
