@@ -115,7 +115,9 @@ int run(BenchOptions& options) {
   const auto backend = make_rank_backend(settings, device, 1);
   Groups groups = solo_groups();
   const double load_started = monotonic_seconds();
-  auto model = load_model(model_source(settings), *backend, groups);
+  ModelSource source = model_source(settings);
+  source.load_threads = load_threads(settings, 1);
+  auto model = load_model(source, *backend, groups);
   backend->wait_copies(backend->mark_copies());
   const double load_seconds = monotonic_seconds() - load_started;
   const ModelInfo info = model->info();

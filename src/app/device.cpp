@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "cluster/devices.h"
 
 namespace sluice {
 namespace {
@@ -105,6 +106,11 @@ std::unique_ptr<Backend> make_rank_backend(const Settings& settings, const RankD
   cpu.isa = settings.text("cpu-isa");
   cpu.local_ranks = local_ranks;
   return make_cpu_backend(cpu);
+}
+
+int64_t load_threads(const Settings& settings, int local_ranks) {
+  const int64_t asked = settings.integer("load-threads", 0, 64);
+  return asked > 0 ? asked : std::clamp<int64_t>(read_host_facts().cpus / std::max(local_ranks, 1), 4, 16);
 }
 
 void require_gpu_memory(const Settings& settings, const ModelSource& source, const ModelInfo& info,

@@ -36,6 +36,9 @@ std::vector<std::string> check_rank_devices(const std::vector<RankPlace>& places
 // The backend of this rank. Throws Error.
 std::unique_ptr<Backend> make_rank_backend(const Settings& settings, const RankDevice& device, int local_ranks);
 
+// --load-threads of a rank that shares its CPUs with `local_ranks`. Throws Error.
+int64_t load_threads(const Settings& settings, int local_ranks);
+
 // tp, pp and the way back over NCCL, tested; world over the control plane. Called on the thread that runs the steps.
 // Throws Error naming the ranks that are missing.
 Groups make_cuda_groups(const Settings& settings, const RankGroups& mine, ControlPlane& control,

@@ -26,7 +26,7 @@ const std::vector<SettingRow>& settings_table() {
       {Topic::kRun, {"threads", {"SLUICE_THREADS"}, "0", "Compute threads of a rank; 0: its CPUs, shared evenly by the ranks of the host."}},
       {Topic::kRun, {"cpu-isa", {"SLUICE_CPU_ISA"}, "auto", "Widest CPU instructions to use: auto or avx2."}},
       {Topic::kRun, {"experts", {"SLUICE_EXPERTS"}, "auto", "Experts over tensor-parallel ranks: split, spread whole, or auto: spread where shares would be narrow."}},
-      {Topic::kRun, {"load-threads", {"SLUICE_LOAD_THREADS"}, "4", "Threads that read the checkpoint."}},
+      {Topic::kRun, {"load-threads", {"SLUICE_LOAD_THREADS"}, "0", "Threads that read the checkpoint; 0: as many as the rank has CPUs, 4 to 16."}},
       {Topic::kRun, {"max-batch-size", {"SLUICE_MAX_BATCH_SIZE", "MAX_BATCH_SIZE"}, "64", "Sequences that run at once."}},
       {Topic::kRun, {"max-batch-prefill-tokens", {"SLUICE_MAX_BATCH_PREFILL_TOKENS", "MAX_BATCH_PREFILL_TOKENS"}, "512", "Token budget of one step, prefill and decode together."}},
       {Topic::kRun, {"max-batch-total-tokens", {"SLUICE_MAX_BATCH_TOTAL_TOKENS", "MAX_BATCH_TOTAL_TOKENS"}, "", "Tokens that the cache holds; default: what --max-batch-size full contexts need, at most a share of free memory (GPU: all of its share)."}},

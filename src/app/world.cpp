@@ -147,7 +147,7 @@ std::unique_ptr<Executor> World::make_executor() {
     return make_null_executor(options, model_.info.vocab, 'x', model_.null_rate);
   }
   ModelSource source = model_.source;
-  source.load_threads = settings_.integer("load-threads", 1, 64);
+  source.load_threads = load_threads(settings_, local_ranks_);
   source.experts = settings_.text("experts");
   source.quiet = !leader();
   Groups groups;
