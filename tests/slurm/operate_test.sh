@@ -85,7 +85,7 @@ failing() {
 it "a job that fails shows the end of its log and Slurm's word" failing
 
 worker() {
-  while [[ ! -e $work/enough ]]; do ask "$1" "$2" >>"$3" && echo >>"$3"; done
+  while [[ ! -e $work/enough ]]; do ask "$1" "$2"; echo; done >>"$3"
 }
 # A link is claimed before the id of its job is known.
 chain_reached() { [[ -s $SLUICE_HOME/services/keep/$1 ]]; }

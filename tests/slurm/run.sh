@@ -42,6 +42,7 @@ begin() {
   local out=$1 where=("$2")
   shift 2
   [[ ${where[0]} == slurm ]] || { where+=("$1") && shift; }
+  : >"$out" # here, not in the background: nobody may wait on the lines of an earlier command
   # shellcheck disable=SC2016,SC2094  # expanded by the inner shell
   "${where[@]}" sh -c 'echo $$ >"$0.pid" && exec "$@"' "$out" "$@" >"$out" 2>"$out.err" 9>&- &
 }
