@@ -8,8 +8,8 @@
 #include <cstring>
 #include <deque>
 #include <exception>
-#include <map>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "base/clock.h"
@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "weights/convert.h"
 #include "weights/random_fill.h"
+#include "weights/staging_ring.h"
 
 namespace sluice {
 namespace {
@@ -32,8 +33,7 @@ struct Piece {
 };
 
 struct ItemState {
-  Buffer memory;
-  bool open = false;
+  std::optional<size_t> place;  // in the ring; of an item that is being filled or consumed
   size_t bytes = 0;
   size_t pieces_left = 0;
 };
@@ -60,11 +60,21 @@ class Stager {
     };
     std::stable_sort(items_.begin(), items_.end(),
                      [&](const StagingItem& a, const StagingItem& b) { return place(a) < place(b); });
-    for (size_t i = 0; i < items_.size(); ++i) cut(i);
+    size_t all = 0, largest = 0;
+    for (size_t i = 0; i < items_.size(); ++i) {
+      cut(i);
+      const size_t bytes = StagingRing::rounded(states_[i].bytes);
+      all += bytes;
+      largest = std::max(largest, bytes);
+    }
+    ring_bytes_ = std::min(all, std::max(largest, options_.memory));
+    ring_ = StagingRing(ring_bytes_);
   }
 
   void run() {
+    if (items_.empty()) return;
     const double start = monotonic_seconds();
+    memory_ = options_.backend != nullptr ? options_.backend->allocate_staging(ring_bytes_) : Buffer::host(ring_bytes_);
     std::vector<std::thread> threads;
     for (int i = 0; i < std::max(1, options_.threads); ++i) threads.emplace_back([this] { fill_loop(); });
     try {
@@ -73,7 +83,10 @@ class Stager {
       fail(std::current_exception());
     }
     for (std::thread& thread : threads) thread.join();
-    if (failure_) std::rethrow_exception(failure_);
+    if (failure_) {
+      abandon_copies();
+      std::rethrow_exception(failure_);
+    }
     if (!options_.quiet) {
       const double seconds = std::max(1e-9, monotonic_seconds() - start);
       log_info(fmt::format("weights: {:.2f} GB in {:.2f} s, {:.2f} GB/s", 1e-9 * static_cast<double>(total_bytes_),
@@ -129,32 +142,18 @@ class Stager {
   }
 
   // With the lock held: the item has memory, or may get it.
-  bool has_room(size_t index) const {
-    return states_[index].open || in_use_ == 0 || in_use_ + states_[index].bytes <= options_.memory;
-  }
+  bool has_room(size_t index) const { return states_[index].place || ring_.has_room(states_[index].bytes); }
+
+  char* memory_of(const ItemState& state) const { return static_cast<char*>(memory_.data()) + *state.place; }
 
   void open(size_t index) {
     ItemState& state = states_[index];
-    const auto spare = spare_.find(state.bytes);
-    if (spare != spare_.end()) {
-      state.memory = std::move(spare->second);
-      spare_.erase(spare);
-      spare_bytes_ -= state.bytes;
-    } else {
-      if (in_use_ + spare_bytes_ + state.bytes > options_.memory) {
-        spare_.clear();
-        spare_bytes_ = 0;
-      }
-      state.memory =
-          options_.backend != nullptr ? options_.backend->allocate_staging(state.bytes) : Buffer::host(state.bytes);
-    }
+    state.place = ring_.take(state.bytes);
     if (const auto& groups = items_[index].groups) {
       groups->scale.assign(static_cast<size_t>(items_[index].rows) * groups->columns.groups.size(), 0.0f);
       groups->zero.assign(groups->scale.size(), 0.0f);
     }
-    if (padded(items_[index])) std::memset(state.memory.data(), 0, state.bytes);
-    state.open = true;
-    in_use_ += state.bytes;
+    if (padded(items_[index])) std::memset(memory_of(state), 0, state.bytes);
   }
 
   void fill_loop() {
@@ -167,7 +166,7 @@ class Stager {
           changed_.wait(lock, [&] { return failure_ || next_ == pieces_.size() || has_room(pieces_[next_].item); });
           if (failure_ || next_ == pieces_.size()) return;
           piece = pieces_[next_++];
-          if (!states_[piece.item].open) {
+          if (!states_[piece.item].place) {
             open(piece.item);
             changed_.notify_all();
           }
@@ -189,8 +188,8 @@ class Stager {
     const StagingPart& part = item.parts[piece.part];
     const size_t element = dtype_bytes(item.dtype);
     const size_t row_bytes = static_cast<size_t>(item.cols) * element;
-    char* to = static_cast<char*>(states_[piece.item].memory.data()) +
-               static_cast<size_t>(part.to_row + piece.row) * row_bytes + static_cast<size_t>(part.to_col) * element;
+    char* to = memory_of(states_[piece.item]) + static_cast<size_t>(part.to_row + piece.row) * row_bytes +
+               static_cast<size_t>(part.to_col) * element;
     if (part.tensor == nullptr) {
       for (int64_t r = 0; r < piece.rows; ++r) {
         fill_random(to + static_cast<size_t>(r) * row_bytes, item.dtype, part.seed,
@@ -257,7 +256,7 @@ class Stager {
       convert_elements(bounce.data() + raw + static_cast<size_t>(c) * turned, item.dtype,
                        bounce.data() + (through ? at : 0), dtype, part.rows.count);
     }
-    char* to = static_cast<char*>(states_[piece.item].memory.data()) +
+    char* to = memory_of(states_[piece.item]) +
                static_cast<size_t>(part.to_row * item.cols + part.to_col + piece.row) * element;
     const auto turn = [&]<class T>(T* rows) {
       constexpr int64_t kTile = 32;
@@ -296,7 +295,7 @@ class Stager {
         ready_.pop_front();
       }
       const StagingItem& item = items_[index];
-      HostMatrix matrix{states_[index].memory.data(), item.dtype, item.rows, item.cols, item.cols};
+      HostMatrix matrix{memory_of(states_[index]), item.dtype, item.rows, item.cols, item.cols};
       HostGroups groups;
       if (item.groups != nullptr) {
         const QuantisedColumns& columns = item.groups->columns;
@@ -325,14 +324,16 @@ class Stager {
     leaving_.pop_front();
     if (options_.backend != nullptr) options_.backend->wait_copies(oldest.mark);
     const std::lock_guard lock(mutex_);
-    ItemState& state = states_[oldest.item];
-    in_use_ -= state.bytes;
-    Buffer memory = std::move(state.memory);
-    if (in_use_ + spare_bytes_ + state.bytes <= options_.memory) {
-      spare_bytes_ += state.bytes;
-      spare_.emplace(state.bytes, std::move(memory));
-    }
+    ring_.give_back(*states_[oldest.item].place);
     changed_.notify_all();
+  }
+
+  // The memory goes; what a consumer that failed has queued must not read it any more.
+  void abandon_copies() noexcept {
+    try {
+      if (options_.backend != nullptr) options_.backend->wait_copies(options_.backend->mark_copies());
+    } catch (const std::exception&) {  // the device is lost, and the first failure says why
+    }
   }
 
   struct Leaving {  // an item whose copies to the device may be under way
@@ -346,14 +347,15 @@ class Stager {
   std::vector<ItemState> states_;
   std::vector<Piece> pieces_;
   uint64_t total_bytes_ = 0;
+  Buffer memory_;  // of the ring
+  size_t ring_bytes_ = 0;
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  size_t next_ = 0;           // of pieces_
-  std::deque<size_t> ready_;  // items to consume
-  size_t in_use_ = 0, spare_bytes_ = 0;
-  std::deque<Leaving> leaving_;          // of the consumer's thread
-  std::multimap<size_t, Buffer> spare_;  // by size: layers repeat the same few sizes
+  StagingRing ring_{0};
+  size_t next_ = 0;              // of pieces_
+  std::deque<size_t> ready_;     // items to consume
+  std::deque<Leaving> leaving_;  // of the consumer's thread
   std::exception_ptr failure_;
 };
 }  // namespace

@@ -2,18 +2,38 @@
 #include "backend/cuda/memory.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <thread>
 
 #include "backend/cuda/check.h"
 
 namespace sluice::cuda {
 namespace {
 
-std::mutex pinned_mutex;  // the threads that read a checkpoint allocate too
+std::mutex pinned_mutex;
 std::map<const char*, size_t> pinned;
+
+// Makes the pages of fresh memory.
+void touch(char* data, size_t bytes) {
+  constexpr size_t kPage = 4096, kAtOnce = size_t{32} << 20;
+  std::atomic<size_t> next{0};
+  const auto work = [&] {
+    for (size_t at = next.fetch_add(kAtOnce); at < bytes; at = next.fetch_add(kAtOnce)) {
+      for (size_t i = at; i < std::min(bytes, at + kAtOnce); i += kPage) static_cast<volatile char*>(data)[i] = 0;
+    }
+  };
+  const size_t most = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 16);  // CPUs that this process may use
+  std::vector<std::thread> threads;
+  for (size_t i = 1; i < std::min(most, (bytes + kAtOnce - 1) / kAtOnce); ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+}
 
 double gib(size_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 
@@ -135,25 +155,37 @@ void Downloads::finish(void* host) {
   std::memcpy(host, slot.memory, slot.bytes);
 }
 
+// The pages are made by many threads and are large ones where the system has them: what cudaHostAlloc does in one
+// thread takes longer than reading a gigabyte.
 Buffer PinnedMemory::allocate(size_t bytes, int device) {
-  SLUICE_CUDA(cudaSetDevice(device));  // else another thread would open a context on the first device
-  void* data = nullptr;
-  if (const cudaError_t error = cudaHostAlloc(&data, std::max<size_t>(bytes, 64), cudaHostAllocPortable);
-      error != cudaSuccess) {
-    if (error != cudaErrorMemoryAllocation) fail(error, "cudaHostAlloc", CodePlace::here());
+  constexpr size_t kHuge = size_t{2} << 20;
+  const size_t rounded = std::max(kHuge, (bytes + kHuge - 1) / kHuge * kHuge);
+  auto* const data = static_cast<char*>(std::aligned_alloc(kHuge, rounded));
+  SLUICE_CUDA(cudaSetDevice(device));
+  if (data != nullptr) {
+    ::madvise(data, rounded, MADV_HUGEPAGE);  // an optimisation only
+    touch(data, rounded);
+  }
+  const cudaError_t error =
+      data != nullptr ? cudaHostRegister(data, rounded, cudaHostRegisterPortable) : cudaErrorMemoryAllocation;
+  if (error != cudaSuccess) {
+    std::free(data);
+    if (error != cudaErrorMemoryAllocation) fail(error, "cudaHostRegister", CodePlace::here());
+    cudaGetLastError();
     throw Error(
         fmt::format("{:.2f} GiB of page-locked memory are needed to load and the system gives none; ask for more "
                     "memory (--mem)",
                     gib(bytes)));
   }
   const std::lock_guard lock(pinned_mutex);
-  pinned[static_cast<const char*>(data)] = bytes;
+  pinned[data] = rounded;
   return Buffer(data, bytes, [](void* p, size_t) {
     {
       const std::lock_guard held(pinned_mutex);
       pinned.erase(static_cast<const char*>(p));
     }
-    cudaFreeHost(p);
+    cudaHostUnregister(p);
+    std::free(p);
   });
 }
 

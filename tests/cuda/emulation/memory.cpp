@@ -29,6 +29,7 @@ struct Memory {
   std::mutex mutex;
   std::map<uintptr_t, Allocation> allocations;        // by first byte of the front guard
   std::map<uintptr_t, std::pair<int, size_t>> files;  // descriptor and bytes, by the same
+  std::map<uintptr_t, Allocation> registered;         // host memory of others, by first byte
   std::map<uintptr_t, size_t> opened;                 // bytes of other processes' memory, by where it is mapped
   size_t used = 0;
 };
@@ -124,6 +125,8 @@ const Allocation* find_allocation(const void* address) {
   Memory& m = memory();
   const std::lock_guard lock(m.mutex);
   const uintptr_t a = reinterpret_cast<uintptr_t>(address);
+  auto later = m.registered.upper_bound(a);
+  if (later != m.registered.begin() && a < (--later)->first + later->second.bytes) return &later->second;
   auto next = m.allocations.upper_bound(a);
   if (next == m.allocations.begin()) return nullptr;
   const Allocation& found = (--next)->second;
@@ -145,6 +148,22 @@ cudaError_t cudaMallocHost(void** out, size_t bytes) {
 }
 cudaError_t cudaHostAlloc(void** out, size_t bytes, unsigned) { return cudaMallocHost(out, bytes); }
 cudaError_t cudaFreeHost(void* pointer) { return give_back(pointer, false); }
+
+cudaError_t cudaHostRegister(void* pointer, size_t bytes, unsigned) {
+  if (pointer == nullptr || bytes == 0) return cudaErrorInvalidValue;
+  Memory& m = memory();
+  const std::lock_guard lock(m.mutex);
+  const auto begin = static_cast<unsigned char*>(pointer);
+  const bool fresh =
+      m.registered.try_emplace(reinterpret_cast<uintptr_t>(pointer), Allocation{begin, bytes, false}).second;
+  return fresh ? cudaSuccess : cudaErrorHostMemoryAlreadyRegistered;
+}
+cudaError_t cudaHostUnregister(void* pointer) {
+  drain();
+  Memory& m = memory();
+  const std::lock_guard lock(m.mutex);
+  return m.registered.erase(reinterpret_cast<uintptr_t>(pointer)) == 1 ? cudaSuccess : cudaErrorHostMemoryNotRegistered;
+}
 
 cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* out, void* pointer) {
   Memory& m = memory();
