@@ -87,6 +87,7 @@ def run_transformers(args, shape):
                 wait()
                 steps += 1
             out["decode"][size] = steps * size / (time.monotonic() - started)
+            print(f"transformers, batch {size}: {out['decode'][size]:.1f} tokens/s", file=sys.stderr, flush=True)
         prompt = torch.tensor(tokens_of(args.prefill, 1), device=args.device)
         for _ in range(4):  # the first warms up
             cache = fresh(args.prefill)

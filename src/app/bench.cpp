@@ -46,18 +46,19 @@ double least_seconds(const ModelInfo& model, int64_t batch, double context, doub
   return (std::max(weights, products) + cache) * 1e-9;
 }
 
-nlohmann::ordered_json bench_decode(BenchSteps& steps, Backend& backend, ProductProbe& products, const ModelInfo& model,
-                                    int64_t batch, const BenchOptions& options, double& best_read, double& best_rate) {
+nlohmann::ordered_json bench_decode(BenchSteps& steps, const Executor& executor, Backend& backend,
+                                    ProductProbe& products, const ModelInfo& model, int64_t batch,
+                                    const BenchOptions& options, double& best_read, double& best_rate) {
   const double rate = products.gflops();
   best_rate = std::max(best_rate, rate);
   steps.start(batch, options.context);
   steps.decode(3);
   steps.finish();
-  std::vector<double> rates, gbps, shares, rooflines;
+  std::vector<double> rates, gbps, shares, rooflines, host;
   for (int i = 0; i < options.repeats; ++i) {
     const double read = backend.probe_read_gbps(kProbeBytes);
     best_read = std::max(best_read, read);
-    const double started = monotonic_seconds();
+    const double waited = executor.waited_seconds(), started = monotonic_seconds();
     double bytes = 0, least = 0;
     int64_t n = 0;
     do {
@@ -73,10 +74,14 @@ nlohmann::ordered_json bench_decode(BenchSteps& steps, Backend& backend, Product
     gbps.push_back(bytes / elapsed * 1e-9);
     shares.push_back(gbps.back() / read);
     rooflines.push_back(least / elapsed);
+    host.push_back((elapsed - (executor.waited_seconds() - waited)) / static_cast<double>(n) * 1e6);
     if (steps.context() + n >= steps.max_context()) steps.start(batch, options.context);
   }
-  return {{"batch", batch},       {"context", options.context}, {"tokens_per_s", median(rates)},
-          {"gbps", median(gbps)}, {"share", median(shares)},    {"roofline", median(rooflines)}};
+  nlohmann::ordered_json row = {{"batch", batch},       {"context", options.context}, {"tokens_per_s", median(rates)},
+                                {"gbps", median(gbps)}, {"share", median(shares)},    {"roofline", median(rooflines)}};
+  // Of a step, in microseconds: its preparation and launch, while the device has the step before.
+  if (backend.asynchronous()) row["host_us"] = median(host);
+  return row;
 }
 
 nlohmann::ordered_json bench_prefill(BenchSteps& steps, ProductProbe& products, const ModelInfo& model, int64_t tokens,
@@ -158,12 +163,13 @@ int run(BenchOptions& options) {
              info.quantised, static_cast<double>(info.weight_bytes) * 1e-9, backend->describe());
   ProductProbe products(*backend, info);
   for (const int64_t batch : options.batches) {
-    const auto row = bench_decode(steps, *backend, products, info, batch, options, best_read, best_rate);
+    const auto row = bench_decode(steps, *executor, *backend, products, info, batch, options, best_read, best_rate);
     fmt::print(stderr,
                "decode   batch {:4}   {:9.1f} tokens/s   {:6.1f} GB/s    {:.2f} of the read bandwidth, {:.2f} of the "
-               "roofline\n",
+               "roofline{}\n",
                batch, row["tokens_per_s"].get<double>(), row["gbps"].get<double>(), row["share"].get<double>(),
-               row["roofline"].get<double>());
+               row["roofline"].get<double>(),
+               row.contains("host_us") ? fmt::format(", host {:.0f} us a step", row["host_us"].get<double>()) : "");
     report["decode"].push_back(row);
   }
   for (const int64_t tokens : options.prefills) {

@@ -35,6 +35,8 @@ class Executor {
   virtual void run(const Step& step, StepResult& result) = 0;
   // Waits for the oldest step whose result is outstanding. Returns false when none is.
   virtual bool collect(StepResult& result) = 0;
+  // Seconds that run() and collect() have spent waiting for a device so far; the rest is the host's own time.
+  virtual double waited_seconds() const { return 0; }
 };
 
 struct ExecutorOptions {

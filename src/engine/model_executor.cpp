@@ -38,6 +38,7 @@ class ModelExecutor : public Executor {
   const ExecutorInfo& info() const override { return info_; }
   void run(const Step& step, StepResult& result) override;
   bool collect(StepResult& result) override;
+  double waited_seconds() const override { return waited_; }
 
  private:
   struct Unread {  // of stage 0, or of rank 0 alone: a step whose tokens are still under way
@@ -73,6 +74,7 @@ class ModelExecutor : public Executor {
   std::unordered_map<uint64_t, Tensor> logits_;  // of constrained steps, by the key that they are recorded under
   std::vector<SampleEntry> constrained_;         // samples of the constrained step in unread_
   std::vector<int32_t> last_tokens_;             // [slots], of stage 0 in a pipeline
+  double waited_ = 0;                            // seconds
   std::vector<Unread> unread_;                   // oldest first
   Step resolved_;                                // of stage 0 in a pipeline: a step without unknown tokens
 };
@@ -291,7 +293,9 @@ void ModelExecutor::receive(StepResult& result) {
   unread_.erase(unread_.begin());
   const Tensor message = bytes_of(message_, oldest.samples);
   if (!pipelined()) {
+    const double started = monotonic_seconds();
     if (oldest.samples > 0) backend_.finish_copy_out(message_.data());
+    waited_ += monotonic_seconds() - started;
   } else if (groups_.back) {
     groups_.back->receive(message_.data(), message.bytes());
   } else {
