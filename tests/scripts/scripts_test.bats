@@ -80,6 +80,42 @@ says() { [[ $status == "$1" && $output == *"$2"* ]] || { echo "$status: $output"
   refused 3 "NO GPU" env "PATH=$bin:$PATH" "$tree/scripts/gpu-check.sh" "$tree"
 }
 
+@test "gpu-check.sh reports every step, and goes on after one that fails" {
+  local check=$tree/share/check results=$BATS_TEST_TMPDIR/results
+  mkdir -p "$tree/bin" "$check" "$tree/lib/sluice"
+  touch "$tree/lib/sluice/sluice_cuda.so" "$check/demo_prompts.jsonl"
+  echo '{"index": 0, "text": "Paris"}' >"$check/demo_expected.jsonl"
+  pretend nvidia-smi
+  pretend compute-sanitizer
+  pretend python3 'exit 1'
+  pretend cuda_native_kernels_test 'echo "kernel 7 is wrong" >&2; exit 1'
+  pretend cuda_native_test
+  pretend cuda_kernels_bench
+  # shellcheck disable=SC2016  # expanded in there
+  pretend sluice 'verb=$1
+while (($#)); do
+  case $1 in --output) cp "${0%/bin/*}/share/check/demo_expected.jsonl" "$2" ;; --json) printf %s "{\"of\": \"$2\"}" >"$2" ;; esac
+  shift
+done
+[[ $verb != bench ]] || echo "decode   batch    1   244.0 tokens/s"'
+  mv "$bin"/cuda_* "$check/" && mv "$bin/sluice" "$tree/bin/"
+  run env "PATH=$bin:$PATH" "CHECK_SHAPES=llama-3.2-1b" "$tree/scripts/gpu-check.sh" "$tree" "$results"
+  says 1 "kernel 7 is wrong"
+  local line
+  for line in "native-kernels  *failed" "native-tests  *passed" "memcheck-kernels  *passed" "racecheck  *passed" "demo  *passed" "demo-deterministic  *passed" \
+    "bench-llama-3.2-1b  *passed" "bench-deterministic  *passed" "decode   batch    1   244.0 tokens/s"; do
+    grep -q "$line" "$results/report.txt" || { cat "$results/report.txt" && return 1; }
+  done
+  [[ $output == *"SKIPPED: transformers: python3 here has no torch"* ]]
+  python3 - "$results/report.json" <<'PYTHON'
+import json, sys
+report = json.load(open(sys.argv[1]))
+verdicts = {step["name"]: step["verdict"] for step in report["steps"]}
+assert verdicts["native-kernels"] == "failed" and verdicts["demo"] == "passed", verdicts
+assert len(report["bench"]) == 2, report["bench"]
+PYTHON
+}
+
 @test "packages are installed where some are missing, and left to the site where there is no dpkg" {
   pretend dpkg-query 'exit 1'
   pretend apt-get
