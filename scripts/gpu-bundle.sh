@@ -29,7 +29,7 @@ cp "$build"/tests/cuda/cuda_{native_test,native_kernels_test,kernels_bench} "$ch
 strip "$check"/cuda_* "$release/bin/sluice" "$release"/lib/sluice/*.so
 cp -r tests/models/demo "$check/demo"
 cp scripts/gpu-check.sh scripts/lib.sh "$release/scripts/"
-cp benchmarks/common.py benchmarks/python_peers.py "$check/"
+cp benchmarks/{common,load_time,python_peers}.py "$check/"
 
 common::log "answers of the CPU, compared with the committed ones"
 python3 - "$check" <<'PYTHON'

@@ -87,26 +87,44 @@ says() { [[ $status == "$1" && $output == *"$2"* ]] || { echo "$status: $output"
   echo '{"index": 0, "text": "Paris"}' >"$check/demo_expected.jsonl"
   pretend nvidia-smi
   pretend compute-sanitizer
-  pretend python3 'exit 1'
+  # shellcheck disable=SC2016  # expanded in there
+  pretend python3 '[[ $* != *torch* ]] || exit 1
+while (($#)); do
+  case $1 in --work) mkdir -p "$2/llama-3.2-1b" && touch "$2/llama-3.2-1b/config.json" ;; esac
+  shift
+done
+echo "bf16  warm  checkpoint   0.10 s, 0.040 s per GB of the checkpoint"'
   pretend cuda_native_kernels_test 'echo "kernel 7 is wrong" >&2; exit 1'
   pretend cuda_native_test
   pretend cuda_kernels_bench
   # shellcheck disable=SC2016  # expanded in there
   pretend sluice 'verb=$1
+if [[ $verb == info ]]; then echo "weights              2.472 GB as bfloat16" && exit; fi
+if [[ $verb == serve ]]; then
+  mkdir -p "$SLUICE_HOME/jobs"
+  printf "%s\n" "{" "  \"state\": \"ready\"," "  \"port\": 3017," "}" >"$SLUICE_HOME/jobs/local-1.json"
+  trap "exit 0" TERM
+  while :; do sleep 0.1; done
+fi
 while (($#)); do
   case $1 in --output) cp "${0%/bin/*}/share/check/demo_expected.jsonl" "$2" ;; --json) printf %s "{\"of\": \"$2\"}" >"$2" ;; esac
   shift
 done
 [[ $verb != bench ]] || echo "decode   batch    1   244.0 tokens/s"'
   mv "$bin"/cuda_* "$check/" && mv "$bin/sluice" "$tree/bin/"
-  run env "PATH=$bin:$PATH" "CHECK_SHAPES=llama-3.2-1b" "$tree/scripts/gpu-check.sh" "$tree" "$results"
+  run env "PATH=$bin:$PATH" "CHECK_SHAPES=llama-3.2-1b" "CHECK_MEMORY=$BATS_TEST_TMPDIR" "$tree/scripts/gpu-check.sh" "$tree" "$results"
   says 1 "kernel 7 is wrong"
   local line
   for line in "native-kernels  *failed" "native-tests  *passed" "memcheck-kernels  *passed" "racecheck  *passed" "demo  *passed" "demo-deterministic  *passed" \
-    "bench-llama-3.2-1b  *passed" "bench-deterministic  *passed" "decode   batch    1   244.0 tokens/s"; do
+    "bench-llama-3.2-1b  *passed" "bench-deterministic  *passed" "load  *passed" "serve  *passed" "0.040 s per GB" "decode   batch    1   244.0 tokens/s"; do
     grep -q "$line" "$results/report.txt" || { cat "$results/report.txt" && return 1; }
   done
   [[ $output == *"SKIPPED: transformers: python3 here has no torch"* ]]
+  grep -q "bench serve --url http://localhost:3017 .*--prompt-size 550" "$results/serve.log"
+  [[ -z $(compgen -G "$BATS_TEST_TMPDIR/sluice-gpu-check-*") ]]
+  run env "PATH=$bin:$PATH" "CHECK_SHAPES=llama-3.2-1b" "CHECK_ONLY=demo bench-llama*" "$tree/scripts/gpu-check.sh" "$tree" "$results.few"
+  says 0 "bench-llama-3.2-1b"
+  [[ $(grep -cE "passed|failed" "$results.few/report.txt") == 2 ]]
   python3 - "$results/report.json" <<'PYTHON'
 import json, sys
 report = json.load(open(sys.argv[1]))
