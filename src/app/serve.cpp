@@ -169,6 +169,7 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   endpoint.url = local ? server_options.host : fmt::format("http://{}:{}", endpoint.host, endpoint.port);
   const bool loopback =
       server_options.host == "127.0.0.1" || server_options.host == "localhost" || server_options.host == "::1" || local;
+  endpoint.loopback = loopback && !local;
   if (!key && !loopback)
     log_warning(
         fmt::format("without a key (auth from {}) everybody who reaches {} can use this server: on a cluster, "

@@ -71,14 +71,19 @@ std::string human_block(const Endpoint& e, std::optional<double> seconds_left, c
   const bool key = !e.key_file.empty();
   const std::string header = key ? fmt::format(" -H \"Authorization: Bearer $(cat {})\"", e.key_file) : "";
   const std::string left = seconds_left ? fmt::format(", {} left", duration(*seconds_left)) : "";
-  std::string block = fmt::format("\n{} is ready at {}{}\n", e.model, e.url, left);
+  const std::string near = e.loopback ? fmt::format("http://localhost:{}", e.port) : e.url;
+  std::string block = fmt::format("\n{} is ready at {}{}{}\n", e.model, near,
+                                  e.loopback ? fmt::format(" on {} alone", e.host) : "", left);
   // A socket is reached through ssh to its node, or there by curl.
   const std::string socket = e.url.starts_with("unix:") ? e.url.substr(5) : "";
-  const std::string url = socket.empty() ? e.url : "http://localhost";
+  const std::string url = socket.empty() ? near : "http://localhost";
   const std::string by = socket.empty() ? "" : fmt::format("--unix-socket {} ", socket);
   if (!socket.empty()) {
     block += fmt::format("\n  From your own machine:\n    ssh -N -L localhost:8000:{} {}@{}\n", socket,
                          variable("USER", "USER"), e.host);
+  } else if (!login.empty() && e.loopback) {
+    block += fmt::format("\n  From your own machine:\n    ssh -N -L localhost:{0}:localhost:{0} -J {1}@{2} {1}@{3}\n",
+                         e.port, variable("USER", "USER"), login, e.host);
   } else if (!login.empty()) {
     block += fmt::format("\n  From your own machine:\n    ssh -N -L localhost:{0}:{1}:{0} {2}@{3}\n", e.port, e.host,
                          variable("USER", "USER"), login);

@@ -44,6 +44,7 @@ Endpoint parse(const fs::path& path, const std::string& text) {
     e.url = json.at("url").get<std::string>();
     e.host = json.at("host").get<std::string>();
     e.port = json.at("port").get<int>();
+    e.loopback = json.value("loopback", false);
     e.job_id = json.at("job_id").get<std::string>();
     e.model = json.at("model").get<std::string>();
     e.key_file = json.at("key_file").get<std::string>();
@@ -100,6 +101,7 @@ void write_endpoint(const fs::path& home, const Endpoint& e) {
                                        {"url", e.url},
                                        {"host", e.host},
                                        {"port", e.port},
+                                       {"loopback", e.loopback},
                                        {"job_id", e.job_id},
                                        {"model", e.model},
                                        {"key_file", e.key_file},

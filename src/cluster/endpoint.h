@@ -24,7 +24,8 @@ struct Endpoint {
   std::string url;  // "http://n1:10148"
   std::string host;
   int port = 0;
-  std::string job_id;  // empty outside Slurm
+  bool loopback = false;  // it listens to its own host alone
+  std::string job_id;     // empty outside Slurm
   std::string model;
   std::string key_file;  // empty with AUTH=none
   std::string log;       // file of the job's output, empty when unknown

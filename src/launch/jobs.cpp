@@ -95,6 +95,12 @@ void judge_local(JobView& view, const Endpoint& record, const LocalFacts& local)
     view.detail = fmt::format("process {} is gone and left no word", record.pid);
   }
 }
+// A server that listens to its own host alone is found there by that host's loopback address, not by its name.
+std::string near_url(const Endpoint& record, const LocalFacts& local) {
+  const bool here = record.loopback && record.host == local.host;
+  return here ? fmt::format("http://localhost:{}", record.port) : record.url;
+}
+
 }  // namespace
 
 std::vector<QueueRow> parse_queue(std::string_view text) {
@@ -142,7 +148,7 @@ std::vector<JobView> reconcile(const std::vector<Endpoint>& records, const std::
   for (const Endpoint& record : records) {
     JobView view;
     view.id = record.id;
-    view.model = record.model, view.url = record.url, view.host = record.host, view.port = record.port;
+    view.model = record.model, view.url = near_url(record, local), view.host = record.host, view.port = record.port;
     view.key_file = record.key_file, view.log = record.log, view.service = record.service;
     if (record.end_time > 0) view.seconds_left = record.end_time - local.now;
     if (record.job_id.empty()) {

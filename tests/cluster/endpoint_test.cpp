@@ -49,6 +49,7 @@ TEST_CASE("a record comes back as it was written, private to its owner") {
   CHECK(mode_of(endpoint_path(home, "3430148")) == 0600);
   endpoint.state = EndpointState::kDraining;
   endpoint.reason = "TERM";
+  endpoint.loopback = true;
   write_endpoint(home, endpoint);
   const auto read = read_endpoint(home, "3430148");
   REQUIRE(read);
@@ -57,6 +58,7 @@ TEST_CASE("a record comes back as it was written, private to its owner") {
   CHECK(read->reason == "TERM");
   CHECK(read->url == "http://n1:10148");
   CHECK(read->port == 10148);
+  CHECK(read->loopback);
   CHECK(read->pid == 42);
   CHECK(read->start_time == 1000.5);
   CHECK(read->end_time == 4600);

@@ -31,6 +31,16 @@ TEST_CASE("a record and the queue that agree say what the record says") {
             .state == "draining");
 }
 
+TEST_CASE("a server that listens to its own host alone is near on that host, and has its name elsewhere") {
+  for (const std::string host : {"login1", "n1"}) {
+    Endpoint e = record("148", EndpointState::kReady, "148", host.c_str());
+    const Queue queue({row("148", "RUNNING", host.c_str())});
+    CHECK(one(e, queue).url == "http://" + host + ":10148");
+    e.loopback = true;
+    CHECK(one(e, queue).url == (host == "login1" ? "http://localhost:10148" : "http://n1:10148"));
+  }
+}
+
 TEST_CASE("a requeued job is pending, then moving until its new server has written") {
   QueueRow waiting = row("148", "PENDING", "", "sluice", "Priority");
   waiting.start = "2026-01-02T03:04:05";

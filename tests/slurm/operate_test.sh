@@ -85,7 +85,10 @@ failing() {
 it "a job that fails shows the end of its log and Slurm's word" failing
 
 worker() {
-  while [[ ! -e $work/enough ]]; do ask "$1" "$2"; echo; done >>"$3"
+  while [[ ! -e $work/enough ]]; do
+    ask "$1" "$2"
+    echo
+  done >>"$3"
 }
 # A link is claimed before the id of its job is known.
 chain_reached() { [[ -s $SLUICE_HOME/services/keep/$1 ]]; }
@@ -185,6 +188,8 @@ it "connect reaches a server's socket on its node, and by ssh from elsewhere" on
 through_ssh() {
   launch -t 10 --host 127.0.0.1 >"$log" 2>"$work/err" || fail "launch failed" "$work/err" "$log"
   job=$(grep -oE 'connect [0-9]+' "$log" | cut -d' ' -f2)
+  has "$log" 'is ready at http://localhost:'
+  has "$log" "@$(node_of "$job")" 1 # ssh jumps to the node itself
   PATH=$work/ssh:$PATH connected "$work/node" "$job"
   wait_for 30 answers "$(head -1 "$work/node")" || fail "no answer through the node" "$work/node.err"
   [[ $(cat "$work/ssh/asked") == "$(node_of "$job")" ]] || fail "ssh went to $(cat "$work/ssh/asked")"
