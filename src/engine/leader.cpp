@@ -132,10 +132,7 @@ void Engine::State::complete(Batch* batch) {
     choice.ended = true;
     choice_ended(choice.request);
   }
-  {
-    std::lock_guard lock(stats_mutex_);
-    stats_.generated_tokens += generated;
-  }
+  publish(generated);  // first: who has an answer finds its request counted no more
   forward(batch);
 }
 
@@ -176,9 +173,10 @@ void Engine::State::forward_notes() {
   notes_ = nullptr;
 }
 
-void Engine::State::publish() {
+void Engine::State::publish(uint64_t generated) {
   const SchedulerCounts counts = scheduler_->counts();
   std::lock_guard lock(stats_mutex_);
+  stats_.generated_tokens += generated;
   stats_.steps = last_step_;
   stats_.preemptions = counts.preemptions;
   stats_.running = counts.running;

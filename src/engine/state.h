@@ -99,7 +99,7 @@ class Engine::State {
   void cancel_all(Request& request);
   void complete(Batch* batch);
   void launch_steps();
-  void publish();
+  void publish(uint64_t generated = 0);
   void forward_notes();
   void forward(Batch* batch);
 

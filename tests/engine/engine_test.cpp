@@ -101,6 +101,27 @@ TEST_CASE("256 concurrent requests all end once, with all their tokens in order"
   CHECK(engine.metrics().request_seconds.count == 256);
 }
 
+TEST_CASE("a request whose answer is there counts as running no more") {
+  const auto tokenizer = Tokenizer::bytes();
+  struct Asking : RecordingSink {
+    void on_done(const Usage& usage) override {
+      const EngineStats stats = engine->stats();
+      busy += stats.running + stats.waiting;
+      RecordingSink::on_done(usage);
+    }
+    Engine* engine = nullptr;
+    int64_t busy = 0;
+  };
+  Engine engine({}, null_executor(), *tokenizer);
+  for (int i = 0; i < 300; ++i) {
+    const auto sink = std::make_shared<Asking>();
+    sink->engine = &engine;
+    engine.submit(ask(1, 1 + i % 3), sink);
+    REQUIRE(sink->wait_end());
+    CHECK(sink->busy == 0);
+  }
+}
+
 TEST_CASE("a full queue refuses as overloaded and accepts again when there is room") {
   const auto tokenizer = Tokenizer::bytes();
   auto executor = std::make_unique<ScriptExecutor>(4, 64, 256, 64, say("a", 1));
