@@ -127,10 +127,11 @@ job::watch() {
 # job::step COMMAND...: runs it as a step, hands TERM and INT on, returns the step's exit code. The signal goes on as USR1, which srun
 # passes to the tasks and which sluice takes as TERM; on TERM itself srun kills them at once.
 job::step() {
-  local answer code=127 pid="" signalled watch
+  local answer code=127 pid="" signalled="" watch
   trap 'signalled=1; [[ -z $pid ]] || kill -USR1 "$pid" 2>/dev/null' TERM INT USR1
   srun "${options[@]}" "$@" &
   pid=$!
+  [[ -z $signalled ]] || kill -USR1 "$pid" # it came before there was somebody to hand it to
   job::watch "$pid" &
   watch=$!
   while :; do
@@ -147,10 +148,11 @@ job::step() {
 
 # job::alone COMMAND...: runs it on the batch node itself, hands TERM and INT on, returns its exit code.
 job::alone() {
-  local code=127 pid="" signalled
+  local code=127 pid="" signalled=""
   trap 'signalled=1; [[ -z $pid ]] || kill -TERM "$pid" 2>/dev/null' TERM INT
   "$@" &
   pid=$!
+  [[ -z $signalled ]] || kill -TERM "$pid"
   while :; do
     signalled=""
     wait "$pid"

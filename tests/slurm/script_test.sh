@@ -10,9 +10,10 @@ cat >"$work/bin/srun" <<'SRUN'
 #!/bin/bash
 [[ $1 != --help ]] || { echo "${FAKE_HELP:-srun}"; exit 0; }
 [[ $1 != --mpi=list ]] || { echo "MPI plugin types are... ${FAKE_MPI-none pmix}" >&2; exit 0; }
+[[ -z ${FAKE_SECONDS:-} ]] || trap 'echo got USR1; kill %1; exit 9' USR1
 echo "srun $*"
 env | grep -E '^(SLURM|PMIX|OMPI|PMI|SRUN)_'
-[[ -z ${FAKE_SECONDS:-} ]] || { trap 'echo got USR1; kill %1; exit 9' USR1; sleep "$FAKE_SECONDS" & wait; }
+[[ -z ${FAKE_SECONDS:-} ]] || { sleep "$FAKE_SECONDS" & wait; }
 exit "${FAKE_EXIT:-0}"
 SRUN
 cat >"$work/bin/scontrol" <<'SCONTROL'
@@ -155,11 +156,10 @@ check "a program that lost its exec bit is named with the cure" "chmod +x $work/
 # A signal to the script reaches srun as USR1, and the script waits for what srun says.
 chmod +x "$work/release/bin/sluice"
 env -i "PATH=$work/bin:/usr/bin:/bin" "RELEASE_DIR=$work/release" "FAKE_CALLS=$work/calls" FAKE_SECONDS=30 "${job[@]}" bash slurm/serve.sh >"$work/out" 2>&1 &
-for _ in {1..50}; do
+for _ in {1..300}; do
   ! grep -q '^srun' "$work/out" || break
   sleep 0.1
 done
-sleep 0.2
 kill -TERM $!
 wait $!
 code=$?
