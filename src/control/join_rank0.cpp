@@ -77,9 +77,11 @@ class Joining {
     }
     const auto ports = rendezvous_ports(launch_.job_id, launch_.run_id, limits_);
     const bool local = launch_.hosts.empty() || launch_.hosts.front() == launch_.node_name;
+    const std::string host = local ? "127.0.0.1" : launch_.hosts.front();
     for (size_t i = 0; i < std::min(kWalk, ports.size()); ++i) {
-      if (local) add("127.0.0.1", ports[i]);
-      if (!launch_.hosts.empty()) add(launch_.hosts.front(), ports[i]);
+      const size_t before = out.size();
+      add(host, ports[i]);
+      if (out.size() == before) break;  // a name that does not resolve may take seconds each time
     }
     return out;
   }
