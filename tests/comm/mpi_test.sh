@@ -24,7 +24,7 @@ fi
 mpi_test::run() {
   local -r ranks=$1
   shift
-  timeout 120 mpirun -n "$ranks" "${options[@]}" "$program" "$@"
+  timeout 250 mpirun -n "$ranks" "${options[@]}" "$program" "$@"
 }
 
 mpi_test::expect() {

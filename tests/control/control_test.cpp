@@ -3,7 +3,9 @@
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <thread>
@@ -51,7 +53,7 @@ TEST_CASE("ten thousand messages arrive in order and unchanged") {
 
 TEST_CASE("a slow rank holds rank 0 back, and the others do not take that for a loss") {
   TestRun run(3);
-  run.silence_seconds = 0.5;
+  run.silence_seconds = 1.5;
   std::atomic<int> sent{0};
   const auto errors = run.on_threads([&](ControlPlane& plane) {
     std::vector<std::byte> message(100000);
@@ -59,7 +61,7 @@ TEST_CASE("a slow rank holds rank 0 back, and the others do not take that for a 
       for (int n = 0; n < 400; ++n, ++sent) plane.broadcast(message);
     } else {
       if (plane.rank() == 2) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+        std::this_thread::sleep_for(std::chrono::milliseconds(4000));
         CHECK(sent < 400);
       }
       int got = 0;
@@ -91,14 +93,15 @@ TEST_CASE("exchanges give everyone everything by rank") {
 TEST_CASE("a barrier names who has not come, to everyone") {
   TestRun run(3);
   const auto errors = run.on_threads([&](ControlPlane& plane) {
-    if (plane.rank() == 2) std::this_thread::sleep_for(std::chrono::milliseconds(900));
+    plane.barrier("start", 20);
+    if (plane.rank() == 2) std::this_thread::sleep_for(std::chrono::milliseconds(3000));
     std::string failure;
     try {
-      plane.barrier("weights loaded", 0.4);
+      plane.barrier("weights loaded", 1.5);
     } catch (const Error& error) {
       failure = error.what();
     }
-    CHECK(failure == fmt::format("weights loaded: waited 0.4 s; not there: {}", to_string(plane.hellos()[2])));
+    CHECK(failure == fmt::format("weights loaded: waited 1.5 s; not there: {}", to_string(plane.hellos()[2])));
     plane.barrier("after", 10);  // the next exchange is not confused by it
     plane.leave();
   });
@@ -120,12 +123,17 @@ TEST_CASE("waiting ranks use no CPU") {
   TestRun run(2);
   // Both ranks as processes, so that nothing of the test counts.
   std::vector<pid_t> ranks;
+  int measured[2];  // a pipe that is closed when rank 0 may leave
+  REQUIRE(::pipe(measured) == 0);
   for (int r = 0; r < 2; ++r) {
     ranks.push_back(fork_child([&] {
+      ::close(measured[1]);
       auto plane = run.form(r);
       std::vector<std::byte> message;
       if (r == 0) {
-        std::this_thread::sleep_for(std::chrono::seconds(4));
+        char none;
+        while (::read(measured[0], &none, 1) > 0) {
+        }
       } else {
         while (plane->next(message)) {
         }
@@ -135,12 +143,15 @@ TEST_CASE("waiting ranks use no CPU") {
     }));
   }
   std::this_thread::sleep_for(std::chrono::seconds(1));
-  std::vector<double> before;
-  for (const pid_t pid : ranks) before.push_back(cpu_seconds(pid));
-  std::this_thread::sleep_for(std::chrono::seconds(2));
-  for (size_t r = 0; r < 2; ++r) {
-    // 0.02 of a core over two seconds, plus one tick of the clock.
-    CHECK(cpu_seconds(ranks[r]) - before[r] <= 0.05);
+  double most = 1;
+  for (int i = 0; i < 5 && most > 0.05; ++i) {  // the first time they may still be forming
+    std::vector<double> before;
+    for (const pid_t pid : ranks) before.push_back(cpu_seconds(pid));
+    std::this_thread::sleep_for(std::chrono::seconds(2));
+    most = 0;
+    for (size_t r = 0; r < 2; ++r) most = std::max(most, cpu_seconds(ranks[r]) - before[r]);
   }
+  CHECK(most <= 0.05);  // 0.02 of a core over two seconds, plus one tick of the clock
+  ::close(measured[1]);
   for (const pid_t pid : ranks) CHECK(wait_child(pid, 20) == 0);
 }

@@ -47,6 +47,7 @@ std::string almost_hello(std::mt19937& random) {
 
 TEST_CASE("a formation survives strangers of every kind") {
   TestRun run(3);
+  run.formation_seconds = 60;
   std::atomic<bool> stop{false};
   auto leader = std::async(std::launch::async, [&] { return run.form(0); });
   auto first = std::async(std::launch::async, [&] { return run.form(1); });
@@ -94,7 +95,7 @@ TEST_CASE("a formation survives strangers of every kind") {
 
 TEST_CASE("a recorded hello opens nothing a second time") {
   TestRun run(2);
-  run.formation_seconds = 2;
+  run.formation_seconds = 4;
   std::string error;
   std::thread leader([&] {
     try {
@@ -129,7 +130,7 @@ TEST_CASE("a recorded hello opens nothing a second time") {
   const auto accepted = [&](Socket& on, const std::string& bytes) {
     char verdict[handshake::kVerdictHead];
     return write_all(on.fd(), bytes, monotonic_seconds() + 1) &&
-           read_exactly(on.fd(), verdict, sizeof verdict, monotonic_seconds() + 1) && get_u32(verdict) == 1;
+           read_exactly(on.fd(), verdict, sizeof verdict, monotonic_seconds() + 3) && get_u32(verdict) == 1;
   };
   CHECK_FALSE(accepted(socket, hello(random_nonce(), peer_name(socket.fd()))));
   // Relayed: rank 1 dialled another port than the one it reached.

@@ -84,13 +84,13 @@ TEST_CASE("kill -9 of any rank ends all others, with its name") {
 TEST_CASE("a rank that stands still is lost after the silence") {
   for (int victim : {0, 1}) {
     TestRun run(3);
-    run.silence_seconds = 1;
+    run.silence_seconds = 2;
     Board board(3);
     const auto pids = start_all(run, board);
     ::kill(pids[static_cast<size_t>(victim)], SIGSTOP);
     for (int r = 0; r < 3; ++r) {
       if (r == victim) continue;
-      CHECK(wait_child(pids[static_cast<size_t>(r)], 10) == 7);
+      CHECK(wait_child(pids[static_cast<size_t>(r)], 30) == 7);
       INFO(board.read(r));
       CHECK(board.read(r).find(fmt::format("rank {} on ", victim)) == 0);
       CHECK(board.read(r).find("nothing heard of it for") != std::string::npos);

@@ -40,8 +40,8 @@ wait "$first" || mpirun_test::fail "three ranks did not form"
 
 mpirun_test::run 3 wait 40 >"$work/c.log" 2>&1 &
 third=$!
-for _ in {1..200}; do
-  [[ $(grep -c formed "$work/c.log") == 3 ]] && break
+for _ in {1..500}; do
+  [[ $(grep -sc formed "$work/c.log") == 3 ]] && break
   sleep 0.1
 done
 victim=$(sed -n 's/^rank 2 formed: pid \([0-9]*\),.*/\1/p' "$work/c.log")
