@@ -82,8 +82,15 @@ submit() {
   slurm sbatch --parsable -o "$log" "$@"
 }
 job_state() { slurm squeue -h -j "$1" -o %T 2>/dev/null; }
-job_gone() { [[ -z $(job_state "$1") || $(job_state "$1") == COMPLETED ]]; }
-queue_empty() { [[ -z $(slurm squeue -h) ]]; }
+# A controller that does not answer is no empty queue.
+job_gone() {
+  local queue
+  queue=$(slurm squeue -h -o '%i|') && [[ $'\n'$queue != *$'\n'"$1|"* ]]
+}
+queue_empty() {
+  local queue
+  queue=$(slurm squeue -h) && [[ -z $queue ]]
+}
 # NODE...: the process ids of the ranks there, by the nodes' network namespaces.
 ranks_on() {
   local node pid
