@@ -92,6 +92,7 @@ worker() {
 }
 # A link is claimed before the id of its job is known.
 chain_reached() { [[ -s $SLUICE_HOME/services/keep/$1 ]]; }
+one_job() { [[ $(slurm squeue -h | wc -l) == 1 ]]; }
 chain_of_four() {
   local i route connect workers=()
   launch --name keep -t 4 --keep-alive --keep-alive-jobs 4 --keep-alive-lead 3:55 --keep-alive-overlap 0:04 --json >"$log" 2>"$work/err" ||
@@ -108,7 +109,7 @@ chain_of_four() {
   wait_for 100 chain_reached 4 || fail "the chain did not reach four jobs" "$log" ./*keep*.log
   wait_for 60 grep -q '"state": "ready"' "$SLUICE_HOME/jobs/$(cat "$SLUICE_HOME/services/keep/4").json" ||
     fail "the fourth job did not become ready" <(slurm squeue) "$SLUICE_HOME/jobs/$(cat "$SLUICE_HOME/services/keep/4").json" ./*keep*.log
-  sleep 8
+  wait_for 60 one_job || fail "one job should be left" <(slurm squeue)
   touch "$work/enough"
   wait "${workers[@]}"
   end "$work/route"
@@ -118,7 +119,6 @@ chain_of_four() {
     [[ $(sort -u "$work/codes.$i") == 200 ]] || fail "of $(wc -l <"$work/codes.$i") requests some failed: $(sort "$work/codes.$i" | uniq -c)" "$work/route.err" "$work/connect.err"
     printf '    %s requests over three successors, none failed\n' "$(wc -l <"$work/codes.$i")"
   done
-  [[ $(slurm squeue -h -o %i | wc -l) == 1 ]] || fail "one job should be left" <(slurm squeue)
   [[ $(value "$SLUICE_HOME/services/keep/endpoint.json" id) == "$(cat "$SLUICE_HOME/services/keep/4")" ]] || fail "endpoint.json should show the fourth"
   slurm "$sluice" status keep >"$log" || fail "status failed" "$log"
   has "$log" 'keep, job 4 of its chain'
