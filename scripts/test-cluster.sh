@@ -177,13 +177,13 @@ cluster::up() {
 # As on a login node: the names of the nodes resolve, and Slurm's commands find this cluster.
 cluster::run() { cluster::enter ctl "$@"; }
 
-# Ends a daemon by its pid file, at most ten seconds.
+# Ends a daemon by its pid file, at most a minute.
 cluster::stop() {
   local pid
   [[ -f $1 ]] || return 0
   pid=$(cat "$1")
   kill "$pid" 2>/dev/null || return 0
-  for _ in {1..100}; do
+  for _ in {1..600}; do
     [[ -d /proc/$pid ]] || return 0
     sleep 0.1
   done
@@ -209,7 +209,7 @@ cluster::down() {
     [[ -e /run/netns/sluice-$node ]] || continue
     for signal in TERM KILL; do
       for pid in $(ip netns pids "sluice-$node"); do kill -s "$signal" "$pid" 2>/dev/null || true; done
-      for _ in {1..20}; do
+      for _ in {1..50}; do
         [[ -n $(ip netns pids "sluice-$node") ]] || break
         sleep 0.1
       done
