@@ -36,7 +36,7 @@ class Ranks(harness.Case):
         for ranks, tp, pp in ((1, 1, 1), (2, 2, 1), (2, 1, 2), (4, 2, 2), (3, 3, 1), (4, 4, 1)):
             output = self.folder / f"out-{tp}-{pp}.jsonl"
             done = subprocess.run([*(mpirun(ranks) if ranks > 1 else []), BINARY, "generate", "--model", DEMO, "--prompts", prompts, "--output", output,
-                                   "--tp", str(tp), "--pp", str(pp), "--max-new-tokens", "80"], env=self.environment, capture_output=True, text=True, timeout=120)
+                                   "--tp", str(tp), "--pp", str(pp), "--max-new-tokens", "80"], env=self.environment, capture_output=True, text=True, timeout=280)
             self.assertEqual(done.returncode, 0, done.stderr)
             texts = [json.loads(line)["text"] for line in output.read_text().splitlines()]
             self.assertEqual(texts[:12], [c["text"] for c in cases], f"tp {tp} pp {pp}")
@@ -54,7 +54,7 @@ class Ranks(harness.Case):
         for launcher, layout in launches:
             output = self.folder / f"out-{len(launcher)}.jsonl"
             done = subprocess.run([*launcher, *(as_root if launcher else []), BINARY, "generate", "--model", harness.TWELVE_HEADS, *layout, "--prompts", prompts,
-                                   "--output", output, "--max-new-tokens", "32"], env=environment, capture_output=True, text=True, timeout=120)
+                                   "--output", output, "--max-new-tokens", "32"], env=environment, capture_output=True, text=True, timeout=280)
             self.assertEqual(done.returncode, 0, done.stderr)
             answers = self.read_lines(output.name)
             self.assertEqual([a["generated_tokens"] for a in answers], [32] * 3)
@@ -62,7 +62,7 @@ class Ranks(harness.Case):
             self.assertEqual(answers, expected, f"{launcher} {layout}")
 
     def test_a_wrong_task_count_is_refused_with_the_numbers_that_work(self):
-        done = subprocess.run([*mpirun(3), BINARY, "serve", "--model", DEMO, "--tp", "2"], env=self.environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*mpirun(3), BINARY, "serve", "--model", DEMO, "--tp", "2"], env=self.environment, capture_output=True, text=True, timeout=240)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"3 (tasks|ranks)|tp")
 
@@ -89,22 +89,12 @@ class Ranks(harness.Case):
         self.assertEqual(server.start["pp"], 2)
         ranks = self.children(server)
         os.kill(ranks[0], signal.SIGTERM)
-        self.assertEqual(server.process.wait(30), 0, server.text())
+        self.assertEqual(server.process.wait(120), 0, server.text())
 
     def test_idle_ranks_use_under_2_percent_of_a_core(self):
         server = self.serve("--tp", "2", "--auth", "none", launcher=mpirun(2))
         server.post("/generate", {"inputs": "Once", "parameters": {"max_new_tokens": 5}})
-        time.sleep(1)
-        ranks = self.children(server)
-
-        def ticks(pid):
-            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            return int(fields[11]) + int(fields[12])
-
-        before = {pid: ticks(pid) for pid in ranks.values()}
-        time.sleep(5)
-        for pid, value in before.items():
-            self.assertLess((ticks(pid) - value) / os.sysconf("SC_CLK_TCK"), 0.1)
+        self.assert_idle(self.children(server).values())
 
 
 if __name__ == "__main__":
