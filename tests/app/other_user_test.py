@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import time
 import unittest
@@ -54,7 +55,7 @@ class OtherUser(harness.Case):
         proxy = subprocess.Popen([BINARY, "connect", job], env=self.environment, stdout=log, stderr=log)
         self.addCleanup(lambda: (proxy.terminate(), proxy.wait(10), log.close()))
         port = None
-        for _ in range(200):
+        for _ in range(1200):
             port = re.search(r"127\.0\.0\.1:(\d+)|localhost:(\d+)", (self.folder / "connect.log").read_text())
             if port:
                 break
@@ -78,6 +79,7 @@ class OtherUser(harness.Case):
                 if path.is_file() and path.stat().st_size > 2000 or path.is_dir() and any((path / "journals").glob("*")):
                     break
                 time.sleep(0.05)
+            process.send_signal(signal.SIGSTOP)  # what is there stays there while it is looked at
             self.closed(path)
             if path.is_dir():
                 for inner in [*path.rglob("*")]:
