@@ -255,13 +255,25 @@ class Download(unittest.TestCase):
     def test_several_at_once_fetch_the_model_once(self):
         repo = Repo(model(**{"model.safetensors": noise(30_000_000)}))
         with Hub({"org/model": repo}) as hub:
-            hub.rate = 10_000_000
+            hub.rate = 200_000
             processes = [subprocess.Popen([BINARY, "download", "org/model"], env=self.environment(hub), stdout=subprocess.PIPE,
                                           stderr=subprocess.PIPE, text=True) for _ in range(4)]
-            outputs = [p.communicate(timeout=120) for p in processes]
-            self.assertEqual([p.returncode for p in processes], [0] * 4, outputs)
-            self.assertEqual(len({out for out, _ in outputs}), 1)
-            self.assertIn("waiting for it", "".join(err for _, err in outputs))
+            said = [[] for _ in processes]
+            readers = [threading.Thread(target=lambda p=p, lines=lines: lines.extend(p.stderr)) for p, lines in zip(processes, said)]
+            for reader in readers:
+                reader.start()
+            deadline = time.monotonic() + 60
+            while sum("waiting for it" in line for lines in said for line in lines) < 3:
+                self.assertLess(time.monotonic(), deadline, said)
+                time.sleep(0.05)
+            hub.rate = None
+            outputs = [p.stdout.read() for p in processes]
+            self.assertEqual([p.wait(120) for p in processes], [0] * 4, said)
+            for process, reader in zip(processes, readers):
+                reader.join()
+                process.stdout.close()
+                process.stderr.close()
+            self.assertEqual(len(set(outputs)), 1)
             self.assertLess(hub.sent, 30_000_000 + 100_000)
 
     def test_a_dead_owner_is_replaced(self):
@@ -269,7 +281,9 @@ class Download(unittest.TestCase):
         with Hub({"org/model": repo}) as hub:
             hub.rate = 2_000_000
             process = self.start(hub)
-            time.sleep(1)
+            while hub.sent == 0:
+                self.assertIsNone(process.poll())
+                time.sleep(0.01)
             process.kill()
             process.wait()
             hub.rate = None
