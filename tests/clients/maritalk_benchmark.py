@@ -37,7 +37,7 @@ def run(binary, tokenizer):
                                   env={**os.environ, "SLUICE_HOME": f"{name}/home"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             client = MariTalkLocal(port=port)
-            for _ in range(200):
+            for _ in range(600):
                 try:
                     client.status()
                     break

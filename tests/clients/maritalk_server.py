@@ -80,9 +80,9 @@ def run(binary, model):
                           SLUICE_HOME=str(folder / "home"))
         for variable in ("AUTH", "SLUICE_AUTH", "SERVED_MODEL_NAME"):
             os.environ.pop(variable, None)
+        server, seen = stand_in(binary, folder)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        server, seen = stand_in(binary, folder)
         client = MariTalkLocal(port=port)
         with resolved_to(server.server_address[1]):
             client.start_server(license="00000-00000", bin_path=str(folder / "bin/maritalk"), cuda_version=12, verbose=False)
