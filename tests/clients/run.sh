@@ -29,7 +29,7 @@ env $(compgen -e | sed -n 's/^\(SLURM_[A-Z0-9_]*\|PMI[A-Z0-9_]*\|OMPI_[A-Z0-9_]*
   "$build/sluice" serve --model "$model" --host 127.0.0.1 >"$work/log" 2>&1 &
 server=$!
 record=""
-for _ in $(seq 300); do
+for _ in $(seq 1200); do
   record="$(find "$work/home" -name '*.json' -exec grep -l '"ready"' {} + 2>/dev/null | head -1 || true)"
   [[ -n $record ]] && break
   kill -0 "$server" 2>/dev/null || {
@@ -39,12 +39,12 @@ for _ in $(seq 300); do
   sleep 0.2
 done
 [[ -n $record ]] || {
-  echo "the server was not ready within 60 s"
+  echo "the server was not ready within 240 s"
   cat "$work/log"
   exit 1
 }
 export SLUICE_BINARY="$build/sluice" SLUICE_TEST_MODEL="$model"
-if ! timeout 360 "$python" "$here/$script" "$record"; then
+if ! timeout 800 "$python" "$here/$script" "$record"; then
   kill -0 "$server" 2>/dev/null || echo "the server ended before the clients did"
   tail -20 "$work/log"
   exit 1

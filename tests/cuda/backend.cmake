@@ -11,12 +11,12 @@ sluice_cuda_test(backend SOURCES backend/ops_test.cpp backend/experts_test.cpp b
 
 # Every family's small checkpoint.
 sluice_cuda_test(families SOURCES backend/families_test.cpp backend/launches_test.cpp DEPS cuda_emulated_objects cuda_standins model_families model comm)
-set_tests_properties(cuda_families PROPERTIES TIMEOUT 600)
+set_tests_properties(cuda_families PROPERTIES TIMEOUT 1800)
 
 find_package(Python3 COMPONENTS Interpreter)
 if(Python3_FOUND)
   add_test(NAME cuda_generate COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/generate_test.py)
-  set_tests_properties(cuda_generate PROPERTIES LABELS cuda-emulated TIMEOUT 300 RUN_SERIAL ON
+  set_tests_properties(cuda_generate PROPERTIES LABELS cuda-emulated TIMEOUT 900 RUN_SERIAL ON
     ENVIRONMENT "SLUICE_BINARY=${CMAKE_BINARY_DIR}/sluice;SLUICE_CUDA_MODULE=${CMAKE_BINARY_DIR}/emulated/sluice_cuda.so;PYTHONDONTWRITEBYTECODE=1")
 endif()
 

@@ -88,7 +88,7 @@ class Emulated(harness.Case):
         _, log = self.generate("hidden.jsonl", "--device", "cuda", "--tp", 2, launcher=mpirun(2), environment=hidden)
         self.assertRegex(log, r"all by NCCL: rank 0 of the group cannot open another's memory")
         done = subprocess.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
-                               "--tp", "2", "--all-reduce", "peer"], env={**self.environment, **hidden}, capture_output=True, text=True, timeout=60)
+                               "--tp", "2", "--all-reduce", "peer"], env={**self.environment, **hidden}, capture_output=True, text=True, timeout=240)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"--all-reduce peer over tp ranks 0, 1: rank 0 of the group cannot open another's memory: .*; choose auto or nccl")
         for wanted, device, message in (("ring", "cuda", r"expected auto, nccl or peer, found 'ring'"), ("peer", "cpu", r"'peer' is of ranks on GPUs")):
@@ -99,7 +99,7 @@ class Emulated(harness.Case):
     @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
     def test_two_ranks_on_one_gpu_are_refused_with_both_names(self):
         done = subprocess.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda"],
-                              env={**self.environment, "SLUICE_EMULATION_UUID": "7"}, capture_output=True, text=True, timeout=60)
+                              env={**self.environment, "SLUICE_EMULATION_UUID": "7"}, capture_output=True, text=True, timeout=240)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"ranks 0 and 1 are both on GPU GPU-")
 
@@ -109,7 +109,7 @@ class Emulated(harness.Case):
         script.write_text(f'#!/bin/sh\nexport CUDA_VISIBLE_DEVICES=MIG-$OMPI_COMM_WORLD_RANK\nexec "{BINARY}" "$@"\n')
         script.chmod(0o755)
         done = subprocess.run([*mpirun(2), script, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
-                               "--tp", "2"], env=self.environment, capture_output=True, text=True, timeout=60)
+                               "--tp", "2"], env=self.environment, capture_output=True, text=True, timeout=240)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"--tp 2 over MIG instances")
 
@@ -156,7 +156,7 @@ class Emulated(harness.Case):
             time.sleep(0.1)
         start = json.loads(next(line for line in logs[0].read_text().splitlines() if line.startswith('{"event":"start"')))
         self.assertEqual((start["launcher"], start["mpi"], len({r["device"] for r in start["ranks"]})), ("slurm", "none", 2))
-        connection = http.client.HTTPConnection("127.0.0.1", start["port"], timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", start["port"], timeout=240)
         connection.request("POST", "/generate_stream", json.dumps({"inputs": "Once", "parameters": {"max_new_tokens": 40}}), {"Content-Type": "application/json"})
         self.assertTrue(connection.getresponse().readline().startswith(b"data:"))  # a step is under way
         ranks[1].kill()

@@ -30,7 +30,7 @@ class Server:
         self.log = open(home / "log", "w+")
         self.process = subprocess.Popen([BINARY, "serve", "--model", model, "--host", "127.0.0.1", *arguments], env=environment,
                                         stderr=self.log, stdout=self.log)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while True:
             text = (home / "log").read_text()
             found = re.search(r'"port": ?(\d+)', text)
@@ -87,7 +87,7 @@ class Page(unittest.TestCase):
     def all(self, selector):
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
-    def wait(self, condition, seconds=30):
+    def wait(self, condition, seconds=120):
         # The page rewrites a message while it grows: an element found may be gone when it is read.
         return WebDriverWait(self.browser, seconds, 0.05, (NoSuchElementException, StaleElementReferenceException)).until(lambda _: condition())
 
