@@ -70,7 +70,7 @@ lost_word() {
   run job::step sluice
   [[ $status == 3 && $output == *"the ranks here ended 45 s ago"* ]]
   grep -qx -- '-f ^slurmstepd: \\\[77\\.\[0-9\]' "$BATS_TEST_TMPDIR/asked"
-  [[ $(wc -l <"$BATS_TEST_TMPDIR/asked") == 11 ]]
+  (($(wc -l <"$BATS_TEST_TMPDIR/asked") >= 11)) # more while srun ends
 }
 
 @test "srun that does not end by itself then is killed" {
