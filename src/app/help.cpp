@@ -88,6 +88,9 @@ std::string usage_error(const CLI::App& app, const std::vector<std::string>& wor
     name += " " + verb->get_name();
   }
   std::string text = found;
+  // "--port: 1 required TEXT missing", as the library has it
+  if (const size_t colon = found.find(": "); colon != found.npos && found.ends_with(" missing"))
+    text = found.substr(0, colon) + " needs a value";
   const std::vector<std::string> rest = verb == &app ? words : verb->remaining();
   // The library lists words before options.
   const auto option = std::find_if(rest.begin(), rest.end(), [](const std::string& w) { return w.starts_with("--"); });
@@ -98,7 +101,8 @@ std::string usage_error(const CLI::App& app, const std::vector<std::string>& wor
     const std::string word = option->substr(0, option->find('='));
     text = fmt::format("there is no option {}{}", word, suggestion(word, known));
   } else if (!rest.empty()) {
-    for (const CLI::App* one : verb->get_subcommands({})) known.push_back(one->get_name());
+    for (const CLI::App* one : verb->get_subcommands({}))
+      if (!one->get_group().empty()) known.push_back(one->get_name());  // without those of the job scripts
     text = verb == &app ? fmt::format("there is no command '{}'{}", rest.front(), suggestion(rest.front(), known))
                         : fmt::format("'{}' is one word too many{}", rest.front(), suggestion(rest.front(), known));
   }

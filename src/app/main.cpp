@@ -30,6 +30,7 @@ int main(int argc, char** argv) {
   CLI::App app("Serves large language models from inside a Slurm job.", "sluice");
   app.set_version_flag("--version", SLUICE_VERSION);
   app.require_subcommand(1);
+  app.footer("sluice COMMAND --help lists what a command takes.");
   sluice::set_help(app);
   int exit_code = 0;
   sluice::add_serve(app, exit_code);
@@ -52,6 +53,11 @@ int main(int argc, char** argv) {
   if (argc > 0 && sluice::called_as_maritalk(argv[0])) {
     if (const int code = sluice::read_maritalk(argc, argv, arguments); code >= 0) return code;
     std::reverse(arguments.begin(), arguments.end());  // the library takes them from the back
+  }
+  if (argc > 1 && std::string_view(argv[1]) == "help") {
+    arguments = {argv + 2, argv + argc};
+    arguments.emplace_back("--help");
+    std::reverse(arguments.begin(), arguments.end());
   }
   const std::vector<std::string> words = arguments.empty()
                                              ? std::vector<std::string>(argv + std::min(argc, 1), argv + argc)
