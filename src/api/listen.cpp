@@ -103,11 +103,17 @@ int listen_on(const std::string& host, const std::vector<int>& ports, int& port)
     }
     int reason = errno;
     close(fd);
+    if (reason == EADDRNOTAVAIL)
+      throw Error(
+          fmt::format("cannot listen on {}: this machine has no such address; give one of its own, or 0.0.0.0 "
+                      "for all",
+                      host));
     last = fmt::format("port {}: {}", candidate, std::strerror(reason));
     if (reason != EADDRINUSE && reason != EACCES) break;
   }
-  throw Error(
-      fmt::format("cannot listen on {} at any of {} ports ({}); free one or set --port", host, ports.size(), last));
+  throw Error(ports.size() == 1 ? fmt::format("cannot listen on {}: {}; free it, or choose another --port", host, last)
+                                : fmt::format("cannot listen on {} at any of {} ports ({}); free one or set --port",
+                                              host, ports.size(), last));
 }
 
 }  // namespace sluice

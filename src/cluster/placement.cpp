@@ -28,6 +28,8 @@ std::vector<std::vector<int>> group_by_host(std::span<const RankPlace> places) {
   return hosts;
 }
 
+std::string ranks(int world) { return fmt::format("{} rank{}", world, world == 1 ? "" : "s"); }
+
 bool fits(int value, int limit) { return limit == 0 || value <= limit; }
 
 // Every tp x pp = world that the model allows and that keeps tp inside hosts (or not), for messages.
@@ -63,16 +65,17 @@ Layout choose_layout(std::span<const int> ranks_per_host, std::optional<int> tp,
     if (value && *value < 1) throw Error(fmt::format("{} {}: expected 1 or more", name, *value));
   }
   if (tp && pp && static_cast<int64_t>(*tp) * *pp != world) {
-    throw Error(fmt::format(
-        "--tp {} times --pp {} is {} but {} ranks were started: with {} ranks {} would work, or start --ntasks={}", *tp,
-        *pp, static_cast<int64_t>(*tp) * *pp, world, world, works, static_cast<int64_t>(*tp) * *pp));
+    throw Error(fmt::format("--tp {} times --pp {} is {} but {} started: with {} {} would work, or start --ntasks={}",
+                            *tp, *pp, static_cast<int64_t>(*tp) * *pp, ranks(world) + (world == 1 ? " was" : " were"),
+                            ranks(world), works, static_cast<int64_t>(*tp) * *pp));
   }
   if ((tp && world % *tp != 0) || (pp && world % *pp != 0)) {
     const int given = tp && world % *tp != 0 ? *tp : *pp;
     const std::string fewer = world > given ? fmt::format("--ntasks={} or ", world / given * given) : "";
-    throw Error(fmt::format(
-        "{} {} does not divide the {} ranks that were started: with {} ranks {} would work, or start {}--ntasks={}",
-        tp && world % *tp != 0 ? "--tp" : "--pp", given, world, world, works, fewer, (world / given + 1) * given));
+    throw Error(
+        fmt::format("{} {} does not divide the {} that were started: with {} {} would work, or start {}--ntasks={}",
+                    tp && world % *tp != 0 ? "--tp" : "--pp", given, ranks(world), ranks(world), works, fewer,
+                    (world / given + 1) * given));
   }
   Layout layout;
   if (tp) {

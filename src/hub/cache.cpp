@@ -152,6 +152,12 @@ std::optional<fs::path> find_model(const HubSettings& hub, const std::string& na
 
 fs::path require_model(const HubSettings& hub, const std::string& name, const std::string& revision) {
   if (auto found = find_model(hub, name, revision)) return *found;
+  std::error_code error;
+  if (fs::exists(name, error))
+    throw Error(
+        fmt::format("'{}' is a file; expected a folder with a checkpoint (config.json), a .nemo file or the "
+                    "name of a model on the hub (ORG/NAME)",
+                    name));
   if (!is_repo_id(name)) {
     throw Error(fmt::format(
         "'{}' is neither a folder with a checkpoint (config.json) nor the name of a model on the hub (ORG/NAME)",

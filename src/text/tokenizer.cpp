@@ -286,6 +286,9 @@ std::unique_ptr<Tokenizer> Tokenizer::load(const std::filesystem::path& model_di
     if (const auto imported = import_tokenizer(model_dir, read_tokenizer_config(model_dir)))
       return std::unique_ptr<Tokenizer>(
           new Tokenizer(std::make_unique<Impl>(imported->json, imported->config, imported->origin)));
+    if (!std::filesystem::is_directory(model_dir))
+      throw Error(fmt::format("tokenizer {}: there is no such folder; expected one that holds tokenizer.json",
+                              model_dir.string()));
     throw Error(fmt::format(
         "{} has no tokenizer.json, vocab.json with merges.txt, tokenizer.model or spiece.model. Convert the model's "
         "tokenizer once with transformers "
