@@ -109,8 +109,8 @@ nlohmann::ordered_json bench_prefill(BenchSteps& steps, ProductProbe& products, 
 
 int run(BenchOptions& options) {
   const Settings& settings = options.settings;
+  check_settings(settings);
   set_log_level(parse_log_level(settings.text("log-level")));
-  check_unsupported(settings);
   const Launch launch = read_launch(process_environment());
   if (launch.world != 1)
     throw Error(
@@ -136,7 +136,7 @@ int run(BenchOptions& options) {
   run_options.max_seqs = *std::max_element(options.batches.begin(), options.batches.end());
   run_options.max_rows = std::max({*std::max_element(options.prefills.begin(), options.prefills.end()), options.context,
                                    settings.integer("max-batch-prefill-tokens", 1, 1 << 20)});
-  run_options.block_size = settings.integer("block-size", 1, 1024);
+  run_options.block_size = settings.integer("block-size");
   run_options.max_context = std::min<int64_t>(info.max_positions, 4096);
   const int64_t cache_tokens =
       std::max(run_options.max_seqs * std::min<int64_t>(1024, run_options.max_context), run_options.max_context);

@@ -138,7 +138,7 @@ std::vector<Question> read_questions(const std::string& path, const ServedModel&
 nlohmann::ordered_json measure(const QualityOptions& options, const ServedModel& served, const std::string& scheme,
                                std::vector<Question>& questions) {
   CpuOptions cpu;
-  cpu.threads = static_cast<int>(options.settings.integer("threads", 0, 4096));
+  cpu.threads = static_cast<int>(options.settings.integer("threads"));
   cpu.isa = options.settings.text("cpu-isa");
   const auto backend = make_cpu_backend(cpu);
   Groups groups = solo_groups();
@@ -187,6 +187,7 @@ nlohmann::ordered_json measure(const QualityOptions& options, const ServedModel&
 }
 
 int run(QualityOptions& options) {
+  check_settings(options.settings);
   set_log_level(parse_log_level(options.settings.text("log-level")));
   const ServedModel served = read_served_model(options.settings);
   if (served.null || served.source.folder.empty()) throw Error("bench quality needs a checkpoint; give --model FOLDER");

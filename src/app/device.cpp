@@ -53,17 +53,14 @@ double gb(size_t bytes) { return 1e-9 * static_cast<double>(bytes); }
 }  // namespace
 
 RankDevice choose_rank_device(const Settings& settings, const Launch& launch) {
-  const std::string& wanted = settings.text("device");
-  if (wanted != "auto" && wanted != "cpu" && wanted != "cuda")
-    throw Error(
-        fmt::format("device (from {}): expected auto, cpu or cuda, found '{}'", settings.origin("device"), wanted));
+  const std::string& wanted = settings.word("device");
   RankDevice cpu;
   if (wanted == "cpu") return cpu;
   if (wanted == "cuda") {
     try {
       return choose_gpu(launch);
     } catch (const Error& error) {
-      throw Error(fmt::format("device (from {}): cuda was asked for. {}", settings.origin("device"), error.what()));
+      throw Error(fmt::format("device (from {}): cuda was asked for, and {}", settings.origin("device"), error.what()));
     }
   }
   if (!has_driver()) return cpu;
@@ -94,22 +91,22 @@ std::unique_ptr<Backend> make_rank_backend(const Settings& settings, const RankD
   if (device.cuda) {
     CudaOptions options;
     options.device = device.index;
-    options.utilization = settings.number("gpu-memory-utilization", 0.01, 1);
+    options.utilization = settings.number("gpu-memory-utilization");
     options.deterministic = settings.flag("deterministic");
     return cuda_module().make(options);
   }
-  if (const std::string& sums = settings.text("all-reduce"); sums != "auto")
+  if (const std::string& sums = settings.word("all-reduce"); sums != "auto")
     throw Error(fmt::format("all-reduce (from {}): '{}' is of ranks on GPUs, and this one computes on the CPU",
                             settings.origin("all-reduce"), sums));
   CpuOptions cpu;
-  cpu.threads = static_cast<int>(settings.integer("threads", 0, 4096));
+  cpu.threads = static_cast<int>(settings.integer("threads"));
   cpu.isa = settings.text("cpu-isa");
   cpu.local_ranks = local_ranks;
   return make_cpu_backend(cpu);
 }
 
 int64_t load_threads(const Settings& settings, int local_ranks) {
-  const int64_t asked = settings.integer("load-threads", 0, 64);
+  const int64_t asked = settings.integer("load-threads");
   return asked > 0 ? asked : std::clamp<int64_t>(read_host_facts().cpus / std::max(local_ranks, 1), 4, 16);
 }
 

@@ -139,8 +139,8 @@ int lead(const GenerateOptions& options, const BatchOptions& batch, const Served
   const SignalWatch watch = stop_on_signal(batch, stop);
   EngineOptions engine_options;
   engine_options.max_waiting = 2 * batch.window;
-  engine_options.token_budget = settings.integer("max-batch-prefill-tokens", 1, 1 << 20);
-  engine_options.max_batch = settings.integer("max-batch-size", 1, 1 << 16);
+  engine_options.token_budget = settings.integer("max-batch-prefill-tokens");
+  engine_options.max_batch = settings.integer("max-batch-size");
   engine_options.prefix_cache = settings.flag("prefix-cache");
   engine_options.job_seed = batch.seed;
   engine_options.broadcast = world.broadcast();
@@ -212,13 +212,13 @@ int nothing_to_do(const BatchOptions& batch, int64_t errors) {
 
 int run(GenerateOptions& options) {
   Settings& settings = options.settings;
+  check_settings(settings);
   set_log_level(parse_log_level(settings.text("log-level")));
-  check_unsupported(settings);
   BatchOptions batch;
   batch.prompts = options.prompts;
   batch.output = options.output;
   batch.defaults = default_request(settings);
-  batch.seed = settings.has("seed") ? static_cast<uint64_t>(settings.integer("seed", 0, INT64_MAX)) : 0;
+  batch.seed = settings.has("seed") ? static_cast<uint64_t>(settings.integer("seed")) : 0;
   const Launch launch = read_launch(process_environment());
   const std::optional<int64_t> complete = launch.rank == 0 ? batch_is_complete(batch) : std::nullopt;
   if (complete && launch.world == 1) return nothing_to_do(batch, *complete);
@@ -234,7 +234,7 @@ int run(GenerateOptions& options) {
     return ask(options, std::move(batch), launch);
   }
   const ServedModel model = read_served_model(settings);
-  batch.window = 2 * settings.integer("max-batch-size", 1, 1 << 16);
+  batch.window = 2 * settings.integer("max-batch-size");
   const std::string& quantise = model.source.quantize;
   batch.fingerprint = fmt::format("model={} dtype={}{} {}", model.name, settings.text("dtype"),
                                   quantise.empty() ? "" : " quantize=" + quantise, sampling);

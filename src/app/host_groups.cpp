@@ -36,9 +36,7 @@ std::string try_mpi(const Launch& launch, ControlPlane& control, bool careful) {
 
 RankTransport make_host_groups(const Settings& settings, const Launch& launch, const RankGroups& mine,
                                ControlPlane& control, bool own_cpus) {
-  const std::string& wanted = settings.text("comm");
-  if (wanted != "auto" && wanted != "mpi" && wanted != "tcp")
-    throw Error(fmt::format("comm (from {}): expected auto, mpi or tcp, found '{}'", settings.origin("comm"), wanted));
+  const std::string& wanted = settings.word("comm");
   if (launch.world == 1) return {solo_groups(), "none"};
   if (wanted == "mpi" || (wanted == "auto" && launch.mpi_expected)) {
     const std::string why = try_mpi(launch, control, wanted == "auto");
@@ -49,7 +47,7 @@ RankTransport make_host_groups(const Settings& settings, const Launch& launch, c
     log_info(wanted == "tcp" ? "sums go over TCP" : "sums go over TCP: the ranks were started without MPI's launcher");
   }
   std::vector<int> sockets;
-  for (Socket& socket : control.connect_peers(settings.number("formation-timeout", 1, 3600)))
+  for (Socket& socket : control.connect_peers(settings.number("formation-timeout")))
     sockets.push_back(socket.release());
   return {tcp_groups(launch.rank, std::move(sockets), mine.tp_ranks, mine.pp_ranks, own_cpus), "tcp"};
 }

@@ -112,6 +112,8 @@ int run(InfoOptions& options) {
     const SettingValue& value = options.settings.at(setting.name);
     fmt::print("{:<26} {:<{}} {}\n", setting.name, value.value.empty() ? "-" : value.value, widest, value.origin);
   }
+  std::fflush(stdout);
+  options.settings.check_values();
   return 0;
 }
 

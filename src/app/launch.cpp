@@ -57,7 +57,7 @@ bool has_cuda_module() {
 }
 
 int layout_value(const Settings& settings, const char* name) {
-  return settings.has(name) ? static_cast<int>(settings.integer(name, 1, 4096)) : 0;
+  return settings.has(name) ? static_cast<int>(settings.integer(name)) : 0;
 }
 
 // tp and pp as given; with one of them and a number of GPUs the other follows.
@@ -300,14 +300,14 @@ std::vector<std::pair<std::string, std::string>> variables_of(const LaunchOption
 
 int run(LaunchOptions& options) {
   Settings& settings = options.settings;
-  check_unsupported(settings);
+  check_settings(settings);
   take_sbatch_words(options);
   if (options.model.empty()) options.model = settings.text("model");
   if (options.model.empty())
     throw Error("no model: sluice launch MODEL, a folder or a downloaded model's name (ORG/NAME)");
   PlanRequest request =
       plan_request({options.model, settings.text("revision"), settings.text("dtype"), quantize_setting(settings)},
-                   settings.has("max-total-tokens") ? settings.integer("max-total-tokens", 2, INT64_MAX) : 0);
+                   settings.has("max-total-tokens") ? settings.integer("max-total-tokens") : 0);
   std::error_code error;
   const bool folder = fs::is_directory(options.model, error);
   const std::vector<std::string> shapes = random_shapes();

@@ -25,9 +25,9 @@ Settings make_settings(const std::vector<Topic>& topics);
 // One flag per setting; a flag given on the command line overrides with origin "--name". `settings` outlives the parse.
 void add_flags(CLI::App& app, Settings& settings);
 
-// Refuses what this build cannot do (revisions, ...), by name; warns about variables of other servers that have no
-// counterpart here. Throws Error.
-void check_unsupported(const Settings& settings);
+// Before anything is read or loaded: refuses a value that no run could take, whether or not this one reads it, and
+// warns about variables of other servers that have no counterpart here. Throws Error.
+void check_settings(const Settings& settings);
 
 // --quantize as ModelSource has it: "int8", "int4", "gptq", "awq" or empty. Throws Error naming what is known.
 std::string quantize_setting(const Settings& settings);

@@ -82,44 +82,38 @@ class SocketFile {
 
 Limits request_limits(const Settings& settings, const ExecutorInfo& executor) {
   Limits limits;
-  if (settings.has("max-total-tokens") &&
-      settings.integer("max-total-tokens", 2, INT64_MAX) > executor.limits.max_context) {
+  if (settings.has("max-total-tokens") && settings.integer("max-total-tokens") > executor.limits.max_context) {
     throw Error(fmt::format(
         "max-total-tokens (from {}): {} tokens were asked for and the cache holds {}; lower it, or raise "
         "--max-batch-total-tokens, or ask for more memory",
         settings.origin("max-total-tokens"), settings.text("max-total-tokens"), executor.limits.max_context));
   }
-  limits.max_concurrent_requests = settings.integer("max-concurrent-requests", 1, 1 << 20);
-  limits.max_best_of = settings.integer("max-best-of", 1, 1024);
-  limits.max_stop_sequences = settings.integer("max-stop-sequences", 0, 1024);
-  limits.max_top_n_tokens = settings.integer("max-top-n-tokens", 0, kMaxTopLogprobs);
-  limits.watermark_gamma = settings.number("watermark-gamma", 0.01, 0.99);
-  limits.watermark_delta = settings.number("watermark-delta", -100, 100);
+  limits.max_concurrent_requests = settings.integer("max-concurrent-requests");
+  limits.max_best_of = settings.integer("max-best-of");
+  limits.max_stop_sequences = settings.integer("max-stop-sequences");
+  limits.max_top_n_tokens = settings.integer("max-top-n-tokens");
+  limits.watermark_gamma = settings.number("watermark-gamma");
+  limits.watermark_delta = settings.number("watermark-delta");
   limits.max_total_tokens = executor.limits.max_context;
   limits.prompt_apart = executor.limits.max_encoder > 0;
   const int64_t longest_prompt = limits.prompt_apart ? executor.limits.max_encoder : limits.max_total_tokens - 1;
   limits.max_input_tokens =
       settings.has("max-input-tokens") ? settings.integer("max-input-tokens", 1, longest_prompt) : longest_prompt;
-  limits.max_batch_size = settings.integer("max-batch-size", 1, 1 << 16);
+  limits.max_batch_size = settings.integer("max-batch-size");
   limits.max_batch_total_tokens =
       executor.limits.blocks.empty() ? 0 : executor.limits.blocks[0] * executor.limits.block_size;
   return limits;
 }
 
-bool asks_for_key(const Settings& settings) {
-  const std::string& auth = settings.text("auth");
-  if (auth != "key" && auth != "none")
-    throw Error(fmt::format("auth (from {}): expected key or none, found '{}'", settings.origin("auth"), auth));
-  return auth == "key";
-}
+bool asks_for_key(const Settings& settings) { return settings.word("auth") == "key"; }
 
 EngineOptions engine_options(const Settings& settings, World& world) {
   EngineOptions options;
-  options.max_waiting = settings.integer("max-concurrent-requests", 1, 1 << 20);
-  options.token_budget = settings.integer("max-batch-prefill-tokens", 1, 1 << 20);
-  options.max_batch = settings.integer("max-batch-size", 1, 1 << 16);
+  options.max_waiting = settings.integer("max-concurrent-requests");
+  options.token_budget = settings.integer("max-batch-prefill-tokens");
+  options.max_batch = settings.integer("max-batch-size");
   options.prefix_cache = settings.flag("prefix-cache");
-  options.job_seed = settings.has("seed") ? static_cast<uint64_t>(settings.integer("seed", 0, INT64_MAX)) : 0;
+  options.job_seed = settings.has("seed") ? static_cast<uint64_t>(settings.integer("seed")) : 0;
   options.broadcast = world.broadcast();
   return options;
 }
@@ -151,7 +145,7 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   ServerOptions server_options;
   server_options.host = settings.text("host");
   const std::optional<uint16_t> fixed =
-      settings.has("port") ? std::optional(static_cast<uint16_t>(settings.integer("port", 1, 65535))) : std::nullopt;
+      settings.has("port") ? std::optional(static_cast<uint16_t>(settings.integer("port"))) : std::nullopt;
   for (const uint16_t port : http_ports(launch.job_id, fixed, read_port_limits())) server_options.ports.push_back(port);
   if (key) server_options.key = read_key(endpoint.key_file);
   server_options.job_id = endpoint.job_id;
@@ -160,7 +154,7 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   server_options.origins = comma_list(settings.text("cors-allow-origin"));
   server_options.names = comma_list(settings.text("allowed-hosts"));
   server_options.names.push_back(endpoint.host);
-  server_options.transport.max_body = static_cast<size_t>(settings.integer("payload-limit", 1, int64_t{1} << 40));
+  server_options.transport.max_body = static_cast<size_t>(settings.integer("payload-limit"));
   SocketFile socket(server_options.host);
   Server server(server_options);
   socket.listening();
@@ -194,6 +188,10 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
     }
     changed.notify_all();
   });
+
+  // What loading would find only at its end.
+  if (settings.has("max-input-tokens") && model.info.decoder_start < 0)
+    settings.integer("max-input-tokens", 1, model.info.max_positions - 1);
 
   World world(settings, model, [&record](const std::string& reason) { record.set(EndpointState::kStopped, reason); });
   return with_world(world, [&] {
@@ -237,7 +235,7 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
       serving = true;
       changed.wait(lock, [&] { return terminations > 0; });
       lock.unlock();
-      const double grace = settings.number("drain-seconds", 0, 86400);
+      const double grace = settings.number("drain-seconds");
       log_info(fmt::format("draining: no new requests, up to {:.0f} s for {} under way", grace,
                            engine.stats().running + engine.stats().waiting));
       server.drain();
@@ -255,8 +253,8 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
 
 int run(ServeOptions& options) {
   const Settings& settings = options.settings;
+  check_settings(settings);
   set_log_level(parse_log_level(settings.text("log-level")));
-  check_unsupported(settings);
   const ServedModel model = read_served_model(settings);
   const Launch launch = read_launch(process_environment());
   if (launch.rank == 0) return lead(settings, model, launch);

@@ -74,7 +74,7 @@ int talk_to_server(const SpeakerOptions& options, const SessionOptions& session,
 int talk_here(Settings& settings, const SessionOptions& session, bool raw,
               const std::function<int(Speaker&, Interrupts&, const SessionOptions&)>& talk) {
   if (settings.origin("max-batch-size") == "default") settings.set("max-batch-size", "1", "chat");
-  check_unsupported(settings);
+  check_settings(settings);
   const GenerateRequest defaults = default_request(settings);
   const ServedModel model = read_served_model(settings);
   if (model.chat == nullptr && !raw)
@@ -91,8 +91,8 @@ int talk_here(Settings& settings, const SessionOptions& session, bool raw,
       const bool watched = is_able_terminal() && ::isatty(STDERR_FILENO) != 0;
       if (watched) fmt::print(stderr, "loading {} ...", model.name);
       EngineOptions engine_options;
-      engine_options.token_budget = settings.integer("max-batch-prefill-tokens", 1, 1 << 20);
-      engine_options.max_batch = settings.integer("max-batch-size", 1, 1 << 16);
+      engine_options.token_budget = settings.integer("max-batch-prefill-tokens");
+      engine_options.max_batch = settings.integer("max-batch-size");
       engine_options.prefix_cache = settings.flag("prefix-cache");
       engine_options.broadcast = world.broadcast();
       Engine engine(
@@ -127,7 +127,7 @@ int with_speaker(SpeakerOptions& options, bool raw,
                  const std::function<int(Speaker&, Interrupts&, const SessionOptions&)>& talk) {
   Settings& settings = options.settings;
   if (settings.origin("log-level") == "default") settings.set("log-level", "warning", "chat");
-  set_log_level(parse_log_level(settings.text("log-level")));
+  set_log_level(parse_log_level(settings.word("log-level")));
   SessionOptions session;
   session.system = options.system;
   session.parameters = asked_parameters(options);

@@ -55,7 +55,7 @@ class RankExecutor : public Executor {
 
 std::optional<int> optional_count(const Settings& settings, const char* name) {
   if (!settings.has(name)) return std::nullopt;
-  return static_cast<int>(settings.integer(name, 1, 4096));
+  return static_cast<int>(settings.integer(name));
 }
 
 // How many ranks of this host share one set of CPUs: all of them when their masks add up to more than the host has.
@@ -93,7 +93,7 @@ World::World(const Settings& settings, const ServedModel& model, std::function<v
   ControlOptions options;
   if (launch_.world > 1) options.home = sluice_home(process_environment());
   options.rendezvous = settings.text("rendezvous");
-  options.formation_seconds = settings.number("formation-timeout", 1, 3600);
+  options.formation_seconds = settings.number("formation-timeout");
   options.on_lost = [on_lost = std::move(on_lost)](const std::string& reason) {
     log_error(fmt::format("{}; leaving ({})", reason, process_name()));
     on_lost(reason);
@@ -128,9 +128,9 @@ World::~World() {
 
 std::unique_ptr<Executor> World::make_executor() {
   ExecutorOptions options;
-  options.max_seqs = settings_.integer("max-batch-size", 1, 1 << 16);
-  options.max_rows = std::max(settings_.integer("max-batch-prefill-tokens", 1, 1 << 20), options.max_seqs);
-  options.block_size = settings_.integer("block-size", 1, 1024);
+  options.max_seqs = settings_.integer("max-batch-size");
+  options.max_rows = std::max(settings_.integer("max-batch-prefill-tokens"), options.max_seqs);
+  options.block_size = settings_.integer("block-size");
   if (options.block_size % 16 != 0) {
     throw Error(fmt::format("block-size (from {}): expected a multiple of 16, found {}", settings_.origin("block-size"),
                             options.block_size));

@@ -46,9 +46,29 @@ class CommandLine(harness.Case):
         self.refused("serve", "--model", DEMO, "--port", "99999", says=["port", "65535", "99999"])
         self.refused("serve", "--model", DEMO, "--auth", "maybe", says=["auth", "maybe"])
         self.refused("serve", "--model", DEMO, "--tp", "2", says=["2"])
+        self.refused("serve", "--model", harness.ROOT / "README.md", says=["README.md' is a file", "config.json"])
+        self.refused("serve", "--model", DEMO, "--tokenizer", "/nowhere", says=["/nowhere: there is no such folder"])
+        self.refused("serve", "--model", DEMO, "--host", "203.0.113.1", says=["203.0.113.1: this machine has no such address"])
         self.refused("generate", "--model", DEMO, "--prompts", "/nowhere", "--output", "o", says=["/nowhere"])
         self.refused("plan", "a/b", says=["a/b", "sluice download a/b --include config.json"])
         self.refused("bench", "--random-init", "llama-9", says=["llama-9", "llama-3.2-1b"])
+
+    def test_a_wrong_value_is_refused_before_anything_is_loaded_or_submitted(self):
+        for setting, value in (("drain-seconds", "-1"), ("watermark-gamma", "2"), ("max-input-tokens", "2000"),
+                               ("gpu-memory-utilization", "90"), ("all-reduce", "ring"), ("experts", "some")):
+            for verb in ("serve", "launch") if setting != "max-input-tokens" else ("serve",):
+                done = self.run_sluice(verb, DEMO, f"--{setting}", value)
+                self.assertEqual(done.returncode, 2, done.stderr)
+                self.assertRegex(done.stderr, rf"^sluice: {setting} \(from --{setting}\): expected .*, found '{value}'\n$")
+        done = self.run_sluice("info", environment={"GRACEFUL_TERMINATION_TIMEOUT": "soon"})
+        self.assertEqual(done.returncode, 2)
+        self.assertRegex(done.stdout, r"drain-seconds +soon +GRACEFUL_TERMINATION_TIMEOUT\n")
+        self.assertIn("drain-seconds (from GRACEFUL_TERMINATION_TIMEOUT): expected a number from 0 to 86400", done.stderr)
+
+    def test_help_is_a_command_too(self):
+        for words, same in ((["help"], ["--help"]), (["help", "bench", "serve"], ["bench", "serve", "--help"])):
+            done = self.run_sluice(*words)
+            self.assertEqual((done.returncode, done.stdout), (0, self.run_sluice(*same).stdout))
 
     def test_an_unknown_option_is_refused(self):
         done = self.run_sluice("serve", "--modle", DEMO)
@@ -58,6 +78,8 @@ class CommandLine(harness.Case):
     def test_a_wrong_command_line_is_told_the_nearest_right_one(self):
         for words, says in (
             (["serv"], "sluice: there is no command 'serv'; did you mean serve?"),
+            (["keeep"], "sluice: there is no command 'keeep'\n"),
+            (["serve", "--port"], "sluice serve: --port needs a value\n"),
             (["xylophone"], "sluice: there is no command 'xylophone'\n"),
             (["bench", "sreve"], "sluice bench: 'sreve' is one word too many; did you mean serve?"),
             (["bench", "serve"], "sluice bench serve: --url is required\nsluice bench serve --help says what it takes"),

@@ -31,6 +31,27 @@ TEST_CASE("a flag beats the environment, which beats the default") {
   CHECK(make({{"PORT", "1"}, {"SLUICE_PORT", "2"}}).origin("port") == "SLUICE_PORT");
 }
 
+TEST_CASE("a value that no run could take is refused, read or not") {
+  const auto check = [](const char* name, const char* value) {
+    const std::vector<Setting> table = {{"seconds", {"SECONDS"}, "90", "", RealNumber{0, 100}},
+                                        {"count", {"COUNT"}, "", "", WholeNumber{1, 8}},
+                                        {"cache", {"CACHE"}, "true", "", YesOrNo{}},
+                                        {"kind", {"KIND"}, "auto", "", OneOf{"auto", "cpu", "cuda"}},
+                                        {"text", {"TEXT"}, "", ""}};
+    Settings(table, [&](const char* asked) {
+      return std::string_view(asked) == name ? value : nullptr;
+    }).check_values();
+  };
+  CHECK_NOTHROW(check("TEXT", "anything"));
+  CHECK_NOTHROW(check("COUNT", "8"));
+  CHECK_THROWS_WITH_AS(check("SECONDS", "-1"), "seconds (from SECONDS): expected a number from 0 to 100, found '-1'",
+                       Error);
+  CHECK_THROWS_WITH_AS(check("COUNT", "9"), "count (from COUNT): expected a whole number from 1 to 8, found '9'",
+                       Error);
+  CHECK_THROWS_WITH_AS(check("CACHE", "perhaps"), "cache (from CACHE): expected true or false, found 'perhaps'", Error);
+  CHECK_THROWS_WITH_AS(check("KIND", "gpu"), "kind (from KIND): expected auto, cpu or cuda, found 'gpu'", Error);
+}
+
 TEST_CASE("an empty variable counts as unset") {
   CHECK(make({{"PORT", ""}}).origin("port") == "default");
   CHECK_FALSE(make({{"QUANTIZE", ""}}).has("quantize"));
