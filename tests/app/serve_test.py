@@ -81,11 +81,11 @@ class Serve(harness.Case):
         self.assertNotEqual(different, alone)
 
     def test_term_answers_what_was_accepted_and_refuses_what_comes_later(self):
-        server = self.serve("--auth", "none")
+        server = self.serve("--auth", "none", "--drain-seconds", "600")  # however busy the machine is
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             running = [pool.submit(server.request, "POST", "/v1/completions",
-                                   {"prompt": "Once upon a time", "max_tokens": 600, "ignore_eos": True, "temperature": 0}) for _ in range(8)]
-            deadline = time.monotonic() + 20
+                                   {"prompt": "Once upon a time", "max_tokens": 600, "ignore_eos": True, "temperature": 0}, timeout=600) for _ in range(8)]
+            deadline = time.monotonic() + 60
             while self.running(server) < 8:
                 self.assertLess(time.monotonic(), deadline)
                 time.sleep(0.02)

@@ -270,7 +270,7 @@ class Scenario(harness.Case):
 
     def server(self):
         size = self.tp * self.pp
-        return self.serve("--auth", "none", "--tp", self.tp, "--pp", self.pp, "--prefix-cache", self.chance.choice(("true", "false")),
+        return self.serve("--auth", "none", "--drain-seconds", 90 * PATIENCE, "--tp", self.tp, "--pp", self.pp, "--prefix-cache", self.chance.choice(("true", "false")),
                           launcher=mpirun(size) if size > 1 else (), model=self.model)
 
     def stream(self, server, seed):
