@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_problem.h"
 
 namespace sluice {
 
@@ -27,7 +28,8 @@ Config Config::parse(std::string_view json, std::string origin) {
   try {
     node->value = nlohmann::json::parse(json);
   } catch (const nlohmann::json::exception& error) {
-    throw Error(fmt::format("{} is not JSON: {}", origin, error.what()));
+    throw Error(
+        fmt::format("{} is not JSON: {}; mend it, or copy or download it again", origin, json_problem(error.what())));
   }
   if (!node->value.is_object()) throw Error(fmt::format("{} is not a JSON object", origin));
   return Config(std::move(node), std::move(origin));

@@ -62,10 +62,12 @@ DType choose_dtype(const ModelSource& source, const Config& config, const Checkp
   }
   if (name.empty())
     throw Error(fmt::format("{} names no dtype; give --dtype float32, bfloat16 or float16", config.origin()));
-  const DType dtype = parse_dtype(name);
-  if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kF16)
-    throw Error(fmt::format("{} is {}, expected float32, bfloat16 or float16", origin, name));
-  return dtype;
+  try {
+    const DType dtype = parse_dtype(name);
+    if (dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16) return dtype;
+  } catch (const Error&) {  // the words below say more
+  }
+  throw Error(fmt::format("{} is {}, expected float32, bfloat16 or float16", origin, name));
 }
 
 // What the checkpoint's files hold already; older GPTQ and AWQ checkpoints say so in a file of their own.

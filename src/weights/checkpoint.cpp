@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/json_problem.h"
 #include "weights/foreign.h"
 #include "weights/quantised.h"
 #include "weights/safetensors.h"
@@ -26,7 +27,8 @@ std::map<std::string, std::string> read_weight_map(const fs::path& path) {
   try {
     index = nlohmann::json::parse(read_file(path));
   } catch (const nlohmann::json::exception& error) {
-    throw Error(fmt::format("{} is not JSON: {}; copy or download it again", path.string(), error.what()));
+    throw Error(
+        fmt::format("{} is not JSON: {}; copy or download it again", path.string(), json_problem(error.what())));
   }
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object() ||
       index["weight_map"].empty())
@@ -51,7 +53,7 @@ std::string describe(const std::string& dtype, const std::vector<int64_t>& shape
   for (const auto& item : fs::directory_iterator(folder)) {
     const std::string name = item.path().filename().string();
     const std::string end = item.path().extension().string();
-    if (end == ".gguf" || end == ".pt" || end == ".pth" || end == ".safetensors") other = name;
+    if (end == ".gguf" || end == ".onnx" || end == ".pt" || end == ".pth" || end == ".safetensors") other = name;
   }
   throw Error(
       fmt::format("{} holds neither model.safetensors nor pytorch_model.bin, nor an index of either{}", folder.string(),

@@ -10,6 +10,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "base/json_problem.h"
 
 namespace sluice {
 namespace {
@@ -126,7 +127,7 @@ class HeaderReader : public json::json_sax_t {
   }
 
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    refuse(file_, fmt::format("its header is not JSON at byte {} ({})", 8 + position, error.what()));
+    refuse(file_, fmt::format("its header is not JSON at byte {} ({})", 8 + position, json_problem(error.what())));
   }
 
  private:

@@ -52,6 +52,8 @@ TEST_CASE("Weights that do not fit the config are refused by tensor, expected an
   CHECK(contains(Changed("llama1", "\"attention_bias\": false", "\"attention_bias\": true").refusal(), "q_proj.bias"));
   CHECK(contains(Changed("llama1", "\"torch_dtype\": \"float32\"", "\"torch_dtype\": \"int8\"").refusal(),
                  "expected float32, bfloat16 or float16"));
+  CHECK(contains(Changed("llama1", "\"torch_dtype\": \"float32\"", "\"torch_dtype\": \"float7\"").refusal(),
+                 "config.json: torch_dtype is float7, expected float32, bfloat16 or float16"));
 }
 
 TEST_CASE("More stages than layers and a context beyond the model's are refused with the numbers") {

@@ -80,6 +80,8 @@ TEST_CASE("Folders without usable weights are refused with what was found") {
   CHECK(contains(open_refusal(folder.path()), "neither model.safetensors nor pytorch_model.bin"));
   folder.write("consolidated.00.pth", "x");
   CHECK(contains(open_refusal(folder.path()), "consolidated.00.pth; convert"));
+  std::filesystem::rename(folder.path() / "consolidated.00.pth", folder.path() / "model.onnx");
+  CHECK(contains(open_refusal(folder.path()), "model.onnx; convert"));
   folder.write("model.safetensors", "version https://git-lfs.github.com/spec/v1\n");
   CHECK(contains(open_refusal(folder.path()), "Git LFS pointer"));
 }
@@ -103,7 +105,7 @@ TEST_CASE("An index and shards that do not belong together are refused") {
   index("7");
   CHECK(contains(open_refusal(folder.path()), "no \"weight_map\" object"));
   folder.write("model.safetensors.index.json", "{");
-  CHECK(contains(open_refusal(folder.path()), "is not JSON"));
+  CHECK(contains(open_refusal(folder.path()), "model.safetensors.index.json is not JSON: line 1, column 2: "));
   index(R"({"a":"one.safetensors","c":"two.safetensors"})");
   CHECK(Checkpoint::open(folder.path(), "").tensors().size() == 2);
 }
