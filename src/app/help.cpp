@@ -13,11 +13,12 @@
 
 namespace sluice {
 namespace {
-constexpr size_t kNames = 30;  // columns of the options' names
 
 class Help final : public CLI::Formatter {
  public:
-  Help() : columns_(std::min<size_t>(terminal_columns(STDOUT_FILENO), 120)) { column_width(kNames); }
+  Help() : columns_(std::min<size_t>(terminal_columns(STDOUT_FILENO), 120)), names_(columns_ < 72 ? 10 : 30) {
+    column_width(names_);
+  }
 
   std::string make_option_opts(const CLI::Option* option) const override {
     const std::string type = option->get_type_name();
@@ -36,7 +37,7 @@ class Help final : public CLI::Formatter {
   }
   std::string make_subcommand(const CLI::App* verb) const override {
     std::stringstream out;
-    CLI::detail::format_help(out, verb->get_display_name(true), described(verb->get_description()), kNames);
+    CLI::detail::format_help(out, verb->get_display_name(true), described(verb->get_description()), names_);
     return out.str();
   }
   std::string make_description(const CLI::App* app) const override {
@@ -48,8 +49,8 @@ class Help final : public CLI::Formatter {
 
  private:
   // Later lines are indented by the library.
-  std::string described(const std::string& text) const { return wrapped(text, 0, columns_ - kNames); }
-  const size_t columns_;
+  std::string described(const std::string& text) const { return wrapped(text, 0, columns_ - names_); }
+  const size_t columns_, names_;  // of the terminal; of the options' names, where longer ones have a line of their own
 };
 
 // Letters to insert, drop or change.

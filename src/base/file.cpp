@@ -93,10 +93,10 @@ std::string read_file(const std::filesystem::path& path) {
 void replace_file(const std::filesystem::path& path, std::string_view content, unsigned mode) {
   const std::filesystem::path temporary = fmt::format("{}.tmp.{}", path.string(), ::getpid());
   const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, static_cast<mode_t>(mode));
-  if (fd < 0) fail("create", temporary);
+  if (fd < 0) fail("create", path);
   try {
-    write_all(fd, content, temporary);
-    if (::fsync(fd) != 0) fail("sync", temporary);
+    write_all(fd, content, path);
+    if (::fsync(fd) != 0) fail("sync", path);
   } catch (...) {
     ::close(fd);
     ::unlink(temporary.c_str());
