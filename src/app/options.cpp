@@ -93,8 +93,10 @@ ModelSource model_source(const Settings& settings) {
   source.folder = settings.text("model");
   if (null_rate(source.folder)) return source;
   if (is_foreign(source.folder)) return source;
-  source.folder =
-      require_model(read_hub_settings(process_environment()), settings.text("model"), settings.text("revision"));
+  std::error_code error;
+  if (!std::filesystem::is_directory(source.folder, error))  // a folder needs no place for models
+    source.folder =
+        require_model(read_hub_settings(process_environment()), settings.text("model"), settings.text("revision"));
   if (!std::filesystem::is_regular_file(source.folder / "config.json")) {
     throw Error(fmt::format(
         "model (from {}): {} holds no config.json; expected a folder with a checkpoint in Hugging Face layout "

@@ -26,6 +26,10 @@ ModelSource source_of(const ModelQuery& query) {
     source.folder = path.has_parent_path() ? path.parent_path() : ".";
     return source;
   }
+  if (std::filesystem::is_directory(path, error)) {
+    source.folder = path;
+    return source;
+  }
   const HubSettings hub = read_hub_settings(process_environment());
   if (const auto found = find_model(hub, query.model, query.revision)) {
     source.folder = *found;

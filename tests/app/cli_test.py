@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
+import subprocess
+
 import harness
 from harness import DEMO
 
@@ -89,6 +92,13 @@ class CommandLine(harness.Case):
             done = self.run_sluice(*words)
             self.assertEqual((done.returncode, done.stdout), (2, ""))
             self.assertIn(says, done.stderr)
+
+    def test_a_folder_needs_no_home(self):
+        for verb in ("plan", "info"):
+            done = subprocess.run([harness.BINARY, verb, DEMO], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), verb)
+        done = subprocess.run([harness.BINARY, "plan", "a/b"], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+        self.assertIn("no place for models: neither HF_HOME nor HOME is set", done.stderr)
 
     def test_serve_takes_its_model_as_an_argument_too(self):
         self.refused("serve", "/nowhere/model", says=["/nowhere/model", "config.json"])
