@@ -141,7 +141,7 @@ job::step() {
     ((answer == 127)) || code=$answer # 127: its status was taken already
     [[ -n $signalled ]] || break      # a signal interrupts wait, whose answer is then not the step's
   done
-  kill "$watch"
+  kill "$watch" 2>/dev/null
   trap - TERM INT USR1
   return "$code"
 }

@@ -60,7 +60,7 @@ RankDevice choose_rank_device(const Settings& settings, const Launch& launch) {
     try {
       return choose_gpu(launch);
     } catch (const Error& error) {
-      throw Error(fmt::format("device (from {}): cuda was asked for, and {}", settings.origin("device"), error.what()));
+      throw Error(fmt::format("device (from {}): cuda was asked for. {}", settings.origin("device"), error.what()));
     }
   }
   if (!has_driver()) return cpu;

@@ -11,6 +11,7 @@
 #include "app/verbs.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "cluster/signals.h"
 #include "hub/digest.h"
 #include "hub/download.h"
 #include "weights/packed.h"
@@ -37,6 +38,8 @@ void print_damage(const std::string& model, int64_t files, const std::vector<Dam
   fmt::print("{}\n", out.dump(1));
 }
 
+std::string files_are(size_t n) { return n == 1 ? "1 file is" : fmt::format("{} files are", n); }
+
 int verify_packed(const PackedLayout& layout, bool json) {
   std::vector<Damage> damage;
   for (const PackedFile& file : layout.files) {
@@ -61,11 +64,12 @@ int verify_packed(const PackedLayout& layout, bool json) {
     say(json, fmt::format("{}: {} files packed for {}, all right", folder, layout.files.size(), layout.describe()));
     return 0;
   }
-  say(json, fmt::format("{}: {} files are damaged; {}", folder, damage.size(), layout.again()));
+  say(json, fmt::format("{}: {} damaged; {}", folder, files_are(damage.size()), layout.again()));
   return 1;
 }
 
 int run(VerifyOptions& options) {
+  unblock_signals();
   if (const auto layout = read_packed_layout(options.request.repo)) {
     if (options.repair) throw Error(fmt::format("--repair fetches from the hub; {}", layout->again()));
     return verify_packed(*layout, options.json);
@@ -92,7 +96,7 @@ int run(VerifyOptions& options) {
   }
   if (!options.repair) {
     say(options.json,
-        fmt::format("{}: {} files are damaged; run: sluice verify {} --repair", repo, damage.size(), repo));
+        fmt::format("{}: {} damaged; run: sluice verify {} --repair", repo, files_are(damage.size()), repo));
     return 1;
   }
   drop_damaged(hub, repo, revision, damage);

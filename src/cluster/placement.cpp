@@ -72,10 +72,9 @@ Layout choose_layout(std::span<const int> ranks_per_host, std::optional<int> tp,
   if ((tp && world % *tp != 0) || (pp && world % *pp != 0)) {
     const int given = tp && world % *tp != 0 ? *tp : *pp;
     const std::string fewer = world > given ? fmt::format("--ntasks={} or ", world / given * given) : "";
-    throw Error(
-        fmt::format("{} {} does not divide the {} that were started: with {} {} would work, or start {}--ntasks={}",
-                    tp && world % *tp != 0 ? "--tp" : "--pp", given, ranks(world), ranks(world), works, fewer,
-                    (world / given + 1) * given));
+    throw Error(fmt::format("{} {} does not divide the {} started: with {} {} would work, or start {}--ntasks={}",
+                            tp && world % *tp != 0 ? "--tp" : "--pp", given, ranks(world), ranks(world), works, fewer,
+                            (world / given + 1) * given));
   }
   Layout layout;
   if (tp) {

@@ -252,16 +252,19 @@ Findings judge_folder(const FolderFacts& f) {
 }
 
 Finding judge_keys(const std::vector<KeyFacts>& keys) {
-  std::string open;
-  for (const KeyFacts& k : keys)
-    if (!k.own || (k.mode & 077) != 0)
-      open += fmt::format("{}{} ({})", open.empty() ? "" : ", ", k.path,
-                          k.own ? fmt::format("{:04o}", k.mode) : "another's");
+  std::string open, close;
+  for (const KeyFacts& k : keys) {
+    if (k.own && (k.mode & 077) == 0) continue;
+    open +=
+        fmt::format("{}{} ({})", open.empty() ? "" : ", ", k.path, k.own ? fmt::format("{:04o}", k.mode) : "another's");
+    if (k.own) close += " " + k.path;
+  }
+  if (!close.empty()) close = "chmod go=" + close + "; ";
   if (open.empty())
     return ok("keys", fmt::format("{} in $SLUICE_HOME, private",
                                   keys.size() == 1 ? "one folder" : fmt::format("{} files and folders", keys.size())));
   return bad("keys", "open to others: " + open,
-             "chmod -R go= $SLUICE_HOME; keys that others may have read: remove them, the next start makes new ones");
+             close + "keys that others may have read: remove them, the next start makes new ones");
 }
 
 Finding judge_internet(const InternetFacts& f) {

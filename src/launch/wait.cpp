@@ -20,6 +20,8 @@ std::string reason_words(std::string_view reason) {
       {"Dependency", "waits for another job"},
       {"BeginTime", "its start time is to come"},
       {"DependencyNeverSatisfied", "the job it waits for failed; cancel it"},
+      {"PartitionConfig", "asks for more than the nodes of the partition have"},
+      {"PartitionDown", "the partition is down"},
       {"PartitionTimeLimit", "--time is more than the partition allows"},
       {"PartitionNodeLimit", "more nodes than the partition allows"},
       {"BadConstraints", "no node has what is asked for"},

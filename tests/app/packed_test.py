@@ -110,7 +110,7 @@ class Packed(harness.Case):
         done = self.run_sluice("verify", out)
         self.assertEqual(done.returncode, 1)
         self.assertIn("packed-00002-of-00002.safetensors: its bytes are not those that were written", done.stderr)
-        self.assertIn("1 files are damaged; pack it again: sluice convert", done.stdout)
+        self.assertIn("1 file is damaged; pack it again: sluice convert", done.stdout)
         path.unlink()
         self.assertIn("missing", self.run_sluice("verify", out).stderr)
         self.assertEqual(self.run_sluice("verify", out, "--repair").returncode, 2)

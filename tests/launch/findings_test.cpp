@@ -128,6 +128,7 @@ TEST_CASE("keys that others can read are a failure that names them") {
   CHECK(says(judge_keys({{"/k/1.key", 0600, true, false}}), Verdict::kOk, "one folder in"));
   CHECK(says(judge_keys({{"/k/1.key", 0640, true, false}, {"/k/2.key", 0600, false, false}}), Verdict::kFail,
              "/k/1.key (0640), /k/2.key (another's)"));
+  CHECK(judge_keys({{"/k", 0755, true, true}, {"/k/1.key", 0600, true, false}}).fix.starts_with("chmod go= /k; "));
 }
 
 TEST_CASE("the hub may be reached, refused by a proxy, or not be there") {
