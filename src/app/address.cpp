@@ -53,8 +53,7 @@ Url job_address(const std::string& name, Way& way, std::string& key) {
   const std::filesystem::path home = sluice_home(process_environment());
   for (std::string told;;) {
     const JobView job = find_job(read_jobs(home), name);
-    if (job.state == "stopped" || job.state == "lost")
-      throw Error(fmt::format("job {} is {}: {}", job.id, job.state, job.detail));
+    require_going(job);
     const bool ready = job.state == "ready" || job.state == "draining" || job.state == "unconfirmed";
     if (ready && !job.url.empty()) {
       if (key.empty() && !job.key_file.empty()) key = read_key(job.key_file);

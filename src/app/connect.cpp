@@ -65,6 +65,10 @@ class Follower {
     const std::lock_guard lock(mutex_);
     return is_over(job_);
   }
+  void require_going() {
+    const std::lock_guard lock(mutex_);
+    sluice::require_going(job_);
+  }
   bool ready() {
     const std::lock_guard lock(mutex_);
     return job_.state == "ready";
@@ -123,6 +127,7 @@ class Follower {
 int run(const ConnectOptions& options) {
   Follower follower(options);
   const std::string first = follower.look();
+  follower.require_going();
   RelayOptions relay_options;
   relay_options.port = options.port;
   relay_options.unix_socket = options.bind_socket;

@@ -19,6 +19,7 @@
 #include "cluster/command.h"
 #include "cluster/devices.h"
 #include "cluster/endpoint.h"
+#include "cluster/signals.h"
 #include "cluster/walltime.h"
 #include "hub/cache.h"
 
@@ -53,6 +54,7 @@ void print(const Findings& findings, const std::string& where) {
 }
 
 int run(const DoctorOptions& options) {
+  unblock_signals();
   const Environment environment = process_environment();
   Findings out = judge_environment(environment);
   const auto add = [&](Finding finding) { out.push_back(std::move(finding)); };

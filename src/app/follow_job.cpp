@@ -65,6 +65,7 @@ int follow_job(const FollowOptions& options) {
   std::mutex mutex;
   std::condition_variable changed;
   bool leave = false;
+  block_signals();
   const SignalWatch watch([&](int, int) {
     const std::lock_guard lock(mutex);
     leave = true;

@@ -2,6 +2,7 @@
 // sluice generate: offline generation over a prompt file.
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <atomic>
@@ -96,12 +97,26 @@ std::string where_answers_stay(const BatchOptions& batch) {
   return batch.shared ? shared_folder(batch.output).string() : batch.output.string() + ".journal";
 }
 
-SignalWatch stop_on_signal(const BatchOptions& batch, std::atomic<bool>& stop) {
-  return SignalWatch([&stop, where = where_answers_stay(batch)](int signal, int) {
-    if (!stop.exchange(true))
-      log_warning(fmt::format("{}: stopping; finished answers stay in {}", signal_name(signal), where));
-  });
-}
+// TERM and INT of the rank that leads: while it loads there is nothing to bring to an end.
+class Stop {
+ public:
+  explicit Stop(const BatchOptions& batch)
+      : watch_([this, where = where_answers_stay(batch)](int signal, int) {
+          if (!ready_) {
+            log_warning(fmt::format("{} while loading: leaving at once; run the same command again to go on",
+                                    signal_name(signal)));
+            ::_exit(kExitAgain);
+          }
+          if (!stop_.exchange(true))
+            log_warning(fmt::format("{}: stopping; finished answers stay in {}", signal_name(signal), where));
+        }) {}
+  void ready() { ready_ = true; }
+  const std::atomic<bool>& asked() const { return stop_; }
+
+ private:
+  std::atomic<bool> ready_{false}, stop_{false};
+  SignalWatch watch_;
+};
 
 // What the routes need to answer lines of OpenAI's format.
 struct Routes {
@@ -133,10 +148,9 @@ int64_t modified(const std::filesystem::path& path) {
   return ::stat(path.c_str(), &status) == 0 ? status.st_mtime : 0;
 }
 
-int lead(const GenerateOptions& options, const BatchOptions& batch, const ServedModel& model, World& world) {
+int lead(const GenerateOptions& options, const BatchOptions& batch, const ServedModel& model, World& world,
+         Stop& stop) {
   const Settings& settings = options.settings;
-  std::atomic<bool> stop{false};
-  const SignalWatch watch = stop_on_signal(batch, stop);
   EngineOptions engine_options;
   engine_options.max_waiting = 2 * batch.window;
   engine_options.token_budget = settings.integer("max-batch-prefill-tokens");
@@ -149,12 +163,13 @@ int lead(const GenerateOptions& options, const BatchOptions& batch, const Served
     Engine engine(
         engine_options, [&world] { return world.make_executor(); }, *model.tokenizer);
     world.all_loaded();
+    stop.ready();
     Routes routes;
     fill(routes, options, model, engine, world);
     {
       const auto answerer = route_answerer(routes.service, engine_answerer(engine, model.chat.get(), batch.seed),
                                            batch.seed, batch.window, modified(batch.prompts));
-      code = answer_all(batch, world.launch(), *answerer, stop);
+      code = answer_all(batch, world.launch(), *answerer, stop.asked());
     }
     engine.drain(0);
   }
@@ -170,9 +185,14 @@ int ask(const GenerateOptions& options, BatchOptions batch, const Launch& launch
     const Url at = ServerFinder(options.url, options.key_file, "").find(key);
     url.where = [where = UrlEndpoint{at.text(), key}] { return where; };
   } else {
-    url.where = [job = options.url] {
+    const auto look = [job = options.url] {
       const auto home = sluice_home(process_environment());
-      const JobView view = find_job(reconcile(list_endpoints(home), read_queue(run_command), local_facts()), job);
+      return find_job(reconcile(list_endpoints(home), read_queue(run_command), local_facts()), job);
+    };
+    require_going(look());
+    url.where = [look] {
+      const JobView view = look();
+      require_going(view);
       if (view.url.empty()) throw Error(fmt::format("job {} is {}: {}", view.id, view.state, view.detail));
       return UrlEndpoint{view.url, view.key_file.empty() ? "" : read_key(view.key_file)};
     };
@@ -181,10 +201,10 @@ int ask(const GenerateOptions& options, BatchOptions batch, const Launch& launch
   url.connections = options.connections;
   url.seed = batch.seed;
   batch.window = 2 * options.connections;
-  std::atomic<bool> stop{false};
-  const SignalWatch watch = stop_on_signal(batch, stop);
+  Stop stop(batch);
+  stop.ready();
   const auto answerer = url_answerer(url);
-  return answer_all(batch, launch, *answerer, stop);
+  return answer_all(batch, launch, *answerer, stop.asked());
 }
 
 // Tasks of an array divide one prompt file among them, and so does whoever comes later.
@@ -238,6 +258,8 @@ int run(GenerateOptions& options) {
   const std::string& quantise = model.source.quantize;
   batch.fingerprint = fmt::format("model={} dtype={}{} {}", model.name, settings.text("dtype"),
                                   quantise.empty() ? "" : " quantize=" + quantise, sampling);
+  std::optional<Stop> stop;  // other ranks end when this one does
+  if (launch.rank == 0) stop.emplace(batch);
   World world(settings, model, [](const std::string&) {});
   return with_world(world, [&] {
     // Another task may finish the output while these ranks start: rank 0 decides for all.
@@ -245,7 +267,7 @@ int run(GenerateOptions& options) {
       world.leave();
       return complete ? nothing_to_do(batch, *complete) : 0;
     }
-    return world.leader() ? lead(options, batch, model, world) : world.work();
+    return world.leader() ? lead(options, batch, model, world, *stop) : world.work();
   });
 }
 

@@ -9,6 +9,7 @@
 #include "app/served_model.h"
 #include "app/verb.h"
 #include "app/verbs.h"
+#include "cluster/signals.h"
 #include "weights/checkpoint.h"
 #include "weights/packed.h"
 
@@ -93,6 +94,7 @@ void print_model(const Settings& settings) {
 }
 
 int run(InfoOptions& options) {
+  unblock_signals();
   if (options.families) {
     for (const FamilyNames& family : family_names())
       fmt::print("{:<14} {}\n", family.name, fmt::join(family.architectures, " "));

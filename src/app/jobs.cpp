@@ -21,6 +21,7 @@
 #include "batch/progress.h"
 #include "client/http_client.h"
 #include "cluster/endpoint.h"
+#include "cluster/signals.h"
 #include "launch/chain.h"
 #include "launch/jobs.h"
 #include "launch/submit.h"
@@ -138,7 +139,17 @@ std::string service_words(const JobView& job) {
 int status(const JobOptions& options) {
   if (const auto batch = read_progress(sluice_home(process_environment()), options.job))
     return batch_status(*batch, options.json);
-  JobView job = find_job(read_jobs(), options.job);
+  const std::vector<JobView> jobs = read_jobs();
+  JobView job;
+  try {
+    job = find_job(jobs, options.job);
+  } catch (const Error&) {  // one that ended before it had a record
+    const bool id = options.job.find_first_not_of("0123456789_") == std::string::npos;
+    const std::string ending = id ? job_ending(run_command, options.job) : "";
+    if (ending.empty()) throw;
+    throw Error(
+        fmt::format("job {} left no record of a server; Slurm says {}, and its log says why", options.job, ending));
+  }
   if (const auto batch = read_progress(sluice_home(process_environment()), job.id))
     return batch_status(*batch, options.json);
   if (job.state == "lost" && !job.id.starts_with("local-")) {
@@ -219,7 +230,9 @@ int logs(const JobOptions& options) {
   std::string rest;
   print_log(text.substr(begin), options.json, rest);
   uint64_t at = text.size();
-  while (options.follow) {
+  const std::filesystem::path home = sluice_home(process_environment());
+  QueueWatch queue(run_command);
+  while (options.follow && std::ferror(stdout) == 0) {
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
     const File file = File::open_read(path);
     const uint64_t size = file.size();
@@ -229,7 +242,9 @@ int logs(const JobOptions& options) {
     at = size;
     print_log(more, options.json, rest);
     if (!more.empty()) continue;
-    const std::vector<JobView> jobs = read_jobs();
+    const std::vector<Endpoint> records = list_endpoints(home);
+    const std::vector<JobView> jobs =
+        reconcile(records, queue.read(records, monotonic_seconds(), wall_seconds()), local_facts());
     if (std::none_of(jobs.begin(), jobs.end(), [&](const JobView& j) { return j.id == job.id && !is_over(j); })) break;
   }
   if (!rest.empty()) print_log("\n", true, rest);
@@ -311,6 +326,7 @@ nlohmann::json metrics_json(const std::string& page) {
 
 int metrics(const JobOptions& options) {
   const JobView job = find_job(read_jobs(), options.job);
+  require_going(job);
   if (job.url.empty()) throw Error(fmt::format("job {} has no address yet: {} ({})", job.id, job.state, job.detail));
   HttpClient client(Url::parse(job.url), key_of(job));
   const ClientReply reply = client.get("/metrics");
@@ -337,25 +353,25 @@ void add_jobs(CLI::App& app, int& exit_code) {
   CLI::App* one = verb(app, "list", "Your servers: running, loading, waiting in the queue.", options, false);
   one->add_flag("--all", options->all, "Those that have ended too.");
   one->add_flag("--json", options->json, "Machine-readable.");
-  one->callback([options, &exit_code] { exit_code = list(*options); });
+  one->callback([options, &exit_code] { unblock_signals(), exit_code = list(*options); });
   one =
       verb(app, "status", "One server: state, address, load, time left. Exit code 1 when it has ended.", options, true);
   one->add_flag("--json", options->json, "Machine-readable.");
-  one->callback([options, &exit_code] { exit_code = status(*options); });
+  one->callback([options, &exit_code] { unblock_signals(), exit_code = status(*options); });
   one = verb(app, "logs", "The end of a job's log.", options, true);
   one->add_flag("-f,--follow", options->follow, "Go on as lines are added, until the job ends.");
   one->add_option("-n,--lines", options->lines, "Lines to begin with.")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
   one->add_flag("--json", options->json, "Each line as a JSON object.");
-  one->callback([options, &exit_code] { exit_code = logs(*options); });
+  one->callback([options, &exit_code] { unblock_signals(), exit_code = logs(*options); });
   one = verb(app, "stop", "Drain a server and end its job.", options, true);
   one->add_flag("--now", options->now, "Do not wait for requests under way.");
   one->add_flag("--json", options->json, "Machine-readable.");
-  one->callback([options, &exit_code] { exit_code = stop(*options); });
+  one->callback([options, &exit_code] { unblock_signals(), exit_code = stop(*options); });
   one = verb(app, "metrics", "A server's /metrics.", options, true);
   one->add_flag("--json", options->json, "As one JSON object.");
-  one->callback([options, &exit_code] { exit_code = metrics(*options); });
+  one->callback([options, &exit_code] { unblock_signals(), exit_code = metrics(*options); });
 }
 
 }  // namespace sluice

@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/module.h"
 #include "cluster/endpoint.h"
+#include "cluster/signals.h"
 #include "launch/chain.h"
 #include "launch/jobs.h"
 #include "launch/script.h"
@@ -250,7 +251,11 @@ int64_t moment(const char* flag, const std::string& text) {
       return at;
     }
   }
-  return static_cast<int64_t>(wall_seconds()) + duration(flag, text);
+  const auto seconds = parse_time_limit(text);
+  if (!seconds)
+    throw Error(fmt::format(
+        "{} '{}': expected a moment (2026-12-24T18:00), or minutes, HH:MM:SS or D-HH:MM:SS from now", flag, text));
+  return static_cast<int64_t>(wall_seconds()) + *seconds;
 }
 
 // What the keeper beside the server reads (launch/chain.h).
@@ -299,10 +304,11 @@ std::vector<std::pair<std::string, std::string>> variables_of(const LaunchOption
 }
 
 int run(LaunchOptions& options) {
+  unblock_signals();
   Settings& settings = options.settings;
   check_settings(settings);
   take_sbatch_words(options);
-  if (options.model.empty()) options.model = settings.text("model");
+  if (options.model.empty()) options.model = settings.text(settings.has("model") ? "model" : "random-init");
   if (options.model.empty())
     throw Error("no model: sluice launch MODEL, a folder or a downloaded model's name (ORG/NAME)");
   PlanRequest request =

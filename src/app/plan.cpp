@@ -14,6 +14,7 @@
 #include "app/verb.h"
 #include "app/verbs.h"
 #include "base/error.h"
+#include "cluster/signals.h"
 #include "launch/plan.h"
 
 namespace sluice {
@@ -40,6 +41,7 @@ nlohmann::json fit_json(const Fit& fit) {
 }
 
 int run(PlanOptions& options) {
+  unblock_signals();
   const ModelQuery query{options.model, options.revision, options.dtype, options.quantize};
   if (const auto layout = packed_layout(query)) {
     layout->require_device(true);

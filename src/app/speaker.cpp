@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <optional>
 
 #include "app/address.h"
 #include "app/world.h"
@@ -82,12 +83,13 @@ int talk_here(Settings& settings, const SessionOptions& session, bool raw,
         fmt::format("{} has no chat template; give one with --chat-template FILE or a name such as chatml, or "
                     "send prompts as they stand: sluice run --raw, sluice generate",
                     model.name));
+  std::optional<Interrupts> interrupts;  // other ranks end when this one does
+  if (read_launch(process_environment()).rank == 0) interrupts.emplace();
   World world(settings, model, [](const std::string&) {});
   return with_world(world, [&] {
     if (!world.leader()) return world.work();
     int code = 0;
     {
-      Interrupts interrupts;
       const bool watched = is_able_terminal() && ::isatty(STDERR_FILENO) != 0;
       if (watched) fmt::print(stderr, "loading {} ...", model.name);
       EngineOptions engine_options;
@@ -99,7 +101,7 @@ int talk_here(Settings& settings, const SessionOptions& session, bool raw,
           engine_options, [&world] { return world.make_executor(); }, *model.tokenizer);
       world.all_loaded();
       if (watched) fmt::print(stderr, "\r\033[K");
-      code = talk(*local_speaker(model.name, engine, model.chat.get(), defaults), interrupts, session);
+      code = talk(*local_speaker(model.name, engine, model.chat.get(), defaults), *interrupts, session);
     }
     world.leave();
     return code;

@@ -42,6 +42,11 @@ void block_signals() {
   std::signal(SIGPIPE, SIG_IGN);  // a client that goes away is an error of its write, not the end of the server
 }
 
+void unblock_signals() {
+  const sigset_t set = watched();
+  check(::pthread_sigmask(SIG_UNBLOCK, &set, nullptr) == 0, "unblocking signals failed");
+}
+
 SignalWatch::SignalWatch(std::function<void(int signal, int count)> callback) : stop_(::eventfd(0, EFD_CLOEXEC)) {
   const sigset_t set = watched();
   const int signals = ::signalfd(-1, &set, SFD_CLOEXEC);

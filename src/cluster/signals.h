@@ -12,6 +12,9 @@ namespace sluice {
 // the mask.
 void block_signals();
 
+// They end the process again, as they end any program: for what watches for none and has nothing to bring to an end.
+void unblock_signals();
+
 // Owns the thread that waits. callback(signal, count): count is 1 for the first of them, 2 for the second, ... It runs
 // on that thread.
 class SignalWatch {

@@ -182,6 +182,10 @@ std::string base_id(const std::string& id) { return id.substr(0, id.find('.')); 
 
 bool is_over(const JobView& job) { return job.state == "stopped" || job.state == "lost"; }
 
+void require_going(const JobView& job) {
+  if (is_over(job)) throw Error(fmt::format("job {} is {}: {}", job.id, job.state, job.detail));
+}
+
 JobView find_job(const std::vector<JobView>& jobs, const std::string& name) {
   for (const JobView& job : jobs)
     if (job.id == name || (!job.task.empty() && job.task == name)) return job;

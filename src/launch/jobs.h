@@ -64,6 +64,8 @@ std::vector<JobView> reconcile(const std::vector<Endpoint>& records, const std::
 
 std::string base_id(const std::string& id);  // without the step: "148" of "148.2"
 bool is_over(const JobView& job);            // stopped or lost
+// Throws Error where the job is over: another server, perhaps another user's, may have its address by now.
+void require_going(const JobView& job);
 
 // The one that `name` means: an id, also an array's (148_3), a job id whose newest step is meant, or a service, of
 // whose jobs the newest that is ready is meant, else the newest that is not over. Throws Error that lists what there
