@@ -193,62 +193,67 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   if (settings.has("max-input-tokens") && model.info.decoder_start < 0)
     settings.integer("max-input-tokens", 1, model.info.max_positions - 1);
 
-  World world(settings, model, [&record](const std::string& reason) { record.set(EndpointState::kStopped, reason); });
-  return with_world(world, [&] {
-    Service service;
-    bool lost_nothing = false;
-    {
-      Engine engine(
-          engine_options(settings, world), [&world] { return world.make_executor(); }, *model.tokenizer);
-      world.all_loaded();
-      service.bind(engine);
-      service.chat = model.chat.get();
-      service.model = read_model_facts(model, names, engine.info());
-      service.model.device = world.on_gpu() ? "cuda" : "cpu";
-      service.limits = request_limits(settings, engine.info());
-      service.version = SLUICE_VERSION;
-      service.load_seconds = world.times().load;
-      service.warm_seconds = world.times().warm;
-      service.ready_seconds = monotonic_seconds() - started;
-      service.started = wall_seconds();
-      service.metrics = &server.metrics();
-      service.job_end = endpoint.end_time;
-      server.ready(service);
-      record.set(EndpointState::kReady, "");
-      if (!keep.service.empty()) Chain(home, keep.service).point_to(id);
-      const ServeReport report{settings,
-                               model,
-                               world,
-                               endpoint,
-                               engine.info(),
-                               walltime.seconds_left(),
-                               walltime.origin(),
-                               monotonic_seconds() - started};
-      log_raw(start_line(report));
-      const char* login = process_environment()("SLURM_SUBMIT_HOST");
-      log_raw(human_block(endpoint, report.seconds_left,
-                          !launch.job_id                       ? ""
-                          : login != nullptr && *login != '\0' ? login
-                                                               : "LOGIN_NODE"));
+  try {
+    World world(settings, model, [&record](const std::string& reason) { record.set(EndpointState::kStopped, reason); });
+    return with_world(world, [&] {
+      Service service;
+      bool lost_nothing = false;
+      {
+        Engine engine(
+            engine_options(settings, world), [&world] { return world.make_executor(); }, *model.tokenizer);
+        world.all_loaded();
+        service.bind(engine);
+        service.chat = model.chat.get();
+        service.model = read_model_facts(model, names, engine.info());
+        service.model.device = world.on_gpu() ? "cuda" : "cpu";
+        service.limits = request_limits(settings, engine.info());
+        service.version = SLUICE_VERSION;
+        service.load_seconds = world.times().load;
+        service.warm_seconds = world.times().warm;
+        service.ready_seconds = monotonic_seconds() - started;
+        service.started = wall_seconds();
+        service.metrics = &server.metrics();
+        service.job_end = endpoint.end_time;
+        server.ready(service);
+        record.set(EndpointState::kReady, "");
+        if (!keep.service.empty()) Chain(home, keep.service).point_to(id);
+        const ServeReport report{settings,
+                                 model,
+                                 world,
+                                 endpoint,
+                                 engine.info(),
+                                 walltime.seconds_left(),
+                                 walltime.origin(),
+                                 monotonic_seconds() - started};
+        log_raw(start_line(report));
+        const char* login = process_environment()("SLURM_SUBMIT_HOST");
+        log_raw(human_block(endpoint, report.seconds_left,
+                            !launch.job_id                       ? ""
+                            : login != nullptr && *login != '\0' ? login
+                                                                 : "LOGIN_NODE"));
 
-      std::unique_lock lock(mutex);
-      serving = true;
-      changed.wait(lock, [&] { return terminations > 0; });
-      lock.unlock();
-      const double grace = settings.number("drain-seconds");
-      log_info(fmt::format("draining: no new requests, up to {:.0f} s for {} under way", grace,
-                           engine.stats().running + engine.stats().waiting));
-      server.drain();
-      record.set(EndpointState::kDraining, "TERM");
-      lost_nothing = engine.drain(grace);
-      server.stop(5);
-    }
-    record.set(EndpointState::kStopped, lost_nothing ? "drained" : "drained; requests were lost at the deadline");
-    world.leave();
-    log_info(lost_nothing ? "drained: every accepted request was answered"
-                          : "drained: the deadline passed, some requests were lost");
-    return lost_nothing ? 0 : 1;
-  });
+        std::unique_lock lock(mutex);
+        serving = true;
+        changed.wait(lock, [&] { return terminations > 0; });
+        lock.unlock();
+        const double grace = settings.number("drain-seconds");
+        log_info(fmt::format("draining: no new requests, up to {:.0f} s for {} under way", grace,
+                             engine.stats().running + engine.stats().waiting));
+        server.drain();
+        record.set(EndpointState::kDraining, "TERM");
+        lost_nothing = engine.drain(grace);
+        server.stop(5);
+      }
+      record.set(EndpointState::kStopped, lost_nothing ? "drained" : "drained; requests were lost at the deadline");
+      world.leave();
+      log_info(lost_nothing ? "drained: every accepted request was answered"
+                            : "drained: the deadline passed, some requests were lost");
+      return lost_nothing ? 0 : 1;
+    });
+  } catch (const std::exception& error) {
+    record.set(EndpointState::kStopped, error.what());
+    throw;
+  }
 }
 
 int run(ServeOptions& options) {

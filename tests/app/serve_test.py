@@ -4,6 +4,7 @@ import json
 import pathlib
 import signal
 import stat
+import subprocess
 import time
 
 import harness
@@ -31,6 +32,40 @@ class Serve(harness.Case):
         self.assertEqual(server.request("POST", "/generate", {"inputs": "x"}, key=False)[0], 401)
         self.assertEqual(server.terminate(), 0)
         self.assertEqual(json.loads(record_path.read_text())["state"], "stopped")
+        # Its address may be another server's by now, which gets neither its key nor its questions.
+        other = self.serve("--port", str(server.port))
+        for words in (["metrics"], ["connect"], ["run"], ["generate", "--prompts", __file__, "--output", self.folder / "o", "--url"]):
+            done = self.run_sluice(*words, start["record"], *(["hi"] if words == ["run"] else []))
+            self.assertEqual((done.returncode, done.stderr), (2, f"sluice: job {start['record']} is stopped: drained\n"), words)
+        self.assertEqual(other.terminate(), 0)
+
+    def test_the_record_says_why_a_server_could_not_start(self):
+        done = self.run_sluice("serve", DEMO, "--tp", "3")
+        self.assertEqual(done.returncode, 2)
+        words = done.stderr.strip().removeprefix("sluice: ")
+        self.assertIn("--tp 3 does not divide the 1 rank started: with 1 rank --tp 1 --pp 1 would work", words)
+        record = next((self.folder / "home" / "jobs").glob("*.json"))
+        self.assertEqual(json.loads(record.read_text())["reason"], words)
+
+    def test_ctrl_c_ends_what_follows_or_measures(self):
+        log = self.folder / "job.log"
+        log.write_text("the log\n")
+        server = self.serve(environment={"SLUICE_LOG": str(log)})
+        alone = {"RANK": "0", "WORLD_SIZE": "2"}  # a rank whose other never comes
+        for words, environment, code in (
+            (["logs", "-f", server.start["record"]], {}, -signal.SIGINT),
+            (["bench", "--model", DEMO, "--repeats", "1000"], {}, -signal.SIGINT),
+            (["bench", "serve", "--url", server.start["record"], "--seconds", "100"], {}, -signal.SIGINT),
+            (["run", DEMO, "hi"], alone, 128 + signal.SIGINT),
+            (["generate", "--model", DEMO, "--prompts", log, "--output", self.folder / "out"], alone, 75),
+        ):
+            process = subprocess.Popen([harness.BINARY, *map(str, words)], env={**self.environment, **environment},
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            time.sleep(2)
+            self.assertIsNone(process.poll(), words)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=10)
+            self.assertEqual(process.returncode, code, (words, output))
 
     def test_the_routes_of_first_light_answer(self):
         server = self.serve("--auth", "none")
