@@ -30,7 +30,6 @@ int main(int argc, char** argv) {
   CLI::App app("Serves large language models from inside a Slurm job.", "sluice");
   app.set_version_flag("--version", SLUICE_VERSION);
   app.require_subcommand(1);
-  app.footer("sluice COMMAND --help lists what a command takes.");
   sluice::set_help(app);
   int exit_code = 0;
   sluice::add_serve(app, exit_code);
@@ -49,6 +48,7 @@ int main(int argc, char** argv) {
   sluice::add_jobs(app, exit_code);
   sluice::add_connect(app, exit_code);
   sluice::add_route(app, exit_code);
+  app.footer("sluice COMMAND --help lists what a command takes.");  // verbs would have inherited it
   std::vector<std::string> arguments;
   if (argc > 0 && sluice::called_as_maritalk(argv[0])) {
     if (const int code = sluice::read_maritalk(argc, argv, arguments); code >= 0) return code;

@@ -72,6 +72,7 @@ class CommandLine(harness.Case):
         for words, same in ((["help"], ["--help"]), (["help", "bench", "serve"], ["bench", "serve", "--help"])):
             done = self.run_sluice(*words)
             self.assertEqual((done.returncode, done.stdout), (0, self.run_sluice(*same).stdout))
+            self.assertEqual("sluice COMMAND --help" in done.stdout, words == ["help"])
 
     def test_an_unknown_option_is_refused(self):
         done = self.run_sluice("serve", "--modle", DEMO)
