@@ -22,6 +22,9 @@
 namespace sluice {
 namespace {
 
+constexpr int64_t kLongest = 4096;  // tokens of a sequence, where the model's context has as many
+constexpr int64_t kFirstSteps = 3;  // of decode, before the clock runs
+
 struct BenchOptions {
   Settings settings = make_settings({Topic::kModel, Topic::kRun});
   std::vector<int64_t> batches{1, 16}, prefills{512};
@@ -53,7 +56,7 @@ nlohmann::ordered_json bench_decode(BenchSteps& steps, const Executor& executor,
   const double rate = products.gflops();
   best_rate = std::max(best_rate, rate);
   steps.start(batch, options.context);
-  steps.decode(3);
+  steps.decode(kFirstSteps);
   steps.finish();
   std::vector<double> rates, gbps, shares, rooflines, host;
   for (int i = 0; i < options.repeats; ++i) {
@@ -124,6 +127,14 @@ int run(BenchOptions& options) {
   const double load_started = monotonic_seconds();
   ModelSource source = model_source(settings);
   source.load_threads = load_threads(settings, 1);
+  const int64_t longest = std::min<int64_t>(read_model_info(source).max_positions, kLongest);
+  const int64_t prefill = *std::max_element(options.prefills.begin(), options.prefills.end());
+  if (prefill >= longest)
+    throw Error(
+        fmt::format("--prefill {}: expected fewer than the {} tokens that one sequence holds here", prefill, longest));
+  if (options.context + kFirstSteps >= longest)
+    throw Error(fmt::format("--context {}: expected fewer than {} tokens: one sequence holds {} here", options.context,
+                            longest - kFirstSteps, longest));
   auto model = load_model(source, *backend, groups);
   backend->wait_copies(backend->mark_copies());
   const double load_seconds = monotonic_seconds() - load_started;
@@ -136,10 +147,9 @@ int run(BenchOptions& options) {
 
   ExecutorOptions run_options;
   run_options.max_seqs = *std::max_element(options.batches.begin(), options.batches.end());
-  run_options.max_rows = std::max({*std::max_element(options.prefills.begin(), options.prefills.end()), options.context,
-                                   settings.integer("max-batch-prefill-tokens", 1, 1 << 20)});
+  run_options.max_rows = std::max({prefill, options.context, settings.integer("max-batch-prefill-tokens")});
   run_options.block_size = settings.integer("block-size");
-  run_options.max_context = std::min<int64_t>(info.max_positions, 4096);
+  run_options.max_context = longest;
   const int64_t cache_tokens =
       std::max(run_options.max_seqs * std::min<int64_t>(1024, run_options.max_context), run_options.max_context);
   run_options.cache_bytes = static_cast<size_t>(cache_tokens) * info.kv_bytes_per_token;
@@ -196,11 +206,17 @@ void add_bench(CLI::App& app, int& exit_code) {
   CLI::App* verb = app.add_subcommand("bench", "Measure decode and prefill of one rank beside the machine's limits.");
   verb->require_subcommand(0, 1);
   add_flags(*verb, options->settings);
-  verb->add_option("--batch", options->batches, "Batch sizes of decode.")->delimiter(',')->capture_default_str();
+  verb->add_option("--batch", options->batches, "Batch sizes of decode.")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
   verb->add_option("--prefill", options->prefills, "Prompt lengths of prefill, in tokens.")
       ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  verb->add_option("--context", options->context, "Tokens already cached when decode starts.")->capture_default_str();
+  verb->add_option("--context", options->context, "Tokens already cached when decode starts.")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
   verb->add_option("--repeats", options->repeats, "Pairs of limit and measurement; the median is reported.")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

@@ -92,6 +92,10 @@ std::string usage_error(const CLI::App& app, const std::vector<std::string>& wor
   // "--port: 1 required TEXT missing", as the library has it
   if (const size_t colon = found.find(": "); colon != found.npos && found.ends_with(" missing"))
     text = found.substr(0, colon) + " needs a value";
+  constexpr std::string_view kNumber = "Could not convert: ";  // and "--port = x"
+  if (const size_t equals = found.find(" = "); found.starts_with(kNumber) && equals != found.npos)
+    text = fmt::format("{}: expected a number, found '{}'", found.substr(kNumber.size(), equals - kNumber.size()),
+                       found.substr(equals + 3));
   const std::vector<std::string> rest = verb == &app ? words : verb->remaining();
   // The library lists words before options.
   const auto option = std::find_if(rest.begin(), rest.end(), [](const std::string& w) { return w.starts_with("--"); });

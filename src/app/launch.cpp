@@ -173,6 +173,14 @@ JobShape shape_of(LaunchOptions& options, PlanRequest& request) {
   return shape;
 }
 
+// A service's name is a file's and stands for a job's id in other verbs.
+void check_name(const std::string& name) {
+  const bool plain =
+      std::ranges::all_of(name, [](unsigned char c) { return std::isalnum(c) || c == '.' || c == '-' || c == '_'; });
+  if (!plain || !std::isalpha(static_cast<unsigned char>(name[0])) || name.starts_with("local-"))
+    throw Error(fmt::format("--name '{}': expected letters, digits, dots, - and _, beginning with a letter", name));
+}
+
 std::string plain_name(std::string name) {
   while (name.ends_with('/')) name.pop_back();
   name = fs::path(name).filename().string();
@@ -261,11 +269,7 @@ int64_t moment(const char* flag, const std::string& text) {
 // What the keeper beside the server reads (launch/chain.h).
 std::vector<std::pair<std::string, std::string>> keep_variables(const LaunchOptions& options) {
   std::vector<std::pair<std::string, std::string>> out = {{"SLUICE_SERVICE", options.name}};
-  if (!options.keep_alive) {
-    if (!options.until.empty() || !options.lead.empty() || !options.overlap.empty())
-      throw Error("--keep-alive-until, -lead and -overlap belong to --keep-alive");
-    return out;
-  }
+  if (!options.keep_alive) return out;
   out.emplace_back("SLUICE_KEEP_ALIVE", "1");
   out.emplace_back("SLUICE_KEEP_JOBS", std::to_string(options.most_jobs));
   if (!options.until.empty())
@@ -324,6 +328,9 @@ int run(LaunchOptions& options) {
     settings.set("model", folder ? fs::canonical(options.model).string() : options.model, "MODEL");
   }
   const bool service = options.keep_alive || !options.name.empty();
+  if (!options.name.empty()) check_name(options.name);
+  if (!options.keep_alive && (!options.until.empty() || !options.lead.empty() || !options.overlap.empty()))
+    throw Error("--keep-alive-until, -lead and -overlap belong to --keep-alive");
   if (options.name.empty()) options.name = plain_name(options.model);
   const JobShape shape = shape_of(options, request);
   const char* site = process_environment()("SLUICE_SITE");
@@ -339,6 +346,9 @@ int run(LaunchOptions& options) {
                               : site == nullptr     ? ""
                                                     : site);
   const fs::path log = fs::absolute(options.log.empty() ? fmt::format("sluice-{}-%j.log", options.name) : options.log);
+  if (const fs::path folder = log.parent_path();
+      folder.string().find('%') == std::string::npos && !fs::is_directory(folder, error))
+    throw Error(fmt::format("--log {}: there is no folder {}, and Slurm makes none", options.log, folder.string()));
   script.title = fmt::format(
       "Serves {} with {} rank{} on {} {}{}, written by sluice {}.", options.model, shape.ranks(),
       shape.ranks() == 1 ? "" : "s", shape.nodes, shape.nodes == 1 ? "node" : "nodes",

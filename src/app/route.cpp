@@ -184,6 +184,7 @@ int run(const RouteOptions& options) {
   if (options.most < options.least)
     throw Error(fmt::format("--max {} is less than --min {}", options.most, options.least));
   const std::filesystem::path home = sluice_home(process_environment());
+  for (const std::string& url : options.backends) Url::parse(url);
   Router router(options);
   RelayOptions relay_options;
   relay_options.host = options.host;

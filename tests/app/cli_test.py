@@ -68,6 +68,25 @@ class CommandLine(harness.Case):
         self.assertRegex(done.stdout, r"drain-seconds +soon +GRACEFUL_TERMINATION_TIMEOUT\n")
         self.assertIn("drain-seconds (from GRACEFUL_TERMINATION_TIMEOUT): expected a number from 0 to 86400", done.stderr)
 
+    def test_what_a_verb_cannot_do_is_refused_before_it_begins(self):
+        for words, says in (
+            (["bench", "--model", DEMO, "--batch", "0"], "--batch: Value 0 not in range 1 to 65536"),
+            (["bench", "serve", "--url", "n:1", "--seed", "many"], "--seed: expected a number, found 'many'"),
+            (["bench", "--model", DEMO, "--prefill", "1024"], "--prefill 1024: expected fewer than the 1024 tokens"),
+            (["bench", "--model", DEMO, "--context", "1021"], "--context 1021: expected fewer than 1021 tokens"),
+            (["launch", DEMO, "--cpu", "--dry-run", "--name", "a/b"], "--name 'a/b': expected letters"),
+            (["launch", DEMO, "--cpu", "--dry-run", "--name", "148"], "--name '148': expected letters"),
+            (["launch", DEMO, "--cpu", "--dry-run", "--log", "/nowhere/l"], "there is no folder /nowhere"),
+            (["launch", DEMO, "--cpu", "--dry-run", "--keep-alive-lead", "5"], "belong to --keep-alive"),
+            (["launch", DEMO, "--cpu", "--dry-run", "--keep-alive", "--keep-alive-until", "soon"], "expected a moment (2026-12-24T18:00)"),
+            (["route", "--backend", "https://x"], "https is not supported"),
+        ):
+            done = self.run_sluice(*words)
+            self.assertEqual((done.returncode, done.stdout), (2, ""), (words, done.stderr))
+            self.assertIn(says, done.stderr)
+        script = self.run_sluice("launch", "--random-init", "llama-3.2-1b", "--cpu", "--dry-run").stdout
+        self.assertIn("export SLUICE_RANDOM_INIT=llama-3.2-1b\n", script)
+
     def test_help_is_a_command_too(self):
         for words, same in ((["help"], ["--help"]), (["help", "bench", "serve"], ["bench", "serve", "--help"])):
             done = self.run_sluice(*words)
