@@ -371,8 +371,7 @@ bool tiled(const GemvParams& p) {
 
 // Blocks that share the rows, `each` at a time: of groups, as if all had equally many.
 unsigned row_blocks(const GemvParams& p, int64_t each) {
-  if (p.weights == nullptr) return blocks_for(p.rows, each);
-  return blocks_for(p.rows, each * p.groups);
+  return blocks_of_y(p.rows, p.weights == nullptr ? each : each * p.groups);
 }
 unsigned groups_of(const GemvParams& p) { return p.weights == nullptr ? 1 : static_cast<unsigned>(p.groups); }
 

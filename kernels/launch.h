@@ -95,11 +95,17 @@ __device__ __forceinline__ T* shared_as() {
 inline unsigned blocks_for(int64_t items, int64_t per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
 }
+// The same along y, where a device takes few blocks and kernels go on in strides of the grid.
+inline unsigned blocks_of_y(int64_t items, int64_t per_block) {
+  constexpr unsigned kMost = 65535;
+  const unsigned blocks = blocks_for(items, per_block);
+  return blocks < kMost ? blocks : kMost;
+}
 
 // A grid of one thread per pack of n columns: x runs over packs of a row, y over rows (in strides of the grid).
 constexpr int kRowThreads = 256;
 inline dim3 over_rows(int64_t rows, int64_t packs) {
-  return dim3(blocks_for(packs, kRowThreads), static_cast<unsigned>(rows < 65535 ? rows : 65535));
+  return dim3(blocks_for(packs, kRowThreads), blocks_of_y(rows, 1));
 }
 // By packs of n columns where all that is touched allows them, else by single columns.
 template <class Params>

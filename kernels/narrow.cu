@@ -170,9 +170,9 @@ cudaError_t start(const NarrowParams& p, cudaStream_t stream) {
   const int64_t groups = p.matrices != nullptr ? p.groups : 1;
   if (p.rows <= groups)
     return launch("narrow_gemv", narrow_kernel<T, kBits, 1, kPacked>,
-                  dim3(columns, blocks_for(p.rows, groups), static_cast<unsigned>(groups)), kThreads, 0, stream, p);
+                  dim3(columns, blocks_of_y(p.rows, groups), static_cast<unsigned>(groups)), kThreads, 0, stream, p);
   return launch("narrow_gemv", narrow_kernel<T, kBits, kMostRows, kPacked>,
-                dim3(columns, blocks_for(p.rows, kMostRows * groups), static_cast<unsigned>(groups)), kThreads, 0,
+                dim3(columns, blocks_of_y(p.rows, kMostRows * groups), static_cast<unsigned>(groups)), kThreads, 0,
                 stream, p);
 }
 

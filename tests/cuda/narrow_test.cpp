@@ -145,6 +145,29 @@ TEST_CASE("a row's product with narrow weights has the same bits whatever rows g
   }
 }
 
+TEST_CASE("more rows than a grid has blocks for are multiplied with narrow weights all the same") {
+  std::mt19937 random(6);
+  constexpr int64_t kRows = 8 * 65535 + 3, kColumns = 16;  // eight to a block
+  const Narrow w(random, Bits::kEight, 1, kColumns);
+  const std::vector<float> x = normal(random, kRows * kColumns, Type::kF32);
+  DeviceMatrix d_x(Type::kF32, kRows, kColumns, 0), out(Type::kF32, kRows, 1, 0);
+  d_x.fill(x);
+  kernels::NarrowParams p{};
+  p.w = w.matrix();
+  p.out = out.data();
+  p.x = d_x.data();
+  p.rows = kRows;
+  p.out_stride = out.stride();
+  p.x_stride = d_x.stride();
+  p.type = p.out_type = Type::kF32;
+  CUDA_OK(kernels::narrow_gemv(p, nullptr));
+  std::vector<float> expected(static_cast<size_t>(kRows));
+  for (int64_t t = 0; t < kRows; ++t)
+    for (int64_t k = 0; k < kColumns; ++k)
+      expected[static_cast<size_t>(t)] += x[static_cast<size_t>(t * kColumns + k)] * w.meant[static_cast<size_t>(k)];
+  CHECK(worst(out.read(), expected, 1e-5f, 1e-5f) < 1);
+}
+
 TEST_CASE("narrow weights are widened to the floats that they mean") {
   std::mt19937 random(5);
   for (const Bits bits : kAll)
