@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One device, shaped like a small Hopper part, and the calls that ask about it.
+// Devices, shaped like small parts of the generation that SLUICE_EMULATION_ARCH names (80, 86, 89, 90; 90 at start),
+// and the calls that ask about them.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -15,11 +16,27 @@ int devices() { return number("SLUICE_EMULATION_DEVICES", 1); }
 thread_local int current = 0;
 constexpr int kMultiprocessors = 4;
 bool warpgroups = false;
+
+struct Generation {
+  int arch, shared, shared_of_block;  // shared memory of a multiprocessor and of a block that asks for it, KiB
+};
+const Generation& generation() {
+  static const Generation& chosen = [&]() -> const Generation& {
+    static constexpr Generation kAll[] = {{80, 164, 163}, {86, 100, 99}, {89, 100, 99}, {90, 228, 227}};
+    const int arch = number("SLUICE_EMULATION_ARCH", 90);
+    for (const Generation& g : kAll)
+      if (g.arch == arch) return g;
+    std::fprintf(stderr, "emulation: SLUICE_EMULATION_ARCH is %d, expected 80, 86, 89 or 90\n", arch);
+    std::abort();
+  }();
+  return chosen;
+}
 }  // namespace
 
 namespace sluice::emulation {
 bool warpgroup_products() { return warpgroups; }
-void set_warpgroup_products(bool has) { warpgroups = has; }
+void set_warpgroup_products(bool has) { warpgroups = has && generation().arch == 90; }
+size_t most_shared_bytes() { return static_cast<size_t>(generation().shared_of_block) * 1024; }
 }  // namespace sluice::emulation
 
 extern "C" {
@@ -49,14 +66,14 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int device) {
   out->uuid.bytes[15] = static_cast<char>(device);
   size_t free_bytes = 0;
   cudaMemGetInfo(&free_bytes, &out->totalGlobalMem);
-  out->major = 9;
-  out->minor = 0;
+  out->major = generation().arch / 10;
+  out->minor = generation().arch % 10;
   out->multiProcessorCount = kMultiprocessors;
   out->warpSize = 32;
   out->maxThreadsPerBlock = 1024;
   out->sharedMemPerBlock = 48 * 1024;
-  out->sharedMemPerBlockOptin = 227 * 1024;
-  out->sharedMemPerMultiprocessor = 228 * 1024;
+  out->sharedMemPerBlockOptin = sluice::emulation::most_shared_bytes();
+  out->sharedMemPerMultiprocessor = static_cast<size_t>(generation().shared) * 1024;
   out->l2CacheSize = 4 << 20;
   out->pciBusID = identity;
   out->pciDeviceID = device;

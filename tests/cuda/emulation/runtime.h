@@ -14,7 +14,9 @@ namespace sluice::emulation {
 // Until `ready` says so the stream waits and others go on.
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> work, std::function<bool()> ready = {});
 
-// A kernel of one parameter struct.
+// Of a block on the device.
+size_t most_shared_bytes();
+// A kernel of one parameter struct. Refused where a device would: too many threads or blocks, too much shared memory.
 cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::function<void()> body,
                    const char* name);
 
@@ -38,7 +40,7 @@ void drain();
 // Most microseconds that the executor lets queued work lie with nobody waiting for it; 2000 at start.
 void set_laziness(int64_t microseconds);
 
-// Whether kernels take the products of kernels/warpgroup.h; not at start.
+// Whether kernels take the products of kernels/warpgroup.h, where the device has them; not at start.
 bool warpgroup_products();
 void set_warpgroup_products(bool has);
 

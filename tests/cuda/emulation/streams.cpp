@@ -191,8 +191,10 @@ void count_launch() { ++launched; }
 
 cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::function<void()> body,
                    const char* name) {
-  if (block.x * block.y * block.z > 1024 || shared_bytes > 227 * 1024) return cudaErrorInvalidConfiguration;
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaErrorInvalidConfiguration;
+  constexpr unsigned kMost = 65535, kMostOfX = 0x7fffffff;  // blocks in a dimension
+  if (block.x * block.y * block.z > 1024 || shared_bytes > most_shared_bytes()) return cudaErrorInvalidConfiguration;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > kMostOfX || grid.y > kMost || grid.z > kMost)
+    return cudaErrorInvalidConfiguration;
   ++launched;
   const auto run = [](const void* p) { (*static_cast<const std::function<void()>*>(p))(); };
   return enqueue(stream, [=] { run_grid(grid, block, shared_bytes, run, &body, name); });
