@@ -11,7 +11,7 @@ namespace {
 
 // Grid: (n, parts or 1), 512 threads: one entry each; of plain rows the blocks of an entry take a part each, of others
 // the first takes all. Job: from a row of logits to a token, as sample_row and score_row of
-// src/sample/sampler.cpp. Precondition: vocab is below 2^18 for exact masses; ids are inside their arrays.
+// src/sample/sampler.cpp. Precondition: vocab is at most 2^19 for exact masses; ids are inside their arrays.
 // Bytes moved: vocab * 4 once for a greedy row, twice and once written for a plain draw, four times more per filter.
 __global__ void __launch_bounds__(kThreads) sample_kernel(const SplitParams s) {
   const SampleParams& p = s.all;
