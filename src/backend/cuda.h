@@ -25,6 +25,9 @@ struct CudaOptions {
   bool deterministic = false;  // a row's result does not depend on what else is in the step
 };
 
+// Sequences of a step at most: attention has a number of each in a block's shared memory.
+constexpr int64_t kCudaMostSeqs = 8192;
+
 class CudaModule {
  public:
   virtual ~CudaModule() = default;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "backend/cuda.h"
 #include "cuda/attention_step.h"
 
 namespace sluice {
@@ -20,7 +21,7 @@ TEST_CASE("attention of mixed steps equals the CPU backend's for every head size
        {Heads{4, 2, 64, 16, 0, false}, Heads{2, 1, 80, 16, 0, false}, Heads{3, 3, 96, 32, 0, true},
         Heads{8, 1, 128, 16, 0, false}, Heads{2, 2, 256, 16, 0, false}, Heads{5, 1, 24, 8, 0, true},
         Heads{4, 4, 16, 4, 20, false}, Heads{4, 2, 128, 16, 37, false}, Heads{20, 1, 64, 16, 0, true},
-        Heads{4, 2, 256, 16, 40, false, 1.5f}, Heads{2, 1, 24, 16, 0, true, 2.0f}}) {
+        Heads{4, 2, 256, 16, 40, false, 1.5f}, Heads{2, 1, 24, 16, 0, true, 2.0f}, Heads{71, 1, 64, 16, 5, false}}) {
     for (const Type type : kTypes) {
       if (type == Type::kF16 && heads.dim > 64 && heads.dim != 128) continue;  // as bf16 but for the product
       CAPTURE(name_of(type));
@@ -105,8 +106,10 @@ TEST_CASE("deterministic attention by warpgroups gives a row the same bits in bl
 }
 
 TEST_CASE("decoding deals the keys to any number of blocks") {
-  for (const Heads& heads : {Heads{4, 2, 64, 16, 0, false}, Heads{40, 2, 64, 16, 0, false},
-                             Heads{3, 1, 256, 16, 0, true}, Heads{8, 2, 128, 32, 100, false}}) {
+  for (const Heads& heads :
+       {Heads{4, 2, 64, 16, 0, false}, Heads{40, 2, 64, 16, 0, false}, Heads{3, 1, 256, 16, 0, true},
+        Heads{8, 2, 128, 32, 100, false}, Heads{71, 1, 64, 16, 0, false}, Heads{7, 1, 128, 16, 5, false},
+        Heads{32, 1, 96, 32, 0, false}}) {
     for (const int grid : {1, 2, 3, 7, 40}) {
       CAPTURE(heads.dim);
       CAPTURE(grid);
@@ -126,6 +129,18 @@ TEST_CASE("decoding takes more sequences than a block has threads, and long ones
   for (const std::vector<Part>& parts : {many, std::vector<Part>{{1, 1}, {1500, 1}, {2, 1}}}) {
     Step step({4, 4, 64, 16, 0, false}, Type::kBF16, parts, 2);
     step.grid = 20;
+    step.decode_only = true;
+    check_close(step.run(), step.expect(), Type::kBF16);
+  }
+}
+
+TEST_CASE("every device has room for the sequences that a step may have") {
+  std::vector<Part> most(static_cast<size_t>(kCudaMostSeqs), {0, 0});
+  most.back() = {20, 1};
+  for (const int64_t dim : {64, 80, 96, 128, 256}) {
+    CAPTURE(dim);
+    Step step({1, 1, dim, 16, 0, false}, Type::kBF16, most);
+    step.grid = 1;
     step.decode_only = true;
     check_close(step.run(), step.expect(), Type::kBF16);
   }
@@ -159,7 +174,7 @@ TEST_CASE("deterministic attention gives a row the same bits decoded, prefilled,
 
 TEST_CASE("a step's own keys are rotated, cached and attended to in one kernel with the same bits") {
   for (const Heads& heads :
-       {Heads{4, 2, 64, 16, 0, false}, Heads{40, 2, 64, 16, 0, false}, Heads{2, 1, 80, 16, 0, false},
+       {Heads{4, 2, 64, 16, 0, false}, Heads{71, 1, 64, 16, 0, false}, Heads{2, 1, 80, 16, 0, false},
         Heads{3, 3, 96, 32, 0, true}, Heads{8, 2, 128, 32, 100, false}, Heads{3, 1, 256, 16, 0, false}}) {
     for (const int64_t rotary : {int64_t{0}, int64_t{20}, heads.dim}) {
       for (const int grid : {1, 3, 0}) {  // 0: deterministic

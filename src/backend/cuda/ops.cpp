@@ -184,8 +184,9 @@ kernels::AttentionParams CudaBackend::attention_params(const Tensor& out, const 
   check_cache(cache, shape, q.dtype);
   check(is_matrix(q, batch.rows, shape.n_heads * shape.head_dim) &&
             is_matrix(out, batch.rows, shape.n_heads * shape.head_dim) && out.dtype == q.dtype &&
-            is_vector(batch.first_row, DType::kI32, batch.seqs + 1) && is_vector(context, DType::kI32, batch.seqs) &&
-            index.block_table.rank == 2 && index.block_table.dim(0) >= batch.seqs &&
+            batch.seqs <= kCudaMostSeqs && is_vector(batch.first_row, DType::kI32, batch.seqs + 1) &&
+            is_vector(context, DType::kI32, batch.seqs) && index.block_table.rank == 2 &&
+            index.block_table.dim(0) >= batch.seqs &&
             (!shape.distance_bias || is_matrix(shape.distance_bias, shape.n_heads, shape.distance_bias.dim(1))),
         "attention: shapes do not fit");
   kernels::AttentionParams p{};
