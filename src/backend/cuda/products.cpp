@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "backend/cuda/check.h"
 #include "kernels/rows.h"
 
@@ -87,13 +89,14 @@ DType stored(Scheme scheme) {
   }
 }
 
-kernels::NarrowMatrix CudaWeight::matrix() const {
+kernels::NarrowMatrix CudaWeight::matrix(int64_t first, int64_t n) const {
+  const auto whole = static_cast<size_t>(rows()), from = static_cast<size_t>(first);
   kernels::NarrowMatrix m{};
-  m.numbers = data.data();
-  m.scales = static_cast<const float*>(scales.data());  // one of the two is looked at
-  m.groups = scales.data();
+  m.numbers = static_cast<const char*>(data.data()) + first * stride;
+  m.groups = static_cast<const char*>(scales.data()) + scales.bytes() / whole * from;
+  m.scales = static_cast<const float*>(m.groups);  // one of the two is looked at
   m.order = static_cast<const int32_t*>(order.data());
-  m.n = rows();
+  m.n = n;
   m.k = cols();
   m.stride = stride;
   m.group = group;
@@ -101,7 +104,8 @@ kernels::NarrowMatrix CudaWeight::matrix() const {
   return m;
 }
 
-Products::Products(cudaStream_t stream, bool deterministic) : stream_(stream), deterministic_(deterministic) {
+Products::Products(cudaStream_t stream, bool deterministic, size_t most_widened)
+    : stream_(stream), deterministic_(deterministic), most_widened_(most_widened) {
   if (deterministic_) return;
   SLUICE_CUDA(cublasLtCreate(&handle_));
   workspace_ = allocate_device(kWorkspace, stream);
@@ -162,14 +166,24 @@ void Products::run(const Tensor& out, const Tensor& x, const CudaWeight& weight,
 
 void Products::run_narrow(const Tensor& out, const Tensor& x, const CudaWeight& weight, const Epilogue& epilogue) {
   if (x.dim(0) > kFewRows && !deterministic_) {
+    constexpr int64_t kWhole = 64;  // rows: parts of the result begin where the whole's alignment has them
     const int64_t stride = (weight.cols() + 7) / 8 * 8;
-    kernels::WidenParams w{};
-    w.w = weight.matrix();
-    w.out = widened_.reserve(static_cast<size_t>(weight.rows() * stride) * dtype_bytes(x.dtype), stream_);
-    w.out_stride = stride;
-    w.type = type_of(x.dtype);
-    SLUICE_CUDA(kernels::widen(w, stream_));
-    return run_many(out, x, w.out, stride, epilogue);
+    const size_t row = static_cast<size_t>(stride) * dtype_bytes(x.dtype);
+    const int64_t most = std::max(kWhole, static_cast<int64_t>(most_widened_ / row) / kWhole * kWhole);
+    for (int64_t first = 0; first < weight.rows(); first += most) {
+      const int64_t n = std::min(most, weight.rows() - first);
+      kernels::WidenParams w{};
+      w.w = weight.matrix(first, n);
+      w.out = widened_.reserve(static_cast<size_t>(n) * row, stream_);
+      w.out_stride = stride;
+      w.type = type_of(x.dtype);
+      SLUICE_CUDA(kernels::widen(w, stream_));
+      Epilogue part;
+      if (epilogue.bias) part.bias = epilogue.bias.rows(first, n);
+      if (epilogue.residual) part.residual = epilogue.residual.columns(first, n);
+      run_many(out.columns(first, n), x, w.out, stride, part);
+    }
+    return;
   }
   SLUICE_CUDA(kernels::narrow_gemv(narrow_params(out, x, weight, epilogue), stream_));
 }

@@ -31,7 +31,8 @@ struct CudaWeight final : Weight {
         bits(bits) {}
   bool narrow() const { return dtype == DType::kU8; }
   bool takes(DType x) const { return narrow() || x == dtype; }
-  kernels::NarrowMatrix matrix() const;  // of a narrow one
+  kernels::NarrowMatrix matrix() const { return matrix(0, rows()); }  // of a narrow one
+  kernels::NarrowMatrix matrix(int64_t first, int64_t n) const;       // rows first to first + n of it
 
   int64_t stride;  // elements, or bytes
   DType dtype;
@@ -45,7 +46,9 @@ struct CudaWeight final : Weight {
 
 class Products {
  public:
-  Products(cudaStream_t stream, bool deterministic);
+  // A narrow matrix is widened so many bytes at a time.
+  static constexpr size_t kMostWidened = size_t{128} << 20;
+  Products(cudaStream_t stream, bool deterministic, size_t most_widened = kMostWidened);
   ~Products();
   Products(const Products&) = delete;
   Products& operator=(const Products&) = delete;
@@ -90,6 +93,7 @@ class Products {
 
   cudaStream_t stream_;
   bool deterministic_;
+  size_t most_widened_;
   cublasLtHandle_t handle_ = nullptr;
   Buffer workspace_;
   Workspace widened_;  // a narrow matrix on its way through cuBLASLt

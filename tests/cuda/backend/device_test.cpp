@@ -6,6 +6,7 @@
 #include <numeric>
 #include <thread>
 #include "backend/cuda/check.h"
+#include "backend/cuda/cuda_backend.h"
 #include "backend/quantise.h"
 #include "base/error.h"
 
@@ -191,6 +192,30 @@ TEST_CASE("columns in an order of their own multiply the inputs that they belong
     const Tensor out = gpu.empty(rows, n);
     gpu->linear(out, gpu.matrix(x, rows, k), *weight, {});
     test::check_near(gpu.read(out), want, DType::kF32, 200, 10.0);
+  }
+}
+
+TEST_CASE("a matrix of few bits that is widened in parts multiplies as a whole one") {
+  std::mt19937 random(19);
+  const int64_t rows = 20, n = 150, k = 100;
+  for (const Scheme scheme : {Scheme::kInt8, Scheme::kInt4}) {
+    Side gpu(test::make_cuda(), DType::kBF16);
+    const auto values = test::normal(random, n * k, DType::kF32),
+               residual = test::normal(random, rows * n, gpu.dtype());
+    const auto weight = gpu->pack({values.data(), DType::kF32, n, k, k, nullptr}, scheme);
+    const Tensor x = gpu.matrix(test::normal(random, rows * k, gpu.dtype()), rows, k);
+    const Tensor bias = gpu.put(test::normal(random, n), 1, n, 0, DType::kF32);
+    Epilogue epilogue;
+    epilogue.bias = Tensor(bias.data, DType::kF32, {n});
+    const auto product = [&](size_t most_widened) {
+      const cudaStream_t stream = static_cast<cuda::CudaBackend&>(*gpu).stream();
+      const Tensor out = gpu.matrix(residual, rows, n, 10);
+      epilogue.residual = out;
+      cuda::Products products(stream, false, most_widened);
+      products.run(out, x, static_cast<const cuda::CudaWeight&>(*weight), epilogue);
+      return gpu.read(out);
+    };
+    test::check_near(product(0), product(cuda::Products::kMostWidened), gpu.dtype(), 4, 10.0);
   }
 }
 
