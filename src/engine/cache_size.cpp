@@ -2,6 +2,7 @@
 #include "engine/cache_size.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace sluice {
 
@@ -24,7 +25,8 @@ std::vector<int64_t> cache_blocks(const std::vector<CacheGroupSpec>& groups, con
       sum += static_cast<size_t>(blocks(g, n) * options.block_size) * g.bytes_per_token;
     return sum <= bytes;
   };
-  int64_t low = 0, high = slots * per_sequence;
+  // Places in the cache are numbered in 32 bits.
+  int64_t low = 0, high = std::min(slots * per_sequence, std::numeric_limits<int32_t>::max() / options.block_size);
   while (low < high) {
     const int64_t middle = (low + high + 1) / 2;
     if (fits(middle)) {

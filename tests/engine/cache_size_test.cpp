@@ -30,6 +30,11 @@ TEST_CASE("no more blocks than the sequences can use") {
   CHECK(cache_blocks({{"self", kAll, 100, 0}}, options(100), 4, size_t{1} << 40) == std::vector<int64_t>{4 * 7});
 }
 
+TEST_CASE("no more blocks than 32 bits number places of") {
+  const auto blocks = cache_blocks({{"self", kAll, 1, 0}}, options(int64_t{1} << 30), 4, size_t{1} << 40);
+  CHECK(blocks == std::vector<int64_t>{(int64_t{1} << 31) / 16 - 1});
+}
+
 TEST_CASE("a window group takes what its windows need, the rest goes to the others") {
   const std::vector<CacheGroupSpec> groups = {{"self", kAll, 100, 0}, {"window", kWindow, 100, 64}};
   const auto blocks = cache_blocks(groups, options(100000), 4, 1600 * 1000);
