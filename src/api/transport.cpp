@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <httplib.h>
 #include <poll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,6 +18,7 @@
 #include "api/pump.h"
 #include "api/watch.h"
 #include "base/clock.h"
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -163,13 +163,6 @@ struct Exchange {
   uint64_t ticket = 0;  // of the client watch
 };
 thread_local Exchange* current = nullptr;
-
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= 65536) return;
-  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 65536);
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
 
 }  // namespace
 

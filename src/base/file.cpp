@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/descriptors.h"
 #include "base/error.h"
 
 namespace sluice {
@@ -28,7 +29,15 @@ void write_all(int fd, std::string_view content, const std::filesystem::path& pa
 }  // namespace
 
 File File::open_read(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const auto open = [&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); };
+  int fd = open();
+  if (fd < 0 && errno == EMFILE) {  // checkpoints may lie in thousands of files
+    const uint64_t most = raise_descriptor_limit();
+    fd = open();
+    if (fd < 0 && errno == EMFILE)
+      throw Error(fmt::format("cannot open {}: {} files are open, and no more are allowed; raise ulimit -n",
+                              path.string(), most));
+  }
   if (fd < 0) fail("open", path);
   return File(fd, path);
 }

@@ -6,7 +6,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -20,6 +19,7 @@
 #include <thread>
 
 #include "base/clock.h"
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "client/http_client.h"
 #include "client/sse_reader.h"
@@ -53,13 +53,10 @@ class Loop {
     std::memcpy(&address_, list->ai_addr, list->ai_addrlen);
     address_size_ = list->ai_addrlen;
     freeaddrinfo(list);
-    rlimit limit{};
-    getrlimit(RLIMIT_NOFILE, &limit);
-    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 65536);
-    setrlimit(RLIMIT_NOFILE, &limit);
-    if (static_cast<rlim_t>(options.streams) + 64 > limit.rlim_cur)
+    const uint64_t descriptors = raise_descriptor_limit();
+    if (static_cast<uint64_t>(options.streams) + 64 > descriptors)
       throw Error(fmt::format("{} streams need more file descriptors than the {} allowed; raise ulimit -n",
-                              options.streams, limit.rlim_cur));
+                              options.streams, descriptors));
     epoll_ = epoll_create1(EPOLL_CLOEXEC);
     check(epoll_ >= 0, "epoll_create1 failed");
     streams_.resize(static_cast<size_t>(options.streams));

@@ -2,11 +2,13 @@
 #include "base/file.h"
 
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 
@@ -29,6 +31,23 @@ TEST_CASE("replacing a file leaves no temporary behind and sets the mode") {
   CHECK(std::distance(fs::directory_iterator(folder.path), fs::directory_iterator()) == 1);
   CHECK((fs::status(folder.path / "a").permissions() & fs::perms::mask) ==
         (fs::perms::owner_read | fs::perms::owner_write));
+}
+
+TEST_CASE("more files than the soft limit are opened where the hard one allows them") {
+  Folder folder;
+  replace_file(folder.path / "a", "12345");
+  std::vector<File> files;
+  files.push_back(File::open_read(folder.path / "a"));
+  rlimit before{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const auto limit = [&](rlim_t soft) {
+    const rlimit now{soft, before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &now) == 0);
+  };
+  limit(static_cast<rlim_t>(files[0].descriptor()) + 8);
+  for (int i = 0; i < 20; ++i) files.push_back(File::open_read(folder.path / "a"));
+  CHECK(files.back().size() == 5);
+  limit(before.rlim_cur);
 }
 
 TEST_CASE("a read beyond the end says how much was there") {
