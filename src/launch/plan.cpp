@@ -12,7 +12,8 @@
 namespace sluice {
 namespace {
 constexpr double kGib = 1024.0 * 1024 * 1024;
-constexpr double kContextGib = 0.75;  // driver context, cuBLAS workspaces, code
+constexpr double kContextGib = 1.0;   // driver context, cuBLAS workspaces, code, recorded steps
+constexpr double kWidenedGib = 0.25;  // products of weights of few bits
 constexpr double kPeersGib = 0.5;     // NCCL's buffers, when there are several ranks
 constexpr int kMostGpus = 64;
 
@@ -49,9 +50,14 @@ Fit layout_fit(const PlanRequest& request, const GpuType& gpu, int tp, int pp) {
   const double embedding = table * std::max(2.0, request.bytes_per_weight) / request.bytes_per_weight;
   const double fullest = pp == 1 ? stage + embedding + table : stage + std::max(embedding, table);
   fit.weights_gib = fullest * request.bytes_per_weight / tp / kGib;
-  const double width = static_cast<double>(m.d_model * 4 + 3 * m.d_ff + 2 * m.n_heads * m.head_dim) / tp;
-  const double scratch = static_cast<double>(request.step_rows) * width * 2 + 64.0 * static_cast<double>(m.vocab) * 8;
-  fit.fixed_gib = kContextGib + (tp * pp > 1 ? kPeersGib : 0) + scratch / kGib;
+  const double width =
+      static_cast<double>(m.d_model * 4) + static_cast<double>(3 * m.d_ff + 2 * m.n_heads * m.head_dim) / tp;
+  // Logits, the scores that they become, those that tp ranks exchange, and token counts.
+  const double vocab = static_cast<double>(m.vocab) * (8 + (tp > 1 ? 4 + 4.0 / tp : 0) + 2 * pp);
+  const double tables = static_cast<double>(request.context * m.head_dim) * 4;
+  const double scratch = static_cast<double>(request.step_rows) * width * 2 + 64.0 * vocab + tables;
+  fit.fixed_gib =
+      kContextGib + (tp * pp > 1 ? kPeersGib : 0) + (request.bytes_per_weight < 2 ? kWidenedGib : 0) + scratch / kGib;
   fit.room_gib = gpu.memory_gib * request.utilization - fit.weights_gib - fit.fixed_gib;
   const double per_token = token_bytes(request, tp, pp);
   fit.cache_tokens = fit.room_gib > 0 ? static_cast<int64_t>(fit.room_gib * kGib / per_token) : 0;

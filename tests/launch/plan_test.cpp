@@ -100,6 +100,18 @@ TEST_CASE("weights of a rank are its share of the layers, the table and the head
   CHECK(two.cache_tokens == doctest::Approx(two.room_gib * (1 << 20) / 160).epsilon(0.001));
 }
 
+TEST_CASE("what ranks do not divide is counted whole on each") {
+  PlanRequest request = request_for(llama2(8192, 28672, 80, 64, 8));
+  const auto fixed = [&](int64_t rows) {
+    request.step_rows = rows;
+    return layout_fit(request, find_gpu("a100:80"), 8, 1).fixed_gib;
+  };
+  CHECK(fixed(8192) - fixed(0) >= 4.0 * 8192 * 8192 * 2 / (1 << 30));  // residual stream and what goes around it
+  const double wide = fixed(512);
+  request.bytes_per_weight = 1;
+  CHECK(fixed(512) > wide);  // narrow weights are widened on their way
+}
+
 TEST_CASE("more sequences or a longer context ask for more GPUs") {
   PlanRequest request = request_for(llama2(4096, 11008, 32, 32, 32));
   CHECK(smallest_fit(request, find_gpu("a10"))->ranks() == 1);
