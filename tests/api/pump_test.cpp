@@ -111,7 +111,10 @@ TEST_CASE("a silent stream is kept alive, one that speaks is left alone") {
   StreamPump pump(5, 0.05);
   Line silent(pump, "."), plain(pump);
   silent.say("a");
-  CHECK(silent.read(3) == "a..");
+  std::string first;
+  do first = silent.read(1);
+  while (first == ".");  // it may have been silent before
+  CHECK(first + silent.read(2) == "a..");
   silent.say("b", true);
   std::string rest = silent.read(1000);
   CHECK(rest.ends_with("b"));
