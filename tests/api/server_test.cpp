@@ -39,7 +39,7 @@ struct Fixture {
 
 const std::string kGenerate = R"({"inputs":"abc","parameters":{"max_new_tokens":2}})";
 
-bool eventually(const std::function<bool()>& condition, double seconds = 5) {
+bool eventually(const std::function<bool()>& condition, double seconds = 30) {
   for (double end = monotonic_seconds() + seconds; monotonic_seconds() < end;) {
     if (condition()) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
@@ -184,8 +184,8 @@ TEST_CASE("headers without end are cut off") {
 
 TEST_CASE("a client that dribbles its headers or body is dropped") {
   TransportOptions transport;
-  transport.head_seconds = 0.3;
-  transport.body_seconds = 0.3;
+  transport.head_seconds = 1;
+  transport.body_seconds = 1;
   Fixture f("", transport);
   Wire silent(f.port()), half(f.port()), body(f.port());
   half.send("GET /health HTTP/1.1\r\nhost: x\r\n");
@@ -196,8 +196,8 @@ TEST_CASE("a client that dribbles its headers or body is dropped") {
   Wire dribble(f.port());
   double start = monotonic_seconds();
   dribble.send("GET /health HTTP/1.1\r\n");
-  while (monotonic_seconds() < start + 3 && !dribble.more(0.05)) dribble.send("x: y\r\n");
-  CHECK(monotonic_seconds() - start < 2.5);
+  while (monotonic_seconds() < start + 10 && !dribble.more(0.05)) dribble.send("x: y\r\n");
+  CHECK(monotonic_seconds() - start < 6);
 }
 
 TEST_CASE("a client that leaves cancels its request, streaming or not") {
@@ -315,8 +315,8 @@ TEST_CASE("stopping lets replies finish within the grace and cuts the rest") {
   endless.send(post("/generate_stream", R"({"inputs":"a","parameters":{"max_new_tokens":100000}})"));
   CHECK(eventually([&] { return f.engine.submitted == 2; }));
   double start = monotonic_seconds();
-  f.server->stop(1.0);
-  CHECK(monotonic_seconds() - start < 5);
+  f.server->stop(2);
+  CHECK(monotonic_seconds() - start < 20);
   CHECK(quick.reply().body.find("\"generated_text\":\"AAAAA\"") != std::string::npos);
   CHECK(idle.closed());
   CHECK(endless.closed());

@@ -168,17 +168,17 @@ TEST_CASE("a process that is not heard of for long enough is dead, one that beat
   Claims alive(std::move(beating), owner("alive"));
   REQUIRE(alive.take()->chunk == 1);
   Claims::Options mine = options(scratch, 2);
-  mine.silence_seconds = 0.5;
+  mine.silence_seconds = 1.5;
   Claims claims(std::move(mine), owner("b"));
   CHECK_FALSE(claims.take());
   std::optional<Claim> claim;
-  for (int i = 0; i < 50 && !claim; ++i) {
+  for (int i = 0; i < 400 && !claim; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     claim = claims.take();
   }
   REQUIRE(claim);
   CHECK(claim->chunk == 0);
-  for (int i = 0; i < 15; ++i) {
+  for (int i = 0; i < 40; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     CHECK_FALSE(claims.take());
   }

@@ -123,6 +123,6 @@ TEST_CASE("a model of this process answers a prompt, stops when told, and withou
   CHECK_THROWS_WITH_AS(speaker->complete(
                            "abc", more, [](std::string_view) { throw Error("nobody reads"); }, stop),
                        "nobody reads", Error);
-  for (int i = 0; i < 400 && engine.stats().running > 0; ++i) ::usleep(5000);
+  for (int i = 0; i < 6000 && engine.stats().running > 0; ++i) ::usleep(5000);
   CHECK(engine.stats().running == 0);
 }
