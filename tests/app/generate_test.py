@@ -30,7 +30,7 @@ class Generate(harness.Case):
     def test_greedy_answers_equal_the_reference(self):
         cases = GOLDEN["chat"]
         prompts = self.write_lines("in.jsonl", [{"messages": c["messages"]} for c in cases])
-        self.assertEqual(self.generate(prompts, "out.jsonl", "--max-new-tokens", 200).returncode, 0)
+        self.assertEqual(self.generate(prompts, "out.jsonl", "--max-new-tokens", 200, "--threads", 2).returncode, 0)
         for case, answer in zip(cases, self.read_lines("out.jsonl")):
             self.assertEqual(answer["text"], case["text"])
             self.assertEqual(answer["prompt_tokens"], len(case["prompt_ids"]))

@@ -23,7 +23,7 @@ record = json.loads(pathlib.Path(sys.argv[1]).read_text())
 url = f"http://127.0.0.1:{record['port']}"
 key = pathlib.Path(record["key_file"]).read_text().strip()
 bearer = {"Authorization": f"Bearer {key}"}
-oa = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60)
+oa = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=600)
 messages = [{"role": "user", "content": "What is the capital of France?"}]
 
 # --- openai
@@ -129,7 +129,7 @@ if has_chat:
     check("hub: chat_completion streamed", "".join(streamed) == text, streamed)
 
 # --- text_generation
-tg = text_generation.Client(url, headers=bearer, timeout=60)
+tg = text_generation.Client(url, headers=bearer, timeout=600)
 one = tg.generate("The capital of France", max_new_tokens=6)
 check("text_generation: generate", one.generated_text == tgi and one.details.generated_tokens >= 1, one)
 best = tg.generate("The capital of France", max_new_tokens=3, do_sample=True, best_of=2)
@@ -145,7 +145,7 @@ if has_chat:
 
 
 async def generate_async():
-    return await text_generation.AsyncClient(url, headers=bearer, timeout=60).generate("The capital of France", max_new_tokens=6)
+    return await text_generation.AsyncClient(url, headers=bearer, timeout=600).generate("The capital of France", max_new_tokens=6)
 
 
 check("text_generation: async", asyncio.run(generate_async()).generated_text == tgi)

@@ -170,7 +170,7 @@ constrained.run_ollama(o, name)
 
 # The command line is not to be had from a package index: what its versions 0.2.5 and later send is sent here.
 def cli(method, path, body=None, agent="ollama/0.2.5 (amd64 linux) Go/go1.22.5"):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     accept = "application/x-ndjson" if path in ("/api/chat", "/api/generate", "/api/pull") else "application/json"
     connection.request(method, path, None if body is None else json.dumps(body),
                        {"Content-Type": "application/json", "Accept": accept, "User-Agent": agent})

@@ -23,7 +23,7 @@ stop() {
 }
 trap stop EXIT
 
-export SLUICE_HOME="$work/home"
+export SLUICE_HOME="$work/home" SLUICE_THREADS=1
 # shellcheck disable=SC2046  # one -u per variable
 env $(compgen -e | sed -n 's/^\(SLURM_[A-Z0-9_]*\|PMI[A-Z0-9_]*\|OMPI_[A-Z0-9_]*\)$/-u \1/p') \
   "$build/sluice" serve --model "$model" --host 127.0.0.1 >"$work/log" 2>&1 &

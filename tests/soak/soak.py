@@ -41,7 +41,6 @@ class Scenario(harness.Case):
         return f"{self.name}, {'demo' if self.model == DEMO else 'null'}, tp {self.tp}, pp {self.pp}{self.note}"
 
     def run_seed(self):
-        self.environment["SLUICE_THREADS"] = "1"
         self.addCleanup(self.end_all)
         getattr(self, self.name)()
 
