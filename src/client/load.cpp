@@ -26,6 +26,7 @@
 
 namespace sluice {
 namespace {
+constexpr size_t kWordsOfFailure = 160;  // bytes of a refusal that are kept
 
 struct Stream {
   enum class State { kIdle, kConnecting, kSending, kReading };
@@ -244,7 +245,7 @@ class Loop {
       s.heard = monotonic_seconds();
       try {
         s.reader.feed({buffer, static_cast<size_t>(n)}, [&](std::string_view piece) {
-          if (s.reader.head().status == 200) take(s, piece);
+          take(s, piece);
           return true;
         });
       } catch (const Error& error) {
@@ -259,6 +260,10 @@ class Loop {
   }
 
   void take(Stream& s, std::string_view piece) {
+    if (s.reader.head().status != 200) {
+      s.whole += piece.substr(0, kWordsOfFailure - std::min(kWordsOfFailure, s.whole.size()));
+      return;
+    }
     const auto event = [&](std::string_view data) {
       if (data.empty() || !read_load_event(options_.api, data, s.reply)) return;
       if (s.pieces++ == 0)
@@ -278,7 +283,9 @@ class Loop {
   }
 
   void end(Stream& s) {
-    if (s.reader.head().status != 200) return fail(s, fmt::format("HTTP {}", s.reader.head().status));
+    if (s.reader.head().status != 200)
+      return fail(s, fmt::format("HTTP {}{}{}", s.reader.head().status, s.whole.empty() ? "" : ": ",
+                                 s.whole.substr(0, s.whole.find('\n'))));
     if (!s.reply.failure.empty()) return fail(s, s.reply.failure);
     if (s.pieces == 0 && load_framing(options_.api) == LoadFraming::kWhole && !s.whole.empty()) {
       try {

@@ -164,7 +164,7 @@ TEST_CASE("load counts what ended well, what failed and why") {
   std::atomic<int> served = 0;
   Script server([&](int, const std::string& request) -> std::string {
     if (request.find("/health") != std::string::npos) return "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-    if (++served == 3) return "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+    if (++served == 3) return "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfull";
     return "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: " + std::to_string(events.size()) +
            "\r\n\r\n" + events;
   });
@@ -178,7 +178,7 @@ TEST_CASE("load counts what ended well, what failed and why") {
   CHECK(report.started == 5);
   CHECK(report.finished == 4);
   CHECK(report.failed == 1);
-  CHECK(report.errors["HTTP 429"] == 1);
+  CHECK(report.errors["HTTP 429: full"] == 1);
   CHECK(report.tokens == 28);
   CHECK(report.pieces == 8);
   CHECK(report.ttft.count == 4);
