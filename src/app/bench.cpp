@@ -12,6 +12,7 @@
 #include "app/bench_steps.h"
 #include "app/device.h"
 #include "app/options.h"
+#include "app/verb.h"
 #include "app/verbs.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -223,7 +224,7 @@ void add_bench(CLI::App& app, int& exit_code) {
   verb->add_option("--seconds", options->seconds, "Length of one decode measurement.")
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();
-  verb->add_option("--json", options->json, "File for the figures.");
+  verb->add_option("--json", options->json, "File for the figures.")->check(folder_is_there);
   add_bench_serve(*verb, exit_code);
   add_bench_quality(*verb, exit_code);
   verb->callback([verb, options, &exit_code] {

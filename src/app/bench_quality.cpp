@@ -228,7 +228,7 @@ void add_bench_quality(CLI::App& bench, int& exit_code) {
   verb->add_option("--max-tokens", options->max_tokens, "Longest answer.")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  verb->add_option("--json", options->json, "File for the figures.");
+  verb->add_option("--json", options->json, "File for the figures.")->check(folder_is_there);
 }
 
 }  // namespace sluice

@@ -290,9 +290,9 @@ void add_bench_serve(CLI::App& bench, int& exit_code) {
       ->allow_extra_args(false);
   verb->add_flag_callback(
       "--no-health", [&load] { load.probe_health = false; }, "Do not probe /health meanwhile.");
-  verb->add_option("--json", options->json, "File for the figures, times in seconds.");
-  verb->add_option("--csv", options->csv, "File for a line per request.");
-  verb->add_option("--plot", options->plot, "SVG file for throughput and latencies.");
+  verb->add_option("--json", options->json, "File for the figures, times in seconds.")->check(folder_is_there);
+  verb->add_option("--csv", options->csv, "File for a line per request.")->check(folder_is_there);
+  verb->add_option("--plot", options->plot, "SVG file for throughput and latencies.")->check(folder_is_there);
 }
 
 }  // namespace sluice

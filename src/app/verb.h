@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 
 namespace CLI {
@@ -11,6 +12,9 @@ class App;
 }
 
 namespace sluice {
+
+// A check for an option that names a file to write: its folder must be there before the work begins.
+std::string folder_is_there(const std::string& file);
 
 // A subcommand whose callback runs `run` and keeps the exit code.
 CLI::App* add_verb(CLI::App& app, const char* name, const char* help, int& exit_code, std::function<int()> run);
