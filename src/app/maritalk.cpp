@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "app/help.h"
 #include "app/verbs.h"
 
 namespace sluice {
@@ -19,10 +20,13 @@ bool is_set(const char* name) {
 
 }  // namespace
 
-bool called_as_maritalk(const char* name) { return std::filesystem::path(name).filename() == "maritalk"; }
+bool called_as_maritalk(const char* name) {
+  return std::filesystem::path(name).filename().string().starts_with("maritalk");
+}
 
 int read_maritalk(int argc, char** argv, std::vector<std::string>& arguments) {
   CLI::App app("Serves MODEL_ID as MariTalk Local does: http://localhost:9000, without a key.", "maritalk");
+  set_help(app);
   std::string license, batch;
   int port = 9000;
   bool interactive = false;
@@ -35,7 +39,9 @@ int read_maritalk(int argc, char** argv, std::vector<std::string>& arguments) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    if (error.get_exit_code() == 0) return app.exit(error);
+    fmt::print(stderr, "maritalk: {}\nmaritalk --help says what it takes\n", error.what());
+    return 2;
   }
   if (interactive) {
     const char* model = is_set("SLUICE_MODEL") ? std::getenv("SLUICE_MODEL") : std::getenv("MODEL_ID");

@@ -79,6 +79,7 @@ class CommandLine(harness.Case):
             (["launch", DEMO, "--cpu", "--dry-run", "--log", "/nowhere/l"], "there is no folder /nowhere"),
             (["launch", DEMO, "--cpu", "--dry-run", "--keep-alive-lead", "5"], "belong to --keep-alive"),
             (["launch", DEMO, "--cpu", "--dry-run", "--keep-alive", "--keep-alive-until", "soon"], "expected a moment (2026-12-24T18:00)"),
+            (["bench", "--model", DEMO, "--json", "/nowhere/f"], "--json: there is no folder /nowhere"),
             (["route", "--backend", "https://x"], "https is not supported"),
         ):
             done = self.run_sluice(*words)
@@ -86,6 +87,15 @@ class CommandLine(harness.Case):
             self.assertIn(says, done.stderr)
         script = self.run_sluice("launch", "--random-init", "llama-3.2-1b", "--cpu", "--dry-run").stdout
         self.assertIn("export SLUICE_RANDOM_INIT=llama-3.2-1b\n", script)
+
+    def test_a_name_that_begins_with_maritalk_stands_for_that_program(self):
+        link = self.folder / "maritalk-cuda11"
+        link.symlink_to(harness.BINARY)
+        done = subprocess.run([link, "--help"], capture_output=True, text=True)
+        self.assertIn("Serves MODEL_ID as MariTalk Local does", done.stdout)
+        done = subprocess.run([link, "--port", "0"], capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertEqual(done.stderr, "maritalk: --port: Value 0 not in range 1 to 65535\nmaritalk --help says what it takes\n")
 
     def test_help_is_a_command_too(self):
         for words, same in ((["help"], ["--help"]), (["help", "bench", "serve"], ["bench", "serve", "--help"])):
