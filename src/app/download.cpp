@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // sluice download MODEL: fetches a model of the hub into the Hugging Face cache; run again after any kill it goes on.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <atomic>
@@ -33,12 +34,20 @@ int run(DownloadOptions& options) {
                     hub.token_origin, hub.token_file.string()));
   }
   options.request.fetch.connections = options.connections;
-  std::atomic<bool> stop{false};
-  SignalWatch watch([&](int, int) { stop = true; });
+  std::atomic<bool> stop{false}, begun{false};
+  // What has arrived is kept however this ends; before that, and at a second signal, nothing is waited for.
+  SignalWatch watch([&](int signal, int count) {
+    if (!begun || count > 1) {
+      log_warning(fmt::format("{}: leaving; run the same command again to go on", signal_name(signal)));
+      ::_exit(kExitAgain);
+    }
+    stop = true;
+  });
   Downloaded downloaded;
   try {
     ByteProgress progress(options.request.repo);
     downloaded = download_model(hub, options.request, [&](const FetchProgress& now) {
+      begun = true;
       progress.show(now.done, now.total, now.fetched);
       return !stop.load();
     });

@@ -56,6 +56,7 @@ class Serve(harness.Case):
             (["logs", "-f", server.start["record"]], {}, -signal.SIGINT),
             (["bench", "--model", DEMO, "--repeats", "1000"], {}, -signal.SIGINT),
             (["bench", "serve", "--url", server.start["record"], "--seconds", "100"], {}, -signal.SIGINT),
+            (["download", "a/b"], {"HF_ENDPOINT": "http://127.0.0.1:9"}, 75),
             (["run", DEMO, "hi"], alone, 128 + signal.SIGINT),
             (["generate", "--model", DEMO, "--prompts", log, "--output", self.folder / "out"], alone, 75),
         ):
