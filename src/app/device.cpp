@@ -34,7 +34,6 @@ std::string uuid_of(const CudaDevice& device, int index) {
 }
 
 RankDevice choose_gpu(const Launch& launch) {
-  ::setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0);  // as nvidia-smi numbers them
   const std::vector<CudaDevice> devices = cuda_module().devices();
   RankDevice out;
   out.cuda = true;
@@ -56,6 +55,7 @@ RankDevice choose_rank_device(const Settings& settings, const Launch& launch) {
   const std::string& wanted = settings.word("device");
   RankDevice cpu;
   if (wanted == "cpu") return cpu;
+  ::setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0);  // as nvidia-smi and Slurm number them; read when CUDA starts
   if (wanted == "cuda") {
     try {
       return choose_gpu(launch);

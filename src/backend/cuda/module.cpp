@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
+#include <string_view>
 
 #include "backend/cuda/check.h"
 #include "backend/cuda/cuda_backend.h"
@@ -10,8 +11,9 @@
 namespace sluice::cuda {
 namespace {
 
+// An instance of a divided GPU says so in its name ("NVIDIA A100-SXM4-40GB MIG 3g.20gb") and has an id of its own.
 std::string uuid_of(const cudaDeviceProp& properties) {
-  std::string out = "GPU-";
+  std::string out = std::string_view(properties.name).find(" MIG ") == std::string_view::npos ? "GPU-" : "MIG-";
   for (int i = 0; i < 16; ++i) {
     if (i == 4 || i == 6 || i == 8 || i == 10) out += '-';
     out += fmt::format("{:02x}", static_cast<unsigned char>(properties.uuid.bytes[i]));
