@@ -89,7 +89,10 @@ __global__ void __launch_bounds__(kThreads) peer_sum_kernel(const __grid_constan
 
 }  // namespace
 
-size_t peer_area_bytes(int size) { return static_cast<size_t>(kFlagBytes + 2 * size * kPeerBytes); }
+size_t peer_area_bytes(int size) {
+  constexpr int64_t kWhole = int64_t{2} << 20;
+  return static_cast<size_t>((kFlagBytes + 2 * size * kPeerBytes + kWhole - 1) / kWhole * kWhole);
+}
 
 cudaError_t peer_sum(const PeerSumParams& p, cudaStream_t stream) {
   return with_type(p.type, [&](auto element) {

@@ -12,7 +12,8 @@ constexpr int64_t kPeerChunk = 8192;                               // bytes of t
 constexpr int64_t kPeerBytes = int64_t{kPeerBlocks} * kPeerChunk;  // most bytes of one launch
 
 // What a rank lends to the others of a group of `size`: a flag per block and rank, then two turns of what they send.
-// Zero before the first launch of any rank.
+// Zero before the first launch of any rank. Whole pieces of 2 MiB, because CUDA IPC lends no less: what else lies in a
+// piece would be lent too.
 size_t peer_area_bytes(int size);
 
 // inout = the sum over ranks, added in f32 in rank order and rounded once: the same bits on every rank, and of an

@@ -22,7 +22,7 @@ constexpr int kRounds = 12;
 
 // What the ranks of a group share.
 struct Meeting {
-  std::atomic<int> arrived[2];  // with its handle; at the end
+  std::atomic<int> arrived[3];  // with its handle; at the end; with all others' areas closed
   cudaIpcMemHandle_t handles[kernels::kPeerRanks];
 };
 
@@ -112,6 +112,7 @@ void be_rank(Meeting& meeting, int rank, int size) {
   CUDA_OK(cudaStreamDestroy(stream));
   for (int r = 0; r < size; ++r)
     if (r != rank) CUDA_OK(cudaIpcCloseMemHandle(p.areas[r]));
+  meet(meeting.arrived[2], size);
   CUDA_OK(cudaFree(own));
 }
 

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 namespace sluice::nccl {
@@ -16,6 +18,7 @@ struct Invitation {
   char boot[40] = {};
   cudaIpcMemHandle_t handle{};
   cudaError_t error = cudaSuccess;
+  bool without = false;  // the site says that GPUs do not reach each other's memory
 };
 
 void read_boot(char (&out)[40]) {
@@ -23,6 +26,11 @@ void read_boot(char (&out)[40]) {
     if (std::fgets(out, sizeof out, file) == nullptr) out[0] = '\0';
     std::fclose(file);
   }
+}
+
+bool told_without() {
+  const char* text = std::getenv("NCCL_P2P_DISABLE");
+  return text != nullptr && *text != '\0' && std::strcmp(text, "0") != 0;
 }
 
 }  // namespace
@@ -39,6 +47,7 @@ std::unique_ptr<PeerSums> PeerSums::open(int rank, int size, cudaStream_t stream
 
   Invitation mine;
   read_boot(mine.boot);
+  mine.without = told_without();
   const auto step = [&](auto&& call) {
     if (mine.error == cudaSuccess) mine.error = call();
   };
@@ -53,8 +62,9 @@ std::unique_ptr<PeerSums> PeerSums::open(int rank, int size, cudaStream_t stream
   gather(all.data(), &mine, sizeof mine);
   const bool one_host = std::ranges::all_of(
       all, [&](const Invitation& i) { return i.boot[0] != '\0' && std::strcmp(i.boot, all[0].boot) == 0; });
+  const bool without = std::ranges::any_of(all, [](const Invitation& i) { return i.without; });
   cudaError_t opened = cudaSuccess;
-  for (size_t r = 0; r < all.size() && one_host; ++r) {
+  for (size_t r = 0; r < all.size() && one_host && !without; ++r) {
     if (all[r].error != cudaSuccess) opened = all[r].error;
     if (opened == cudaSuccess && r != own)
       opened = cudaIpcOpenMemHandle(&out->areas_[r], all[r].handle, cudaIpcMemLazyEnablePeerAccess);
@@ -66,20 +76,30 @@ std::unique_ptr<PeerSums> PeerSums::open(int rank, int size, cudaStream_t stream
     why_not = "the group spans hosts";
     return nullptr;
   }
+  if (without) {
+    why_not = "NCCL_P2P_DISABLE is set";
+    return nullptr;
+  }
   for (size_t r = 0; r < results.size(); ++r) {
     if (results[r] == cudaSuccess) continue;
     why_not = fmt::format("rank {} of the group cannot open another's memory: {}", r, cudaGetErrorString(results[r]));
+    out->close_peers();
+    gather(results.data(), &opened, sizeof opened);  // all have closed; the destructor frees
     return nullptr;
   }
+  out->lent_ = true;
   return out;
+}
+
+void PeerSums::close_peers() {
+  for (int r = 0; r < size_; ++r)
+    if (r != rank_ && areas_[r] != nullptr) cudaIpcCloseMemHandle(std::exchange(areas_[r], nullptr));
 }
 
 PeerSums::~PeerSums() {
   cudaStreamSynchronize(stream_);
-  for (int r = 0; r < size_; ++r) {
-    if (r != rank_ && areas_[r] != nullptr) cudaIpcCloseMemHandle(areas_[r]);
-  }
-  cudaFree(areas_[rank_]);
+  close_peers();
+  if (!lent_) cudaFree(areas_[rank_]);
   cudaFree(turns_);
 }
 

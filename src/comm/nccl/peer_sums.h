@@ -32,12 +32,17 @@ class PeerSums {
   cudaError_t sum(const Tensor& inout);
 
  private:
+  void close_peers();
+
   PeerSums(int rank, int size, cudaStream_t stream) : rank_(rank), size_(size), stream_(stream) {}
 
   int rank_, size_;
   cudaStream_t stream_;
   void* areas_[kernels::kPeerRanks] = {};  // areas_[rank_] is this rank's own
   void* turns_ = nullptr;
+  // Others may have areas_[rank_] open, and it must not be freed before they have closed it: the end of the process
+  // gives it back.
+  bool lent_ = false;
 };
 
 }  // namespace sluice::nccl
