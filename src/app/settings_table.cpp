@@ -22,7 +22,7 @@ const std::vector<SettingRow>& settings_table() {
       {Topic::kRun, {"all-reduce", {"SLUICE_ALL_REDUCE"}, "auto", "Sums over the GPUs of a host: peer (own kernel over CUDA IPC for small messages, else it fails), nccl, or auto: peer where it works.", OneOf{"auto", "nccl", "peer"}}},
       {Topic::kRun, {"comm", {"SLUICE_COMM"}, "auto", "How ranks on CPUs sum: mpi, tcp, or auto: MPI where its launcher started them and it works.", OneOf{"auto", "mpi", "tcp"}}},
       {Topic::kRun, {"rendezvous", {"SLUICE_RENDEZVOUS"}, "", "HOST:PORT where the ranks meet, instead of the one derived from the job."}},
-      {Topic::kRun, {"formation-timeout", {"SLUICE_FORMATION_TIMEOUT"}, "60", "Seconds until missing ranks are named and the start fails.", RealNumber{1, 3600}}},
+      {Topic::kRun, {"formation-timeout", {"SLUICE_FORMATION_TIMEOUT"}, "60", "Seconds until missing ranks are named and the start fails; twice as long for NCCL.", RealNumber{1, 3600}}},
       {Topic::kRun, {"threads", {"SLUICE_THREADS"}, "0", "Compute threads of a rank; 0: its CPUs, shared evenly by the ranks of the host.", WholeNumber{0, 4096}}},
       {Topic::kRun, {"cpu-isa", {"SLUICE_CPU_ISA"}, "auto", "Widest CPU instructions to use: auto or avx2.", OneOf{"auto", "avx2"}}},
       {Topic::kRun, {"experts", {"SLUICE_EXPERTS"}, "auto", "Experts over tensor-parallel ranks: split, spread whole, or auto: spread where shares would be narrow.", OneOf{"auto", "split", "spread"}}},

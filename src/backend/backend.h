@@ -298,6 +298,9 @@ class Backend {
   // Runs `body`, the ops of one step. Equal keys mean equal ops with equal sizes and addresses: what was queued under a
   // key before may be replayed instead. 0: the body always runs.
   virtual void run_step(uint64_t key, const std::function<void()>& body) { body(); }
+  // What run_step has recorded goes: before the memory that it names, and before the communicators whose calls it
+  // holds.
+  virtual void forget_steps() {}
 
   // Best GB/s of reading `bytes` of memory once with this backend's threads: the limit that decode is compared with.
   virtual double probe_read_gbps(size_t bytes) = 0;

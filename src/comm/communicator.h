@@ -38,8 +38,10 @@ std::unique_ptr<Communicator> make_solo_communicator();
 class TokenReturn {
  public:
   virtual ~TokenReturn() = default;
-  virtual void send(const Tensor& device) = 0;         // last stage; later ops may overwrite `device`
-  virtual void receive(void* host, size_t bytes) = 0;  // first stage; waits
+  virtual void send(const Tensor& device) = 0;  // last stage; later ops may overwrite `device`
+  // First stage, as soon as a step is queued, so that no send waits for what the host does later: its message may come.
+  virtual void expect(size_t bytes) = 0;
+  virtual void receive(void* host, size_t bytes) = 0;  // first stage; waits for the oldest that is expected
 };
 
 // The groups that this rank belongs to. world = pp x tp; tp ranks share a stage, pp ranks share a tp index.

@@ -56,12 +56,6 @@ void Constraints::set_slot(const SlotInit& init, std::span<const int32_t> histor
   slot.position = -1;
 }
 
-bool Constraints::concerns(const Step& step) const {
-  return std::ranges::any_of(step.samples, [&](const SampleEntry& e) {
-    return e.target < 0 && slots_.at(static_cast<size_t>(e.slot)).constrained;
-  });
-}
-
 void Constraints::prepare(const Step& step) {
   for (const SampleEntry& e : step.samples) {
     const Slot& slot = slots_.at(static_cast<size_t>(e.slot));

@@ -29,13 +29,11 @@ class Constraints {
 
   // After Backend::set_slot of the same slot, and wait(). Follows the tokens that were generated before a preemption.
   void set_slot(const SlotInit& init, std::span<const int32_t> history);
-  // Whether a draw of the step is constrained.
-  bool concerns(const Step& step) const;
   // Its masks are being found from here on; all earlier draws of its sequences have been accepted.
   void prepare(const Step& step);
   // Until the sampler holds every mask that was asked for. Before Backend::sample and Backend::set_slot.
   void wait();
-  // What came of a step that concerns() was true of, one per sample.
+  // What came of a step with a constrained draw, one per sample.
   void accept(std::span<const SampleEntry> samples, std::span<const SampledToken> drawn);
 
  private:

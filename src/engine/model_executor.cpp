@@ -6,7 +6,7 @@
 // in step order: rank 0 in collect(), and every rank of stage 0 before it runs step j for all steps up to j - stages.
 // The leader has at most `stages` steps unfinished, so those messages have been sent by ranks that wait for nothing of
 // step j: no cycle, provided that send() does not wait for its receiver, which comm's transports guarantee by copying,
-// or by a way of their own for these messages (TokenReturn).
+// or by a way of their own for these messages (TokenReturn), which stage 0 asks for as soon as it has queued step j.
 //
 // One stage on an asynchronous backend: run() queues step j and then waits for the result of step j - 1, so that the
 // device has the next step before it is done with this one.
@@ -35,6 +35,7 @@ namespace {
 class ModelExecutor : public Executor {
  public:
   ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Groups& groups, const ExecutorOptions& options);
+  ~ModelExecutor() override { backend_.forget_steps(); }
   const ExecutorInfo& info() const override { return info_; }
   void run(const Step& step, StepResult& result) override;
   bool collect(StepResult& result) override;
@@ -51,12 +52,14 @@ class ModelExecutor : public Executor {
   void size(const ExecutorOptions& options);
   void warm();
   int64_t bucket_of(const Step& step) const;
+  bool keeps_to_grammar(const Step& step) const;
   void compute(const BatchView& batch, uint64_t key);
   void compute_constrained(const Step& step, const BatchView& batch, uint64_t key, StepResult& result);
   Tensor forward(const BatchView& batch);
   void draw(const Tensor& logits);
   void deliver(const Step& step, bool constrained, StepResult& result);
   void receive(StepResult& result);
+  static size_t message_bytes(size_t n) { return n > 0 ? n * sizeof(SampledToken) : 1; }
   Tensor bytes_of(std::vector<SampledToken>& tokens, size_t n);
   bool pipelined() const { return groups_.stages() > 1; }
   bool leader() const { return groups_.world->rank() == 0; }
@@ -69,6 +72,7 @@ class ModelExecutor : public Executor {
   std::unique_ptr<StepTensors> tensors_;
   std::unique_ptr<SamplerState> sampler_;        // on the last stage
   std::unique_ptr<Constraints> constraints_;     // where sampler_ is and grammars are offered
+  std::vector<char> with_grammar_;               // [slots], where grammars are offered
   Buffer drawn_;                                 // u8 [max_logits, sizeof(SampledToken)], on the last stage
   std::vector<SampledToken> message_;            // of a pipeline: what travels from the last stage to the first
   std::unordered_map<uint64_t, Tensor> logits_;  // of constrained steps, by the key that they are recorded under
@@ -92,6 +96,7 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Gro
   size(options);
   model_->allocate(info_.limits);
   tensors_ = std::make_unique<StepTensors>(backend_, info_.limits, info_.slots, info_.cache_groups);
+  if (info_.grammars) with_grammar_.resize(static_cast<size_t>(info_.slots));
   if (groups_.last_stage()) {
     sampler_ = backend_.make_sampler(info_.slots, info_.model.vocab);
     if (info_.grammars) constraints_ = std::make_unique<Constraints>(backend_, *sampler_, info_.grammars, info_.slots);
@@ -170,6 +175,9 @@ void ModelExecutor::run(const Step& step_in, StepResult& result) {
     step = &resolved_;
   }
 
+  if (info_.grammars)
+    for (const SlotInit& init : step->inits)
+      with_grammar_.at(static_cast<size_t>(init.slot)) = !init.params.grammar.empty();
   if (constraints_ && !step->inits.empty()) constraints_->wait();
   if (sampler_)
     for (const SlotInit& init : step->inits) {
@@ -177,7 +185,7 @@ void ModelExecutor::run(const Step& step_in, StepResult& result) {
       backend_.set_slot(*sampler_, init.slot, init.params, history.data(), init.n_history, init.n_output);
       if (constraints_) constraints_->set_slot(init, history);
     }
-  const bool constrained = constraints_ && constraints_->concerns(*step);
+  const bool constrained = keeps_to_grammar(*step);
   const int64_t bucket = bucket_of(*step);
   const BatchView batch = tensors_->fill(*step, bucket);
   for (int32_t g = 0; g < static_cast<int32_t>(info_.cache_groups.size()); ++g)
@@ -192,6 +200,7 @@ void ModelExecutor::run(const Step& step_in, StepResult& result) {
     unread_.push_back({step->id, step->samples.size(), {}, false});
     for (const SampleEntry& e : step->samples)
       unread_.back().slots.push_back(e.target == SampleEntry::kDraw ? e.slot : -1);
+    if (groups_.back) groups_.back->expect(message_bytes(step->samples.size()));
   }
 }
 
@@ -207,6 +216,14 @@ int64_t ModelExecutor::bucket_of(const Step& step) const {
       {backend_.decode_bucket(rows), info_.limits.max_seqs, info_.limits.max_rows, info_.limits.max_logits});
 }
 
+// Whether a draw of the step keeps to a grammar: the same on every stage, because a message between two of them must be
+// recorded by both or by none.
+bool ModelExecutor::keeps_to_grammar(const Step& step) const {
+  return std::ranges::any_of(step.samples, [&](const SampleEntry& e) {
+    return e.target < 0 && !with_grammar_.empty() && with_grammar_.at(static_cast<size_t>(e.slot));
+  });
+}
+
 // From token ids to drawn tokens, on the device alone.
 void ModelExecutor::compute(const BatchView& batch, uint64_t key) {
   backend_.run_step(key, [this, &batch] {
@@ -219,13 +236,14 @@ void ModelExecutor::compute(const BatchView& batch, uint64_t key) {
 // The same with the host in between.
 void ModelExecutor::compute_constrained(const Step& step, const BatchView& batch, uint64_t key, StepResult& result) {
   constexpr uint64_t kLogitsAlone = uint64_t{1} << 32;
-  if (!backend_.asynchronous()) constraints_->prepare(step);
+  if (sampler_ && !backend_.asynchronous()) constraints_->prepare(step);
   struct Work {
     ModelExecutor& self;
     const BatchView& batch;
     Tensor logits;
   } work{*this, batch, {}};
   backend_.run_step(key == 0 ? 0 : key | kLogitsAlone, [&work] { work.logits = work.self.forward(work.batch); });
+  if (!sampler_) return;
   Tensor& logits = work.logits;
   if (logits.data != nullptr) {
     if (key != 0) logits_[key] = logits;
@@ -283,7 +301,7 @@ void ModelExecutor::deliver(const Step& step, bool constrained, StepResult& resu
 // The message of a step with n samples; resizes `tokens` to hold it.
 Tensor ModelExecutor::bytes_of(std::vector<SampledToken>& tokens, size_t n) {
   tokens.resize(std::max<size_t>(n, 1));
-  return Tensor(tokens.data(), DType::kU8, {n > 0 ? static_cast<int64_t>(n * sizeof(SampledToken)) : 1});
+  return Tensor(tokens.data(), DType::kU8, {static_cast<int64_t>(message_bytes(n))});
 }
 
 // Tokens of the oldest unread step. Only the leader has a use for the whole; the others keep what a later step may ask

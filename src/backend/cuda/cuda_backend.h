@@ -97,6 +97,7 @@ class CudaBackend final : public Backend {
   bool asynchronous() const override { return true; }
   int64_t decode_bucket(int64_t rows) const override;
   void run_step(uint64_t key, const std::function<void()>& body) override { graphs_.run(key, body); }
+  void forget_steps() override { graphs_.clear(); }
 
   double probe_read_gbps(size_t bytes) override;
   cudaStream_t stream() const { return stream_; }

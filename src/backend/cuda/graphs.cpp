@@ -5,9 +5,10 @@
 
 namespace sluice::cuda {
 
-Graphs::~Graphs() {
+void Graphs::clear() {
   for (const auto& [key, step] : steps_)
     if (step.graph != nullptr) cudaGraphExecDestroy(step.graph);
+  steps_.clear();
 }
 
 void Graphs::run(uint64_t key, const std::function<void()>& body) {

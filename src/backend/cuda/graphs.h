@@ -13,12 +13,13 @@ namespace sluice::cuda {
 class Graphs {
  public:
   explicit Graphs(cudaStream_t stream) : stream_(stream) {}
-  ~Graphs();
+  ~Graphs() { clear(); }
   Graphs(const Graphs&) = delete;
   Graphs& operator=(const Graphs&) = delete;
 
   // Backend::run_step. The first run of a key sizes workspaces and picks algorithms, which a recording may not do.
   void run(uint64_t key, const std::function<void()>& body);
+  void clear();  // a graph that runs still ends first
   size_t recorded() const { return recorded_; }
 
  private:

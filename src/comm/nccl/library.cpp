@@ -41,17 +41,17 @@ Library open() {
   return l;
 }
 
-std::string device_name() {
-  int device = -1;
-  cudaGetDevice(&device);
-  return fmt::format("device {}", device);
-}
-
 }  // namespace
 
 const Library& library() {
   static const Library opened = open();
   return opened;
+}
+
+std::string device_name() {
+  int device = -1;
+  cudaGetDevice(&device);
+  return fmt::format("device {}", device);
 }
 
 void fail(ncclResult_t result, const char* call, const std::string& group, CodePlace where) {

@@ -29,6 +29,8 @@ struct Library {
 const Library& library();
 
 [[noreturn]] void fail(ncclResult_t result, const char* call, const std::string& group, CodePlace where);
+// "device 0" of the calling thread, for messages.
+std::string device_name();
 [[noreturn]] void fail(int cuda_error, const char* what, const std::string& group, CodePlace where);
 
 }  // namespace sluice::nccl

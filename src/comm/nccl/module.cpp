@@ -6,13 +6,14 @@
 
 #include <algorithm>
 #include <cstring>
-#include <thread>
+#include <exception>
+#include <optional>
 #include <vector>
 
-#include "base/clock.h"
 #include "comm/nccl.h"
 #include "comm/nccl/library.h"
 #include "comm/nccl/peer_sums.h"
+#include "comm/nccl/watch.h"
 #include "kernels/rows.h"
 
 namespace sluice::nccl {
@@ -31,15 +32,38 @@ ncclDataType_t type_of(DType dtype) {
   }
 }
 
+// While an error unwinds, others may not come to what this rank waits for, the end of a communicator included: all is
+// left to the end of the process.
+bool unwinding() { return std::uncaught_exceptions() > 0; }
+
 class Group {
  public:
   Group(const NcclMember& member) : name(member.name) {
     ncclUniqueId id;
     if (member.id.size() != sizeof id) throw Error("an NCCL id of another length: the ranks run different builds");
     std::memcpy(&id, member.id.data(), sizeof id);
-    call(library().comm_init_rank(&comm, member.size, id, member.rank), "ncclCommInitRank");
+    {
+      const Watch patience(member.seconds, [this, &member] {
+        fatal(
+            fmt::format("NCCL: {} have not found each other after {:.0f} s: a rank does not reach another's address; "
+                        "name the network with NCCL_SOCKET_IFNAME, look with NCCL_DEBUG=INFO, or wait longer "
+                        "(--formation-timeout)",
+                        name, member.seconds));
+      });
+      call(library().comm_init_rank(&comm, member.size, id, member.rank), "ncclCommInitRank");
+    }
+    watch_.emplace(kLookSeconds, [this, device = device_name()] {
+      ncclResult_t error = ncclSuccess;
+      if (library().comm_get_async_error(comm, &error) != ncclSuccess || error == ncclInProgress) return;
+      if (error != ncclSuccess)
+        fatal(fmt::format("NCCL: {} lost a connection: {} ({}) on {}", name, library().get_error_string(error),
+                          library().get_last_error(nullptr), device));
+    });
   }
-  ~Group() { library().comm_destroy(comm); }
+  ~Group() {
+    watch_.reset();
+    if (!unwinding()) library().comm_destroy(comm);
+  }
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
 
@@ -52,6 +76,10 @@ class Group {
 
   std::string name;
   ncclComm_t comm = nullptr;
+
+ private:
+  static constexpr double kLookSeconds = 0.5;
+  std::optional<Watch> watch_;  // for errors that no call returns
 };
 
 class NcclCommunicator final : public Communicator {
@@ -65,7 +93,7 @@ class NcclCommunicator final : public Communicator {
       throw Error(fmt::format("--all-reduce peer over {}: {}; choose auto or nccl", member.name, without_peers_));
   }
   ~NcclCommunicator() override {
-    if (abandoned_) {  // a wait would have no end
+    if (unwinding()) {
       static_cast<void>(peers_.release());
       return;
     }
@@ -111,18 +139,12 @@ class NcclCommunicator final : public Communicator {
     std::unique_ptr<PeerSums> peers = std::move(peers_);  // NCCL alone, first
     NcclTest out;
     bool right = false;
-    double took = timed_sum(size_t{1} << 20, seconds, right);
-    if (took >= 0 && !right) throw Error(fmt::format("a sum of 1 MiB over {} by NCCL is wrong", group_.name));
+    const double took = timed_sum(size_t{1} << 20, seconds, right);
+    if (!right) throw Error(fmt::format("a sum of 1 MiB over {} by NCCL is wrong", group_.name));
     out.gbps = static_cast<double>(size_t{1} << 20) / took * 1e-9;
-    if (took >= 0 && peers != nullptr) {
+    if (peers != nullptr) {
       peers_ = std::move(peers);
-      took = timed_sum(size_t{8} << 10, seconds, right);
-      out.peer_us = took * 1e6;
-    }
-    out.ended = took >= 0;
-    abandoned_ = !out.ended;  // the memory is in use still
-    if (!out.ended) return out;
-    if (peers_ != nullptr) {
+      out.peer_us = 1e6 * timed_sum(size_t{8} << 10, seconds, right);
       std::vector<char> verdicts(static_cast<size_t>(size_));
       gather_host(verdicts.data(), &right, 1);
       if (std::ranges::find(verdicts, 0) != verdicts.end()) {
@@ -167,15 +189,15 @@ class NcclCommunicator final : public Communicator {
     char* memory = nullptr;
     const auto own = static_cast<size_t>(rank_), n = static_cast<size_t>(size_);
     group_.call(cudaMalloc(reinterpret_cast<void**>(&memory), n * bytes), "cudaMalloc");
-    group_.call(cudaMemcpy(memory + own * bytes, mine, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+    group_.call(cudaMemcpyAsync(memory + own * bytes, mine, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
     group_.call(library().all_gather(memory + own * bytes, memory, bytes, ncclInt8, group_.comm, stream_),
                 "ncclAllGather");
+    group_.call(cudaMemcpyAsync(all, memory, n * bytes, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync");
     group_.call(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
-    group_.call(cudaMemcpy(all, memory, n * bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
     cudaFree(memory);
   }
 
-  // Seconds of the last of two sums of `bytes`, below 0 where one has not ended in time; the first opens connections.
+  // Seconds of the last of two sums of `bytes`; the first opens connections.
   // Rank r adds (r + 1) * (1 + i % 61) at i.
   double timed_sum(size_t bytes, double seconds, bool& right) {
     std::vector<float> given(bytes / sizeof(float)), got(given.size());
@@ -187,20 +209,19 @@ class NcclCommunicator final : public Communicator {
     group_.call(cudaEventCreate(&begin), "cudaEventCreate");
     group_.call(cudaEventCreate(&end), "cudaEventCreate");
     const Tensor message(memory, DType::kF32, {static_cast<int64_t>(given.size())});
+    const Watch patience(seconds, [&] {
+      fatal(fmt::format("a sum over {} has not ended after {:.0f} s: the GPUs do not reach each other; {}", group_.name,
+                        seconds,
+                        peers_ != nullptr ? "leave their memory out with --all-reduce nccl"
+                                          : "name the network with NCCL_SOCKET_IFNAME, look with NCCL_DEBUG=INFO, or "
+                                            "try NCCL_P2P_DISABLE=1"));
+    });
     for (int pass = 0; pass < 2; ++pass) {
       group_.call(cudaMemcpyAsync(memory, given.data(), bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
       group_.call(cudaEventRecord(begin, stream_), "cudaEventRecord");
       all_reduce(message);
       group_.call(cudaEventRecord(end, stream_), "cudaEventRecord");
-      const double deadline = monotonic_seconds() + seconds;
-      for (cudaError_t state; (state = cudaEventQuery(end)) != cudaSuccess;) {
-        if (state != cudaErrorNotReady) group_.call(state, "the self-test");
-        ncclResult_t error = ncclSuccess;
-        group_.call(library().comm_get_async_error(group_.comm, &error), "ncclCommGetAsyncError");
-        if (error != ncclInProgress) group_.call(error, "the self-test");
-        if (monotonic_seconds() > deadline) return -1;
-        std::this_thread::sleep_for(std::chrono::microseconds(200));
-      }
+      group_.call(cudaEventSynchronize(end), "the self-test");
     }
     float ms = 0;
     group_.call(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
@@ -218,7 +239,7 @@ class NcclCommunicator final : public Communicator {
   Group group_;
   int rank_, size_;
   cudaStream_t stream_;
-  bool fixed_order_, abandoned_ = false;
+  bool fixed_order_;
   std::unique_ptr<PeerSums> peers_;  // null: NCCL does all, for this reason
   std::string without_peers_;
   std::vector<void*> gathered_;
@@ -229,7 +250,8 @@ class NcclCommunicator final : public Communicator {
 // states come in.
 class NcclReturn final : public TokenReturn {
  public:
-  NcclReturn(const NcclMember& member, cudaStream_t main) : group_(member), last_(member.size - 1), main_(main) {
+  NcclReturn(const NcclMember& member, cudaStream_t main)
+      : group_(member), last_(member.size - 1), main_(main), slots_(static_cast<size_t>(2 * member.size + 2)) {
     group_.call(cudaStreamCreateWithFlags(&own_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     for (Slot& slot : slots_) {
       group_.call(cudaEventCreateWithFlags(&slot.filled, cudaEventDisableTiming), "cudaEventCreateWithFlags");
@@ -237,6 +259,7 @@ class NcclReturn final : public TokenReturn {
     }
   }
   ~NcclReturn() override {
+    if (unwinding()) return;
     cudaStreamSynchronize(own_);
     for (Slot& slot : slots_) {
       cudaEventDestroy(slot.filled);
@@ -258,11 +281,17 @@ class NcclReturn final : public TokenReturn {
     group_.call(cudaEventRecord(slot.done, own_), "cudaEventRecord");
   }
 
-  void receive(void* host, size_t bytes) override {
+  void expect(size_t bytes) override {
+    check(turn_ - taken_ < slots_.size(), "a pipeline expects more messages than it has steps in flight");
     Slot& slot = next(bytes);
     group_.call(library().recv(slot.device, bytes, ncclInt8, last_, group_.comm, own_), "ncclRecv");
     group_.call(cudaMemcpyAsync(slot.host, slot.device, bytes, cudaMemcpyDeviceToHost, own_), "cudaMemcpyAsync");
     group_.call(cudaEventRecord(slot.done, own_), "cudaEventRecord");
+  }
+
+  void receive(void* host, size_t bytes) override {
+    check(taken_ < turn_, "no message is expected");
+    const Slot& slot = slots_[taken_++ % slots_.size()];
     group_.call(cudaEventSynchronize(slot.done), "cudaEventSynchronize");
     std::memcpy(host, slot.host, bytes);
   }
@@ -273,11 +302,8 @@ class NcclReturn final : public TokenReturn {
     size_t room = 0;
     cudaEvent_t filled = nullptr, done = nullptr;
   };
-  // More messages than a pipeline has steps in flight.
-  static constexpr int kSlots = 16;
-
   Slot& next(size_t bytes) {
-    Slot& slot = slots_[turn_++ % kSlots];
+    Slot& slot = slots_[turn_++ % slots_.size()];
     if (slot.room >= bytes) return slot;
     group_.call(cudaEventSynchronize(slot.done), "cudaEventSynchronize");
     cudaFree(slot.device);
@@ -291,8 +317,8 @@ class NcclReturn final : public TokenReturn {
   Group group_;
   int last_;
   cudaStream_t main_, own_ = nullptr;
-  Slot slots_[kSlots];
-  uint64_t turn_ = 0;
+  std::vector<Slot> slots_;  // more than a pipeline has steps in flight
+  uint64_t turn_ = 0, taken_ = 0;
 };
 
 class Module final : public NcclModule {
