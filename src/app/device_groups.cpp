@@ -71,7 +71,7 @@ Groups make_cuda_groups(const Settings& settings, const RankGroups& mine, Contro
   }
   const std::vector<std::string> all = control.all_gather("opening NCCL", ids, kIdSeconds);
   const size_t length = ids.size() / kKinds;
-  const double patience = settings.number("formation-timeout", 1, 3600);
+  const double patience = settings.number("formation-timeout");
   const auto member = [&](int kind, const char* name) {
     const std::vector<int>& ranks = *members[kind];
     const auto place = static_cast<int>(std::ranges::find(ranks, control.rank()) - ranks.begin());

@@ -46,9 +46,16 @@ class DeviceBytes {
     cudaFree(data_);
     for (const std::string& finding : emulation::take_findings()) FAIL_CHECK(finding);
   }
-  void write(const void* host) { CUDA_OK(cudaMemcpy(data_, host, bytes_, cudaMemcpyHostToDevice)); }
+  // Both return before they are done: other streams than the null stream must not be ahead of them.
+  void write(const void* host) {
+    CUDA_OK(cudaMemcpy(data_, host, bytes_, cudaMemcpyHostToDevice));
+    CUDA_OK(cudaDeviceSynchronize());
+  }
   void read(void* host) const { CUDA_OK(cudaMemcpy(host, data_, bytes_, cudaMemcpyDeviceToHost)); }
-  void zero() { CUDA_OK(cudaMemset(data_, 0, bytes_)); }
+  void zero() {
+    CUDA_OK(cudaMemset(data_, 0, bytes_));
+    CUDA_OK(cudaDeviceSynchronize());
+  }
   void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
 

@@ -59,6 +59,7 @@ int wrong_orders(bool wait) {
   int wrong = 0;
   for (int i = 0; i < 60; ++i) {
     CUDA_OK(cudaMemset(buffer.data(), 0, 4));
+    CUDA_OK(cudaDeviceSynchronize());
     CUDA_OK(cudaMemsetAsync(buffer.data(), 1, 4, first));
     CUDA_OK(cudaEventRecord(event, first));
     if (wait) CUDA_OK(cudaStreamWaitEvent(second, event, 0));
@@ -76,6 +77,29 @@ int wrong_orders(bool wait) {
 TEST_CASE("a stream that does not wait for another's event is caught, one that waits is right") {
   CHECK(wrong_orders(true) == 0);
   CHECK(wrong_orders(false) > 5);
+}
+
+TEST_CASE("a copy of pageable memory and a fill may be under way when they return") {
+  cudaStream_t other;
+  CUDA_OK(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking));
+  const DeviceVector<int32_t> device(std::vector<int32_t>{0});
+  int32_t* pinned = nullptr;
+  CUDA_OK(cudaMallocHost(reinterpret_cast<void**>(&pinned), 4));
+  int late = 0;
+  for (int32_t i = 1; i <= 40; ++i) {
+    if (i % 2 == 0) {
+      CUDA_OK(cudaMemcpy(device.data(), &i, 4, cudaMemcpyHostToDevice));
+    } else {
+      CUDA_OK(cudaMemset(device.data(), i, 4));
+    }
+    CUDA_OK(cudaMemcpyAsync(pinned, device.data(), 4, cudaMemcpyDeviceToHost, other));
+    CUDA_OK(cudaStreamSynchronize(other));
+    late += *pinned != (i % 2 == 0 ? i : i * 0x01010101);
+    CUDA_OK(cudaDeviceSynchronize());
+  }
+  CHECK(late > 5);
+  CUDA_OK(cudaFreeHost(pinned));
+  CUDA_OK(cudaStreamDestroy(other));
 }
 
 TEST_CASE("work runs late while nobody waits, and runs in the end") {
@@ -97,7 +121,8 @@ TEST_CASE("work runs late while nobody waits, and runs in the end") {
 
 TEST_CASE("a graph is captured once and replayed") {
   cudaStream_t stream, other;
-  cudaEvent_t fork, join;
+  cudaEvent_t fork, join, idle;
+  CUDA_OK(cudaEventCreateWithFlags(&idle, cudaEventDisableTiming));
   CUDA_OK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   CUDA_OK(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking));
   CUDA_OK(cudaEventCreateWithFlags(&fork, cudaEventDisableTiming));
@@ -113,6 +138,9 @@ TEST_CASE("a graph is captured once and replayed") {
   CHECK(cudaStreamSynchronize(stream) == cudaErrorStreamCaptureUnsupported);
   void* never = nullptr;
   CHECK(cudaMalloc(&never, 4) == cudaErrorStreamCaptureUnsupported);
+  CHECK(cudaEventQuery(idle) == cudaErrorStreamCaptureUnsupported);
+  const int32_t pageable = 0;
+  CHECK(cudaMemcpyAsync(c.data(), &pageable, 4, cudaMemcpyHostToDevice, stream) == cudaErrorStreamCaptureUnsupported);
   cudaGraph_t graph;
   cudaGraphExec_t exec;
   CUDA_OK(cudaStreamEndCapture(stream, &graph));
@@ -121,6 +149,7 @@ TEST_CASE("a graph is captured once and replayed") {
   CHECK(c.read()[0] == 3);  // recorded, not run
   for (const int32_t value : {5, 6, 7}) {
     CUDA_OK(cudaMemcpy(a.data(), &value, 4, cudaMemcpyHostToDevice));
+    CUDA_OK(cudaDeviceSynchronize());
     CUDA_OK(cudaGraphLaunch(exec, stream));
     CUDA_OK(cudaStreamSynchronize(stream));
     CHECK(c.read()[0] == value);

@@ -91,10 +91,44 @@ class Emulated(harness.Case):
                                "--tp", "2", "--all-reduce", "peer"], env={**self.environment, **hidden}, capture_output=True, text=True, timeout=240)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"--all-reduce peer over tp ranks 0, 1: rank 0 of the group cannot open another's memory: .*; choose auto or nccl")
+        _, log = self.generate("told.jsonl", "--device", "cuda", "--tp", 2, launcher=mpirun(2), environment={"NCCL_P2P_DISABLE": "1"})
+        self.assertIn("all by NCCL: NCCL_P2P_DISABLE is set", log)
         for wanted, device, message in (("ring", "cuda", r"expected auto, nccl or peer, found 'ring'"), ("peer", "cpu", r"'peer' is of ranks on GPUs")):
             done = self.run_sluice("generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", device, "--all-reduce", wanted)
             self.assertEqual(done.returncode, 2)
             self.assertRegex(done.stderr, r"all-reduce \(from --all-reduce\): " + message)
+
+    @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
+    def test_ranks_whose_every_call_waits_for_the_device_do_not_wait_for_each_other(self):
+        expected, _ = self.generate("cpu.jsonl", "--device", "cpu")
+        texts, _ = self.generate("blocking.jsonl", "--device", "cuda", "--tp", 2, "--pp", 2, launcher=mpirun(4), environment={"CUDA_LAUNCH_BLOCKING": "1"})
+        self.assertEqual(texts, expected)
+
+    @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
+    def test_a_rank_that_fails_alone_says_why_and_ends_the_job(self):
+        broken = self.folder / "model-1"
+        shutil.copytree(DEMO, broken)
+        weights = next(broken.glob("*.safetensors"))
+        os.truncate(weights, weights.stat().st_size // 2)
+        (self.folder / "model-0").symlink_to(DEMO)
+        script = self.folder / "rank.sh"
+        script.write_text(f'#!/bin/sh\nexec "{BINARY}" "$@" --model "{self.folder}/model-$OMPI_COMM_WORLD_RANK"\n')
+        script.chmod(0o755)
+        done = subprocess.run([*mpirun(2), script, "generate", "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda", "--tp", "2"],
+                              env=self.environment, capture_output=True, text=True, timeout=60)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, r"sluice: .*model-1/.*safetensors")
+
+    @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
+    def test_nccl_that_waits_without_end_ends_the_job_with_the_reason(self):
+        for fault, message in (("deaf", r"NCCL: tp ranks 0, 1 have not found each other after 8 s: .*NCCL_SOCKET_IFNAME"),
+                               ("stuck:0", r"a sum over tp ranks 0, 1 has not ended after 4 s: .*NCCL_SOCKET_IFNAME"),
+                               ("broken:30", r"NCCL: tp ranks 0, 1 lost a connection: remote process exited or there was a network error")):
+            done = subprocess.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
+                                   "--tp", "2", "--all-reduce", "nccl", "--formation-timeout", "4"],
+                                  env={**self.environment, "SLUICE_STANDIN_NCCL": fault}, capture_output=True, text=True, timeout=60)
+            self.assertNotEqual(done.returncode, 0, fault)
+            self.assertRegex(done.stderr, message)
 
     @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
     def test_two_ranks_on_one_gpu_are_refused_with_both_names(self):
@@ -112,6 +146,9 @@ class Emulated(harness.Case):
                                "--tp", "2"], env=self.environment, capture_output=True, text=True, timeout=240)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"--tp 2 over MIG instances")
+        done = subprocess.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
+                               "--tp", "2"], env={**self.environment, "SLUICE_EMULATION_NAME": "NVIDIA A100-SXM4-40GB MIG 3g.20gb"}, capture_output=True, text=True, timeout=60)
+        self.assertRegex(done.stderr, r"--tp 2 over MIG instances \(rank 0 on .* has MIG-", "without CUDA_VISIBLE_DEVICES")
 
     @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
     def test_constrained_and_banned_answers_are_those_of_the_cpu_for_one_rank_two_and_two_stages(self):
@@ -165,6 +202,10 @@ class Emulated(harness.Case):
         record = json.loads((self.folder / "home/jobs" / f"{start['record']}.json").read_text())
         self.assertEqual(record["state"], "stopped")
         self.assertIn("rank 1", record["reason"])
+
+    def test_gpus_are_numbered_by_their_bus_also_where_none_was_asked_for(self):
+        server = self.serve("--auth", "none", "--max-total-tokens", "64", "--max-batch-total-tokens", "256", environment={"SLUICE_EMULATION_DEVICES": "2"})
+        self.assertRegex(server.start["ranks"][0]["device"], r"^GPU-.*00$")
 
     def test_a_model_that_does_not_fit_is_refused_before_it_is_read(self):
         done = self.run_sluice("generate", "--random-init", "llama-3-8b", "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda")

@@ -31,6 +31,14 @@ const Generation& generation() {
   }();
   return chosen;
 }
+// Looked at once, when CUDA starts. Other orders than the bus's turn the devices round.
+bool by_bus() {
+  static const bool ordered = [] {
+    const char* order = std::getenv("CUDA_DEVICE_ORDER");
+    return order != nullptr && std::strcmp(order, "PCI_BUS_ID") == 0;
+  }();
+  return ordered;
+}
 }  // namespace
 
 namespace sluice::emulation {
@@ -42,6 +50,7 @@ size_t most_shared_bytes() { return static_cast<size_t>(generation().shared_of_b
 extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* out) {
+  by_bus();
   *out = devices();
   return *out > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
@@ -58,7 +67,9 @@ cudaError_t cudaGetDevice(int* out) {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int device) {
   if (device < 0 || device >= devices()) return cudaErrorInvalidDevice;
   *out = {};
-  std::snprintf(out->name, sizeof out->name, "CPU emulation");
+  if (!by_bus()) device = devices() - 1 - device;
+  const char* name = std::getenv("SLUICE_EMULATION_NAME");
+  std::snprintf(out->name, sizeof out->name, "%s", name != nullptr ? name : "CPU emulation");
   // Ranks of one machine must look like ranks with a device each.
   const int identity = number("SLUICE_EMULATION_UUID", number("SLURM_PROCID", number("OMPI_COMM_WORLD_RANK", 0)));
   std::memset(out->uuid.bytes, 0, sizeof out->uuid.bytes);

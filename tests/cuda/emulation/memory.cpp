@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Device and pinned memory. Fresh and freed device memory holds noise, and guards on both sides are checked when it is
-// freed. A copy from pinned memory reads it when the stream comes to it; from pageable memory when it is called.
-// Other processes may open device memory of 1 MiB and more, which lies in a file of its own.
+// freed. A copy from pinned memory reads it when the stream comes to it; from pageable memory when it is called, and
+// then cudaMemcpy does not wait for what it wrote. Other processes may open device memory of whole pieces of 2 MiB,
+// which lies in a file of its own: smaller memory would lend its neighbours too.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -22,8 +24,8 @@ namespace {
 constexpr size_t kGuard = 256;
 constexpr unsigned char kGuardByte = 0xc5, kNoise = 0xff;
 
-// Device memory from this size on is a file, for cudaIpcGetMemHandle.
-constexpr size_t kShared = size_t{1} << 20;
+// Device memory of multiples of this is a file, for cudaIpcGetMemHandle; behind its last guard, how often it is open.
+constexpr size_t kShared = size_t{2} << 20;
 
 struct Memory {
   std::mutex mutex;
@@ -53,6 +55,10 @@ void check_guards(const Allocation& a) {
   }
 }
 
+std::atomic<int>& openings(void* base, size_t bytes) {
+  return *reinterpret_cast<std::atomic<int>*>(static_cast<unsigned char*>(base) + bytes - sizeof(std::atomic<int>));
+}
+
 cudaError_t take(void** out, size_t bytes, bool device) {
   Memory& m = memory();
   const std::lock_guard lock(m.mutex);
@@ -63,13 +69,14 @@ cudaError_t take(void** out, size_t bytes, bool device) {
   if (device && m.used + bytes > capacity()) return cudaErrorMemoryAllocation;
   const size_t padded = (bytes + kGuard - 1) / kGuard * kGuard;
   unsigned char* base = nullptr;
-  if (device && bytes >= kShared) {
+  if (device && bytes % kShared == 0) {
+    const size_t whole = padded + 3 * kGuard;
     const int file = ::memfd_create("device memory", MFD_CLOEXEC);
-    if (file < 0 || ::ftruncate(file, static_cast<off_t>(padded + 2 * kGuard)) != 0) return cudaErrorMemoryAllocation;
-    void* mapped = ::mmap(nullptr, padded + 2 * kGuard, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (file < 0 || ::ftruncate(file, static_cast<off_t>(whole)) != 0) return cudaErrorMemoryAllocation;
+    void* mapped = ::mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (mapped == MAP_FAILED) return cudaErrorMemoryAllocation;
     base = static_cast<unsigned char*>(mapped);
-    m.files[reinterpret_cast<uintptr_t>(base)] = {file, padded + 2 * kGuard};
+    m.files[reinterpret_cast<uintptr_t>(base)] = {file, whole};
   } else {
     base = static_cast<unsigned char*>(std::aligned_alloc(256, padded + 2 * kGuard));
     if (base == nullptr) return cudaErrorMemoryAllocation;
@@ -100,6 +107,10 @@ cudaError_t give_back(void* pointer, bool device) {
   m.allocations.erase(found);
   unsigned char* base = static_cast<unsigned char*>(pointer) - kGuard;
   if (const auto file = m.files.find(reinterpret_cast<uintptr_t>(base)); file != m.files.end()) {
+    if (openings(base, file->second.second) > 0) {
+      std::fprintf(stderr, "emulation: device memory is freed while another process has it open\n");
+      std::abort();
+    }
     ::munmap(base, file->second.second);
     ::close(file->second.first);
     m.files.erase(file);
@@ -184,6 +195,7 @@ cudaError_t cudaIpcOpenMemHandle(void** out, cudaIpcMemHandle_t handle, unsigned
   void* mapped = ::mmap(nullptr, shared.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   ::close(file);
   if (mapped == MAP_FAILED) return cudaErrorInvalidValue;
+  ++openings(mapped, shared.bytes);
   *out = static_cast<unsigned char*>(mapped) + kGuard;
   const std::lock_guard lock(memory().mutex);
   memory().opened[reinterpret_cast<uintptr_t>(*out)] = shared.bytes;
@@ -194,7 +206,9 @@ cudaError_t cudaIpcCloseMemHandle(void* pointer) {
   const std::lock_guard lock(memory().mutex);
   const auto found = memory().opened.find(reinterpret_cast<uintptr_t>(pointer));
   if (found == memory().opened.end()) return cudaErrorInvalidValue;
-  ::munmap(static_cast<unsigned char*>(pointer) - kGuard, found->second);
+  unsigned char* const base = static_cast<unsigned char*>(pointer) - kGuard;
+  --openings(base, found->second);
+  ::munmap(base, found->second);
   memory().opened.erase(found);
   return cudaSuccess;
 }
@@ -216,6 +230,11 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* out, const void* poi
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
   if (bytes == 0) return cudaSuccess;
+  if (!late(from) || !late(to)) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    cudaStreamIsCapturing(stream, &status);
+    if (status != cudaStreamCaptureStatusNone) return cudaErrorStreamCaptureUnsupported;
+  }
   if (!late(from)) {
     std::vector<unsigned char> staged(static_cast<const unsigned char*>(from),
                                       static_cast<const unsigned char*>(from) + bytes);
@@ -240,7 +259,8 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
   if (capturing()) return cudaErrorStreamCaptureUnsupported;
   const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
-  return error != cudaSuccess ? error : cudaStreamSynchronize(nullptr);
+  const bool staged = !late(from) && late(to);
+  return error != cudaSuccess || staged ? error : cudaStreamSynchronize(nullptr);
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
@@ -249,8 +269,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
 }
 cudaError_t cudaMemset(void* to, int value, size_t bytes) {
   if (capturing()) return cudaErrorStreamCaptureUnsupported;
-  const cudaError_t error = cudaMemsetAsync(to, value, bytes, nullptr);
-  return error != cudaSuccess ? error : cudaStreamSynchronize(nullptr);
+  return cudaMemsetAsync(to, value, bytes, nullptr);
 }
 
 }  // extern "C"

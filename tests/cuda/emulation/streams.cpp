@@ -5,6 +5,8 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -62,7 +64,8 @@ struct Executor {
   CUstream_st null_stream;
   std::vector<CUstream_st*> streams{&null_stream};
   int waiting = 0, captures = 0;
-  bool eager = false;  // somebody drew "now"
+  std::thread::id recorder;  // the thread of the last capture
+  bool eager = false;        // somebody drew "now"
   int64_t laziness = 2000;
   Clock::time_point last_call = Clock::now();
   bool started = false;
@@ -146,6 +149,9 @@ CUstream_st& at(cudaStream_t stream) {
   return null ? executor().null_stream : *stream;
 }
 
+// With the lock held: calls that ask or wait are refused to a thread while it records.
+bool recording() { return executor().captures > 0 && executor().recorder == std::this_thread::get_id(); }
+
 // With the lock held. The null stream and the blocking streams wait for one another.
 void put(CUstream_st& stream, Op op) {
   Executor& e = executor();
@@ -161,6 +167,15 @@ void put(CUstream_st& stream, Op op) {
   e.changed.notify_all();
 }
 
+// As CUDA has it; and any call may wait for the device (first use of a kernel, allocation).
+bool every_call_waits() {
+  static const bool waits = [] {
+    const char* text = std::getenv("CUDA_LAUNCH_BLOCKING");
+    return text != nullptr && std::strcmp(text, "1") == 0;
+  }();
+  return waits;
+}
+
 void wait_for(std::unique_lock<std::mutex>& lock, CUstream_st& stream, uint64_t until) {
   Executor& e = executor();
   ++e.waiting;
@@ -173,12 +188,13 @@ void wait_for(std::unique_lock<std::mutex>& lock, CUstream_st& stream, uint64_t 
 
 cudaError_t enqueue(cudaStream_t handle, std::function<void()> work, std::function<bool()> ready) {
   Executor& e = executor();
-  const std::lock_guard lock(e.mutex);
+  std::unique_lock lock(e.mutex);
   CUstream_st& stream = at(handle);
   if (stream.capture) {
     stream.capture->nodes.push_back({std::move(work), std::move(ready)});
   } else {
     put(stream, {std::move(work), {}, std::move(ready)});
+    if (every_call_waits()) wait_for(lock, stream, stream.queued);
   }
   return cudaSuccess;
 }
@@ -252,7 +268,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   std::unique_lock lock(executor().mutex);
   CUstream_st& stream = at(handle);
-  if (stream.capture) return cudaErrorStreamCaptureUnsupported;
+  if (stream.capture || recording()) return cudaErrorStreamCaptureUnsupported;
   wait_for(lock, stream, stream.queued);
   return cudaSuccess;
 }
@@ -261,7 +277,7 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
   Executor& e = executor();
   std::unique_lock lock(e.mutex);
   CUstream_st& stream = at(handle);
-  if (stream.capture) return cudaErrorStreamCaptureUnsupported;
+  if (stream.capture || recording()) return cudaErrorStreamCaptureUnsupported;
   if (stream.done >= stream.queued) return cudaSuccess;
   e.eager = true;
   e.changed.notify_all();
@@ -320,6 +336,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   std::unique_lock lock(executor().mutex);
   if (event->capture) return cudaErrorCapturedEvent;
+  if (recording()) return cudaErrorStreamCaptureUnsupported;
   if (event->stream != nullptr) wait_for(lock, *event->stream, event->until);
   return cudaSuccess;
 }
@@ -328,6 +345,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   Executor& e = executor();
   const std::lock_guard lock(e.mutex);
   if (event->capture) return cudaErrorCapturedEvent;
+  if (recording()) return cudaErrorStreamCaptureUnsupported;
   if (event->stream == nullptr || event->stream->done >= event->until) return cudaSuccess;
   e.eager = true;
   e.changed.notify_all();
@@ -349,6 +367,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   stream->capture = std::make_shared<CUgraph_st>();
   stream->origin = true;
   ++executor().captures;
+  executor().recorder = std::this_thread::get_id();
   return cudaSuccess;
 }
 

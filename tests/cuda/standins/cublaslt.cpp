@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -186,6 +187,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t, const void
   Chosen chosen;
   std::memcpy(&chosen, algorithm, sizeof chosen);
   if (chosen.n != la.cols || chosen.rows != lb.cols || chosen.k != la.rows) return CUBLAS_STATUS_INVALID_VALUE;
+  for (const void* matrix : {a, b, c, static_cast<const void*>(d)})  // what a preference promises unless it says less
+    if (reinterpret_cast<uintptr_t>(matrix) % 256 != 0) refuse("a matrix whose address is no multiple of 256");
   const float by = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
   sluice::emulation::count_launch();
   const cudaError_t error = sluice::emulation::enqueue(stream, [=] { multiply(by, la, a, lb, b, keep, lc, c, ld, d); });
