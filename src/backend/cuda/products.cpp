@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <initializer_list>
 
 #include "backend/cuda/check.h"
 #include "kernels/rows.h"
@@ -23,6 +25,13 @@ cublasLtMatrixLayout_t layout(DType dtype, int64_t rows, int64_t cols, int64_t s
   SLUICE_CUDA(cublasLtMatrixLayoutCreate(&out, data_type(dtype), static_cast<uint64_t>(cols),
                                          static_cast<uint64_t>(rows), stride));
   return out;
+}
+
+// Largest power of two up to 256 that divides all the addresses: cuBLASLt takes 256 for granted unless it is told.
+uint32_t common_alignment(std::initializer_list<const void*> addresses) {
+  uintptr_t bits = 256;
+  for (const void* address : addresses) bits |= reinterpret_cast<uintptr_t>(address);
+  return static_cast<uint32_t>(bits & -bits);
 }
 
 kernels::GemvParams gemv_params(const Tensor& out, const Tensor& x, const CudaWeight& weight,
@@ -123,7 +132,7 @@ Products::~Products() {
 size_t Products::HashShape::operator()(const Shape& s) const {
   size_t hash = 14695981039346656037u;  // FNV-1a over the fields
   for (const int64_t v : {s.rows, s.n, s.k, s.out_stride, s.x_stride, s.weight_stride, s.residual_stride,
-                          static_cast<int64_t>(s.type) * 16 + static_cast<int64_t>(s.out_type)})
+                          int64_t{s.alignment}, static_cast<int64_t>(s.type) * 16 + static_cast<int64_t>(s.out_type)})
     hash = (hash ^ static_cast<size_t>(v)) * 1099511628211u;
   return hash;
 }
@@ -144,6 +153,9 @@ const Products::Plan& Products::plan(const Shape& s) {
   SLUICE_CUDA(cublasLtMatmulPreferenceCreate(&preference));
   SLUICE_CUDA(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace,
                                                    sizeof kWorkspace));
+  for (const auto which : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                           CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+    SLUICE_CUDA(cublasLtMatmulPreferenceSetAttribute(preference, which, &s.alignment, sizeof s.alignment));
   cublasLtMatmulHeuristicResult_t result{};
   int n = 0;
   SLUICE_CUDA(cublasLtMatmulAlgoGetHeuristic(handle_, p.product, p.weight, p.x,
@@ -226,12 +238,14 @@ void Products::run_many(const Tensor& out, const Tensor& x, const void* weight, 
                         const Epilogue& epilogue, float factor) {
   // The residual comes along as C, which `out` may be, and before the bias.
   const bool with_residual = epilogue.residual && epilogue.residual.dtype == out.dtype;
+  const void* const added = with_residual ? epilogue.residual.data : out.data;
   const Plan& p = plan({x.dim(0), out.dim(1), x.dim(1), out.row_stride, x.row_stride, weight_stride,
-                        with_residual ? epilogue.residual.row_stride : 0, x.dtype, out.dtype});
+                        with_residual ? epilogue.residual.row_stride : 0,
+                        common_alignment({weight, x.data, added, out.data}), x.dtype, out.dtype});
   const float beta = with_residual ? 1.0f : 0.0f;
-  SLUICE_CUDA(cublasLtMatmul(handle_, p.product, &factor, weight, p.weight, x.data, p.x, &beta,
-                             with_residual ? epilogue.residual.data : out.data, with_residual ? p.residual : p.out,
-                             out.data, p.out, &p.algorithm, workspace_.data(), kWorkspace, stream_));
+  SLUICE_CUDA(cublasLtMatmul(handle_, p.product, &factor, weight, p.weight, x.data, p.x, &beta, added,
+                             with_residual ? p.residual : p.out, out.data, p.out, &p.algorithm, workspace_.data(),
+                             kWorkspace, stream_));
   check(with_residual || !epilogue.residual, "a residual of another type than the product's result");
   if (!epilogue.bias) return;
   kernels::AddParams add{};

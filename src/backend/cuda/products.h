@@ -73,6 +73,7 @@ class Products {
  private:
   struct Shape {
     int64_t rows, n, k, out_stride, x_stride, weight_stride, residual_stride;
+    uint32_t alignment;  // bytes, of all addresses
     DType type, out_type;
     bool operator==(const Shape&) const = default;
   };

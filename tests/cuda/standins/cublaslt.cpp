@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -26,6 +27,11 @@ struct Desc {
 // What an algorithm was chosen for: using it for anything else is the mistake that the real library may not report.
 struct Chosen {
   uint64_t n, rows, k;
+  uint32_t alignment;  // bytes, that all addresses were said to have
+};
+struct Preference {
+  size_t workspace = 0;
+  uint32_t alignment[4] = {256, 256, 256, 256};
 };
 
 [[noreturn]] void refuse(const char* what) {
@@ -143,25 +149,32 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
 }
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* out) {
-  *out = reinterpret_cast<cublasLtMatmulPreference_t>(new size_t(0));
+  *out = reinterpret_cast<cublasLtMatmulPreference_t>(new Preference);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
-  delete mine<size_t>(preference);
+  delete mine<Preference>(preference);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                     cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
                                                     size_t bytes) {
-  if (attribute != CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES || bytes != sizeof(size_t)) refuse("a preference");
-  std::memcpy(mine<size_t>(preference), value, bytes);
+  Preference& p = *mine<Preference>(preference);
+  const int matrix = attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES;
+  if (matrix >= 0 && matrix < 4 && bytes == sizeof(uint32_t)) {
+    std::memcpy(&p.alignment[matrix], value, bytes);
+  } else if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES && bytes == sizeof(size_t)) {
+    std::memcpy(&p.workspace, value, bytes);
+  } else {
+    refuse("a preference");
+  }
   return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc_in,
                                               cublasLtMatrixLayout_t a_in, cublasLtMatrixLayout_t b_in,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d_in,
-                                              cublasLtMatmulPreference_t, int wanted,
+                                              cublasLtMatmulPreference_t preference, int wanted,
                                               cublasLtMatmulHeuristicResult_t* out, int* found) {
   if (sluice::emulation::capturing()) return CUBLAS_STATUS_NOT_SUPPORTED;
   const Desc& desc = *mine<Desc>(desc_in);
@@ -170,7 +183,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   if (a.rows != b.rows || d.rows != a.cols || d.cols != b.cols || a.type != b.type) return CUBLAS_STATUS_INVALID_VALUE;
   *found = wanted >= 1 ? 1 : 0;
   static_assert(sizeof(Chosen) <= sizeof(cublasLtMatmulAlgo_t));
-  const Chosen chosen{a.cols, b.cols, a.rows};
+  const Chosen chosen{a.cols, b.cols, a.rows, *std::ranges::min_element(mine<Preference>(preference)->alignment)};
   std::memcpy(&out->algo, &chosen, sizeof chosen);
   out->workspaceSize = 0;
   out->state = CUBLAS_STATUS_SUCCESS;
@@ -187,8 +200,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t, const void
   Chosen chosen;
   std::memcpy(&chosen, algorithm, sizeof chosen);
   if (chosen.n != la.cols || chosen.rows != lb.cols || chosen.k != la.rows) return CUBLAS_STATUS_INVALID_VALUE;
-  for (const void* matrix : {a, b, c, static_cast<const void*>(d)})  // what a preference promises unless it says less
-    if (reinterpret_cast<uintptr_t>(matrix) % 256 != 0) refuse("a matrix whose address is no multiple of 256");
+  for (const void* matrix : {a, b, c, static_cast<const void*>(d)})
+    if (reinterpret_cast<uintptr_t>(matrix) % chosen.alignment != 0)
+      refuse("a matrix at an address that divides by less than its preference says");
   const float by = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
   sluice::emulation::count_launch();
   const cudaError_t error = sluice::emulation::enqueue(stream, [=] { multiply(by, la, a, lb, b, keep, lc, c, ld, d); });
