@@ -121,12 +121,15 @@ class Emulated(harness.Case):
 
     @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
     def test_nccl_that_waits_without_end_ends_the_job_with_the_reason(self):
-        for fault, message in (("deaf", r"NCCL: tp ranks 0, 1 have not found each other after 8 s: .*NCCL_SOCKET_IFNAME"),
-                               ("stuck:0", r"a sum over tp ranks 0, 1 has not ended after 4 s: .*NCCL_SOCKET_IFNAME"),
-                               ("broken:30", r"NCCL: tp ranks 0, 1 lost a connection: remote process exited or there was a network error")):
+        standin, peers = "SLUICE_STANDIN_NCCL", "SLUICE_EMULATION_HIDES_PEERS"
+        for variable, fault, sums, message in (
+                (standin, "deaf", "nccl", r"NCCL: tp ranks 0, 1 have not found each other after 8 s: .*NCCL_SOCKET_IFNAME"),
+                (standin, "stuck:0", "nccl", r"a sum over tp ranks 0, 1 has not ended after 4 s: .*NCCL_SOCKET_IFNAME"),
+                (peers, "writes", "auto", r"a sum over tp ranks 0, 1 has not ended after 4 s: .*--all-reduce nccl"),
+                (standin, "broken:30", "nccl", r"NCCL: tp ranks 0, 1 lost a connection: remote process exited or there was a network error")):
             done = subprocess.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
-                                   "--tp", "2", "--all-reduce", "nccl", "--formation-timeout", "4"],
-                                  env={**self.environment, "SLUICE_STANDIN_NCCL": fault}, capture_output=True, text=True, timeout=60)
+                                   "--tp", "2", "--all-reduce", sums, "--formation-timeout", "4"],
+                                  env={**self.environment, variable: fault}, capture_output=True, text=True, timeout=60)
             self.assertNotEqual(done.returncode, 0, fault)
             self.assertRegex(done.stderr, message)
 

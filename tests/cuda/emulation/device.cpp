@@ -31,6 +31,7 @@ const Generation& generation() {
   }();
   return chosen;
 }
+
 // Looked at once, when CUDA starts. Other orders than the bus's turn the devices round.
 bool by_bus() {
   static const bool ordered = [] {

@@ -186,13 +186,15 @@ cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* out, void* pointer) {
   return cudaSuccess;
 }
 cudaError_t cudaIpcOpenMemHandle(void** out, cudaIpcMemHandle_t handle, unsigned) {
-  if (std::getenv("SLUICE_EMULATION_HIDES_PEERS") != nullptr) return cudaErrorPeerAccessUnsupported;
+  const char* hides = std::getenv("SLUICE_EMULATION_HIDES_PEERS");
+  const bool loses = hides != nullptr && std::strcmp(hides, "writes") == 0;  // as behind some IOMMUs
+  if (hides != nullptr && !loses) return cudaErrorPeerAccessUnsupported;
   Shared shared;
   std::memcpy(&shared, &handle, sizeof shared);
   const std::string path = "/proc/" + std::to_string(shared.process) + "/fd/" + std::to_string(shared.file);
   const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (file < 0) return cudaErrorInvalidValue;
-  void* mapped = ::mmap(nullptr, shared.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  void* mapped = ::mmap(nullptr, shared.bytes, PROT_READ | PROT_WRITE, loses ? MAP_PRIVATE : MAP_SHARED, file, 0);
   ::close(file);
   if (mapped == MAP_FAILED) return cudaErrorInvalidValue;
   ++openings(mapped, shared.bytes);
