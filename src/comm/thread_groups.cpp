@@ -16,6 +16,11 @@
 namespace sluice {
 namespace {
 
+// Of no bytes, both places may be null.
+void copy(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+
 // What the threads of one group share. A collective is: publish, meet, read the others' data, meet.
 class Meeting {
  public:
@@ -66,7 +71,7 @@ class Meeting {
     lock.unlock();
     if (message.size() != bytes)
       fatal(fmt::format("recv from rank {}: expected {} bytes, found {}", from, bytes, message.size()));
-    std::memcpy(data, message.data(), bytes);
+    copy(data, message.data(), bytes);
   }
 
  private:
@@ -117,7 +122,7 @@ class ThreadCommunicator final : public Communicator {
     meeting_->publish(rank_, in.data, in.bytes());
     for (int r = 0; r < size(); ++r) {
       char* to = static_cast<char*>(out.data) + static_cast<size_t>(r) * in.bytes();
-      if (to != meeting_->part(r)) std::memcpy(to, meeting_->part(r), in.bytes());
+      if (to != meeting_->part(r)) copy(to, meeting_->part(r), in.bytes());
     }
     meeting_->meet();
   }
@@ -126,7 +131,7 @@ class ThreadCommunicator final : public Communicator {
     check(inout.contiguous() && root >= 0 && root < size(),
           "broadcast takes a contiguous tensor and a rank of the group");
     meeting_->publish(rank_, inout.data, inout.bytes());
-    if (rank_ != root) std::memcpy(inout.data, meeting_->part(root), inout.bytes());
+    if (rank_ != root) copy(inout.data, meeting_->part(root), inout.bytes());
     meeting_->meet();
   }
 
