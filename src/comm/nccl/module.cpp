@@ -98,7 +98,7 @@ class NcclCommunicator final : public Communicator {
       return;
     }
     cudaStreamSynchronize(stream_);
-    for (void* memory : gathered_) cudaFree(memory);
+    cudaFree(gathered_);
   }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -158,29 +158,31 @@ class NcclCommunicator final : public Communicator {
   }
 
  private:
-  // Every rank gathers all summands and adds them in the same order.
+  static constexpr size_t kPiece = size_t{4} << 20;
+
+  // Every rank gathers all summands, a piece at a time, and adds them in the same order. The self-test comes first of
+  // all, so that no step takes the memory.
   void reduce_in_order(const Tensor& inout) {
-    const size_t bytes = inout.bytes(), needed = bytes * static_cast<size_t>(size_);
-    if (needed > gathered_bytes_) {  // what was there stays: a recorded step may hold its address
-      void* memory = nullptr;
-      group_.call(cudaMalloc(&memory, needed), "cudaMalloc");
-      gathered_.push_back(memory);
-      gathered_bytes_ = needed;
-    }
-    auto* all = static_cast<char*>(gathered_.back());
-    group_.call(library().all_gather(inout.data, all, bytes, ncclInt8, group_.comm, stream_), "ncclAllGather");
-    group_.call(cudaMemcpyAsync(inout.data, all, bytes, cudaMemcpyDeviceToDevice, stream_), "cudaMemcpyAsync");
-    for (int r = 1; r < size_; ++r) {
-      kernels::AddParams p{};
-      p.inout = inout.data;
-      p.other = all + static_cast<size_t>(r) * bytes;
-      p.rows = inout.dim(0);
-      p.width = inout.row_elements();
-      p.stride = p.other_stride = p.width;
-      p.type = inout.dtype == DType::kF32    ? kernels::Type::kF32
-               : inout.dtype == DType::kBF16 ? kernels::Type::kBF16
-                                             : kernels::Type::kF16;
-      group_.call(kernels::add(p, stream_), "kernels::add");
+    if (gathered_ == nullptr)
+      group_.call(cudaMalloc(reinterpret_cast<void**>(&gathered_), kPiece * static_cast<size_t>(size_)), "cudaMalloc");
+    const size_t bytes = inout.bytes();
+    for (size_t done = 0; done < bytes; done += kPiece) {
+      const size_t now = std::min(kPiece, bytes - done);
+      char* const piece = static_cast<char*>(inout.data) + done;
+      group_.call(library().all_gather(piece, gathered_, now, ncclInt8, group_.comm, stream_), "ncclAllGather");
+      group_.call(cudaMemcpyAsync(piece, gathered_, now, cudaMemcpyDeviceToDevice, stream_), "cudaMemcpyAsync");
+      for (int r = 1; r < size_; ++r) {
+        kernels::AddParams p{};
+        p.inout = piece;
+        p.other = gathered_ + static_cast<size_t>(r) * now;
+        p.rows = 1;
+        p.width = static_cast<int64_t>(now / dtype_bytes(inout.dtype));
+        p.stride = p.other_stride = p.width;
+        p.type = inout.dtype == DType::kF32    ? kernels::Type::kF32
+                 : inout.dtype == DType::kBF16 ? kernels::Type::kBF16
+                                               : kernels::Type::kF16;
+        group_.call(kernels::add(p, stream_), "kernels::add");
+      }
     }
   }
 
@@ -242,8 +244,7 @@ class NcclCommunicator final : public Communicator {
   bool fixed_order_;
   std::unique_ptr<PeerSums> peers_;  // null: NCCL does all, for this reason
   std::string without_peers_;
-  std::vector<void*> gathered_;
-  size_t gathered_bytes_ = 0;
+  char* gathered_ = nullptr;  // [size, kPiece]
 };
 
 // Messages have a group and a stream of their own: the device may send tokens of one step while the next step's hidden
