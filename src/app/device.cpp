@@ -131,14 +131,11 @@ void require_gpu_memory(const Settings& settings, const ModelSource& source, con
                   needed + needed / 8 + 1, element == 4 ? ", or half as many with --dtype bfloat16" : ""));
 }
 
-size_t gpu_step_bytes(const ModelInfo& info, int tp, int64_t max_rows, int64_t max_seqs, int64_t max_context) {
-  const int64_t share = std::max(1, tp), logits = std::max(max_seqs, std::min<int64_t>(max_rows, 64));
-  const int64_t heads = (info.n_heads + 2 * info.n_kv_heads) * info.head_dim / share + info.head_dim;
-  const int64_t row = 4 * info.d_model + std::max(2 * heads, 3 * info.d_ff / share + info.d_ff / share / 8);
-  const int64_t vocab = info.vocab * 4 * (2 + (tp > 1 ? 2 : 0)) + info.vocab * 2;
-  const int64_t tables = max_context * (info.head_dim * 4 + max_seqs / 4);
-  constexpr int64_t kRest = int64_t{384} << 20;  // context of recorded steps, products' and attention's working memory
-  return static_cast<size_t>(row * 4 * max_rows + vocab * logits + tables + kRest);
+size_t gpu_spare_bytes(const ModelInfo& info) {
+  // Recorded steps, attention's working memory, connections of NCCL, and what allocations are rounded up by.
+  constexpr size_t kRest = size_t{512} << 20;
+  constexpr size_t kWidened = size_t{256} << 20;  // of products with weights of few bits
+  return kRest + (info.quantised.empty() ? 0 : kWidened);
 }
 
 }  // namespace sluice

@@ -48,7 +48,7 @@ Groups make_cuda_groups(const Settings& settings, const RankGroups& mine, Contro
 void require_gpu_memory(const Settings& settings, const ModelSource& source, const ModelInfo& info,
                         const Layout& layout, const Backend& backend);
 
-// GPU memory of one step beside weights and cache, at most: activations, logits, sampling, tables.
-size_t gpu_step_bytes(const ModelInfo& info, int tp, int64_t max_rows, int64_t max_seqs, int64_t max_context);
+// GPU memory that the libraries and the backend take by and by while steps run: ExecutorOptions::spare_bytes.
+size_t gpu_spare_bytes(const ModelInfo& info);
 
 }  // namespace sluice

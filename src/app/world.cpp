@@ -129,6 +129,10 @@ World::~World() {
 std::unique_ptr<Executor> World::make_executor() {
   ExecutorOptions options;
   options.max_seqs = settings_.integer("max-batch-size");
+  if (device_.cuda && options.max_seqs > kCudaMostSeqs) {
+    throw Error(fmt::format("max-batch-size (from {}): expected at most {} on GPUs, found {}",
+                            settings_.origin("max-batch-size"), kCudaMostSeqs, options.max_seqs));
+  }
   options.max_rows = std::max(settings_.integer("max-batch-prefill-tokens"), options.max_seqs);
   options.block_size = settings_.integer("block-size");
   if (options.block_size % 16 != 0) {
@@ -166,12 +170,9 @@ std::unique_ptr<Executor> World::make_executor() {
   const bool fixed = settings_.has("max-batch-total-tokens");
   const auto size = [&](const Backend& made, const ModelInfo& info) {
     const size_t wanted = static_cast<size_t>(cache_tokens) * info.kv_bytes_per_token;
-    size_t share = made.free_bytes() / 2 / static_cast<size_t>(std::max(local_ranks_, 1));
-    if (device_.cuda) {
-      const size_t step = gpu_step_bytes(info, layout_.tp, options.max_rows, options.max_seqs, options.max_context);
-      share = made.free_bytes() - std::min(made.free_bytes(), step);
-    }
-    options.cache_bytes = fixed ? wanted : std::max<size_t>(1, std::min(wanted, share));
+    const size_t share = made.free_bytes() / 2 / static_cast<size_t>(std::max(local_ranks_, 1));
+    options.cache_bytes = fixed || device_.cuda ? wanted : std::max<size_t>(1, std::min(wanted, share));
+    if (device_.cuda && !fixed) options.spare_bytes = gpu_spare_bytes(info);
     return options;
   };
   return std::make_unique<RankExecutor>(std::move(backend), std::move(groups), source, size, times_);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "model/model.h"
 #include "schedule/step.h"
@@ -44,7 +45,10 @@ struct ExecutorOptions {
   int64_t max_rows = 0;     // token budget of one step
   int64_t max_context = 0;  // 0: the model's
   int64_t block_size = 16;
-  size_t cache_bytes = 0;                     // of this rank; 0: as much as memory allows
+  size_t cache_bytes = 0;  // of this rank; 0: as much as memory allows
+  // The cache leaves this much of the backend's memory free besides what a step takes, and is smaller than asked for
+  // where it must be. Without: it is what was asked for, or does not fit.
+  std::optional<size_t> spare_bytes;
   std::shared_ptr<GrammarCompiler> grammars;  // of this rank; none: no constrained output
 };
 

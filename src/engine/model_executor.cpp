@@ -50,6 +50,7 @@ class ModelExecutor : public Executor {
   };
 
   void size(const ExecutorOptions& options);
+  size_t step_bytes() const;
   void warm();
   int64_t bucket_of(const Step& step) const;
   bool keeps_to_grammar(const Step& step) const;
@@ -98,7 +99,6 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Model> model, Backend& backend, Gro
   tensors_ = std::make_unique<StepTensors>(backend_, info_.limits, info_.slots, info_.cache_groups);
   if (info_.grammars) with_grammar_.resize(static_cast<size_t>(info_.slots));
   if (groups_.last_stage()) {
-    sampler_ = backend_.make_sampler(info_.slots, info_.model.vocab);
     if (info_.grammars) constraints_ = std::make_unique<Constraints>(backend_, *sampler_, info_.grammars, info_.slots);
     drawn_ = backend_.allocate(static_cast<size_t>(info_.limits.max_logits) * sizeof(SampledToken));
   }
@@ -135,8 +135,14 @@ void ModelExecutor::size(const ExecutorOptions& options_in) {
 
   if (info_.model.decoder_start >= 0) limits.max_encoder = std::min(options.max_rows, options.max_context);
 
+  if (groups_.last_stage()) sampler_ = backend_.make_sampler(info_.slots, info_.model.vocab);  // not free any more
+
   // Six tenths of what is free leave room for the step's scratch memory and for others.
-  const size_t bytes = options.cache_bytes > 0 ? options.cache_bytes : backend_.free_bytes() / 10 * 6;
+  size_t bytes = options.cache_bytes > 0 ? options.cache_bytes : backend_.free_bytes() / 10 * 6;
+  if (options.spare_bytes) {
+    const size_t free_bytes = backend_.free_bytes(), others = *options.spare_bytes + step_bytes();
+    bytes = std::min(bytes, free_bytes - std::min(free_bytes, others));
+  }
   limits.blocks = cache_blocks(info_.cache_groups, options, info_.slots, bytes);
   // The smallest of all ranks: they share block ids.
   const auto n = static_cast<int64_t>(limits.blocks.size());
@@ -148,13 +154,25 @@ void ModelExecutor::size(const ExecutorOptions& options_in) {
 
   const int64_t blocks = *std::ranges::min_element(limits.blocks);
   if (blocks == 0)
-    throw Error(fmt::format("the cache of {} MB holds not one block of {} tokens; give it more memory", bytes >> 20,
-                            limits.block_size));
+    throw Error(fmt::format("the cache of {} MB holds not one block of {} tokens{}; give it more memory", bytes >> 20,
+                            limits.block_size,
+                            options.spare_bytes ? fmt::format(" beside {} MB of a step", step_bytes() >> 20) : ""));
   bool window = false;
   for (const CacheGroupSpec& g : info_.cache_groups) window |= g.growth == CacheGroupSpec::Growth::kWindow;
   if (leader() && !window && blocks * limits.block_size < limits.max_context)
     log_warning(fmt::format("the cache holds {} tokens, less than the context of {}: longer requests are refused",
                             blocks * limits.block_size, limits.max_context));
+}
+
+// Device memory that a step takes at most, what the sampler holds already aside.
+size_t ModelExecutor::step_bytes() const {
+  const RunLimits& limits = info_.limits;
+  size_t out = model_->step_bytes(limits) +
+               StepTensors::bytes(limits, info_.slots, static_cast<int64_t>(info_.cache_groups.size()));
+  if (groups_.last_stage())  // drawn tokens, and scores on their way to them
+    out += static_cast<size_t>(limits.max_logits) *
+           (sizeof(SampledToken) + static_cast<size_t>(info_.model.vocab) * sizeof(float));
+  return out;
 }
 
 void ModelExecutor::run(const Step& step_in, StepResult& result) {

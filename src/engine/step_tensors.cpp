@@ -10,28 +10,41 @@ namespace sluice {
 namespace {
 constexpr int64_t kAlign = 16;  // elements: 64 bytes
 int64_t aligned(int64_t elements) { return (elements + kAlign - 1) / kAlign * kAlign; }
+
+int64_t blocks_of_sequence(const RunLimits& limits) {
+  return (std::max(limits.max_context, limits.max_encoder) + limits.block_size - 1) / limits.block_size;
+}
+
+// Numbers of a step, block tables aside.
+int64_t most_numbers(const RunLimits& limits, int64_t groups) {
+  const int64_t seqs = aligned(limits.max_seqs + 1), encoder_rows = aligned(limits.max_encoder);
+  const int64_t decoder =
+      (4 + groups) * aligned(limits.max_rows) + 3 * seqs + aligned(limits.max_logits) + aligned(4 * limits.max_logits);
+  return decoder + (encoder_rows > 0 ? (2 + groups) * encoder_rows + 3 * seqs : 0);
+}
 }  // namespace
+
+size_t StepTensors::bytes(const RunLimits& limits, int64_t slots, int64_t groups) {
+  const int64_t tables = limits.max_encoder > 0 ? 2 * groups : groups;
+  const int64_t numbers =
+      most_numbers(limits, groups) + 2 * slots + tables * limits.max_seqs * blocks_of_sequence(limits);
+  return static_cast<size_t>(numbers) * sizeof(int32_t);
+}
 
 StepTensors::StepTensors(Backend& backend, const RunLimits& limits, int64_t slots,
                          const std::vector<CacheGroupSpec>& groups)
     : backend_(backend),
       limits_(limits),
       slots_(slots),
-      max_blocks_((std::max(limits.max_context, limits.max_encoder) + limits.block_size - 1) / limits.block_size),
+      max_blocks_(blocks_of_sequence(limits)),
       blocks_(groups.size(), std::vector<int32_t>(static_cast<size_t>(slots * max_blocks_))),
       encoder_tokens_(static_cast<size_t>(slots)),
       tables_(groups.size()),
       begun_(static_cast<size_t>(slots)) {
   check(groups.size() <= BatchView::kMaxGroups, "a model has more cache groups than a step can describe");
   for (const CacheGroupSpec& group : groups) fixed_.push_back(group.growth == CacheGroupSpec::Growth::kFixed);
-  const int64_t rows = aligned(limits.max_rows), seqs = aligned(limits.max_seqs + 1), logits = limits.max_logits;
-  const int64_t encoder_rows = aligned(limits.max_encoder), n = static_cast<int64_t>(groups.size());
-  int64_t most = (4 + n) * rows + 3 * seqs + aligned(logits) + aligned(4 * logits);
-  if (encoder_rows > 0) {
-    most += (2 + n) * encoder_rows + 3 * seqs;
-    encoder_tables_.resize(groups.size());
-  }
-  host_.resize(static_cast<size_t>(most));
+  if (limits.max_encoder > 0) encoder_tables_.resize(groups.size());
+  host_.resize(static_cast<size_t>(most_numbers(limits, static_cast<int64_t>(groups.size()))));
   device_ = backend.allocate(host_.size() * sizeof(int32_t));
   copies_ = backend.allocate(static_cast<size_t>(2 * slots) * sizeof(int32_t));
   pairs_.reserve(static_cast<size_t>(2 * slots));

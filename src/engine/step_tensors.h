@@ -17,6 +17,9 @@ namespace sluice {
 
 class StepTensors {
  public:
+  // Device memory that one takes.
+  static size_t bytes(const RunLimits& limits, int64_t slots, int64_t groups);
+
   StepTensors(Backend& backend, const RunLimits& limits, int64_t slots, const std::vector<CacheGroupSpec>& groups);
 
   // Applies the step's table changes, then describes its rows. Entries of step.samples that follow each other and name

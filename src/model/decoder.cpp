@@ -127,15 +127,24 @@ DecoderModel::Activations DecoderModel::take(Arena& arena, int64_t rows, int64_t
   return a;
 }
 
-void DecoderModel::allocate(const RunLimits& limits) {
-  require_context(limits, sizes_.max_positions);
+size_t DecoderModel::scratch_bytes(const RunLimits& limits) {
   Arena dry;
   take(dry, limits.max_rows, limits.max_logits);
   if (groups_.last_stage()) head_.measure(groups_, dry, limits.max_logits);
-  require_cache_memory(backend_, cache_layout_.groups, limits, dry.peak(), table_bytes(limits.max_context));
+  return dry.peak();
+}
+
+size_t DecoderModel::step_bytes(const RunLimits& limits) {
+  return scratch_bytes(limits) + table_bytes(limits.max_context);
+}
+
+void DecoderModel::allocate(const RunLimits& limits) {
+  require_context(limits, sizes_.max_positions);
+  const size_t scratch = scratch_bytes(limits);
+  require_cache_memory(backend_, cache_layout_.groups, limits, scratch, table_bytes(limits.max_context));
 
   limits_ = limits;
-  arena_ = Arena(backend_.allocate(dry.peak()));
+  arena_ = Arena(backend_.allocate(scratch));
   cache_.allocate(backend_, cache_layout_.layer_groups, limits, partition_.kv_heads.padded, sizes_.head_dim,
                   cache_dtype_);
   allocate_tables(limits.max_context);

@@ -63,6 +63,7 @@ class DecoderModel : public Model {
  public:
   const ModelInfo& info() const override { return info_; }
   const std::vector<CacheGroupSpec>& cache_groups() const override { return cache_layout_.groups; }
+  size_t step_bytes(const RunLimits& limits) final;
   void allocate(const RunLimits& limits) final;
   void copy_blocks(int group, const Tensor& pairs) override { cache_.copy_blocks(backend_, group, pairs); }
 
@@ -92,6 +93,8 @@ class DecoderModel : public Model {
   virtual void take_ff(Arena&, int64_t /*rows*/) {}  // likewise, beside up and ff; attention uses the same memory
   virtual size_t table_bytes(int64_t /*positions*/) const { return 0; }
   virtual void allocate_tables(int64_t /*positions*/) {}
+
+  size_t scratch_bytes(const RunLimits& limits);
 
   // Verbs of forward(), in the order of use.
   Activations begin(const BatchView& batch);

@@ -65,6 +65,8 @@ class Model {
   virtual ~Model() = default;
   virtual const ModelInfo& info() const = 0;
   virtual const std::vector<CacheGroupSpec>& cache_groups() const = 0;
+  // Device memory that allocate() takes beside the cache, which `blocks` of the limits are for.
+  virtual size_t step_bytes(const RunLimits& limits) = 0;
   // Called once: cache memory and the scratch arena, sized by a dry run. Throws Error with the numbers when memory does
   // not suffice.
   virtual void allocate(const RunLimits& limits) = 0;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole engine over real models: what comes out depends on the request alone.
+#include "backend/cpu/cpu_backend.h"
 #include "engine/model_run.h"
 
 namespace sluice {
@@ -146,6 +147,51 @@ TEST_CASE("a block size or a cache that cannot work is refused with the numbers"
   options.block_size = 16;
   options.cache_bytes = 100;
   CHECK_THROWS_WITH_AS(Rank(golden, solo_groups(), options), doctest::Contains("not one block"), Error);
+}
+
+namespace {
+// A device of so much memory, all of it for what is asked for by allocate().
+class SmallDevice : public CpuBackend {
+ public:
+  SmallDevice(const CpuOptions& options, size_t bytes) : CpuBackend(options), left_(bytes) {}
+  Buffer allocate(size_t bytes) override {
+    if (bytes > left_) throw Error("out of memory");
+    left_ -= bytes;
+    return CpuBackend::allocate(bytes);
+  }
+  size_t free_bytes() const override { return left_; }
+
+ private:
+  size_t left_;
+};
+}  // namespace
+
+TEST_CASE("the cache takes what weights and the largest step leave, whatever the model's steps are made of") {
+  for (const char* name : {"llama2_gqa", "mixtral/odd_window", "qwen3/moe", "gemma/gemma3", "t5/flan"}) {
+    CAPTURE(name);
+    const Golden golden = read_golden(name);
+    CpuOptions cpu;
+    cpu.threads = 1;
+    SmallDevice device(cpu, size_t{56} << 20);
+    Groups groups = solo_groups();
+    auto model = test::load_golden(golden, "auto", device, groups);
+    size_t token = 0;
+    for (const CacheGroupSpec& g : model->cache_groups()) token += g.bytes_per_token;
+    ExecutorOptions options;
+    options.max_rows = 1 << 13;
+    options.max_seqs = 1 << 10;
+    options.max_context = 256;
+    options.cache_bytes = size_t{1} << 40;
+    options.spare_bytes = size_t{1} << 20;
+    const auto executor = make_model_executor(std::move(model), device, groups, options);
+    const ExecutorInfo& info = executor->info();
+    const size_t scores = static_cast<size_t>(info.limits.max_logits * info.model.vocab) * sizeof(float);
+    CHECK(device.free_bytes() >= *options.spare_bytes + scores);
+    const bool fills =
+        info.cache_groups.size() == 1 && info.cache_groups[0].growth == CacheGroupSpec::Growth::kPerToken;
+    if (fills && info.limits.blocks[0] < info.slots * 16)
+      CHECK(device.free_bytes() < *options.spare_bytes + scores + 2 * 16 * token);
+  }
 }
 
 }  // namespace sluice

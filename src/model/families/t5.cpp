@@ -116,6 +116,7 @@ class T5 final : public Model {
   T5(LoadContext& context, const T5Config& config);
   const ModelInfo& info() const override { return info_; }
   const std::vector<CacheGroupSpec>& cache_groups() const override { return groups_of_cache_; }
+  size_t step_bytes(const RunLimits& limits) override;
   void allocate(const RunLimits& limits) override;
   Tensor forward(const BatchView& batch) override;
   void copy_blocks(int group, const Tensor& pairs) override { cache_.copy_blocks(backend_, group, pairs); }
@@ -301,13 +302,18 @@ T5::Activations T5::take(Arena& arena, int64_t rows, int64_t logits) const {
   return a;
 }
 
-void T5::allocate(const RunLimits& limits) {
-  require_context(limits, c_.max_positions);
+size_t T5::step_bytes(const RunLimits& limits) {
   Arena dry;
   take(dry, std::max(limits.max_rows, limits.max_encoder), limits.max_logits);
   if (groups_.last_stage()) head_.measure(groups_, dry, limits.max_logits);
-  require_cache_memory(backend_, groups_of_cache_, limits, dry.peak(), 0);
-  arena_ = Arena(backend_.allocate(dry.peak()));
+  return dry.peak();
+}
+
+void T5::allocate(const RunLimits& limits) {
+  require_context(limits, c_.max_positions);
+  const size_t scratch = step_bytes(limits);
+  require_cache_memory(backend_, groups_of_cache_, limits, scratch, 0);
+  arena_ = Arena(backend_.allocate(scratch));
   std::vector<int> layers;
   for (size_t i = 0; i < decoder_.size(); ++i) layers.insert(layers.end(), {kSelf, kCross});
   cache_.allocate(backend_, layers, limits, partition_.kv_heads.padded, c_.head_dim, cache_dtype_);
