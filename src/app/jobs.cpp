@@ -254,7 +254,10 @@ int logs(const JobOptions& options) {
 void cancel(const std::string& id, bool drain) {
   const auto said =
       drain ? run_command({"scancel", "--batch", "--signal=TERM", id}, 20) : run_command({"scancel", id}, 20);
-  if (!said || said->exit_code != 0) throw Error(fmt::format("scancel {} failed", id));
+  if (said && said->exit_code == 0) return;
+  const auto queue = read_queue(run_command);  // it may have ended meanwhile
+  const auto goes_on = [&](const QueueRow& row) { return row.id == id && row.state != "COMPLETING"; };
+  if (!queue || std::any_of(queue->begin(), queue->end(), goes_on)) throw Error(fmt::format("scancel {} failed", id));
 }
 
 // No job of it follows, those that wait are taken out of the queue. Returns the ids that run.
