@@ -16,7 +16,7 @@ os.environ.setdefault("DNNL_MAX_CPU_ISA", "AVX512_CORE")
 
 import torch
 import transformers
-from make_llama import MARGIN, STEPS, reference, usable
+from make_llama import MARGIN, STEPS, reference, seed_of, share_weights, usable
 from safetensors.torch import load_file, save_file
 from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GemmaConfig, LlamaConfig, MixtralConfig, Phi3Config,
                           PhiConfig, Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig)
@@ -41,7 +41,8 @@ CASES = {
                            dict(prompt=40, cached=True, **BF16)),
     # The prompt is longer than the original context.
     "llama/rope_dynamic_long": (LlamaConfig, dict(max_position_embeddings=32, rope_theta=100.0,
-                                                  rope_scaling=dict(rope_type="dynamic", factor=8.0)), dict(prompt=48, cached=True, **BF16)),
+                                                  rope_scaling=dict(rope_type="dynamic", factor=8.0)),
+                                dict(prompt=48, cached=True, weights_of="rope_dynamic", **BF16)),
     "mixtral/plain": (MixtralConfig, dict(num_local_experts=4, num_experts_per_tok=2, head_dim=8), BF16),
     # Heads, experts and widths that do not divide, and a window that the prompt crosses.
     "mixtral/odd_window": (MixtralConfig, dict(num_local_experts=5, num_experts_per_tok=3, sliding_window=16, head_dim=6, **ODD), dict(prompt=44, **BF16)),
@@ -141,9 +142,11 @@ def write_case(name):
     gemma = name.startswith("gemma")
     dtype = options.get("dtype", torch.float32)
     compute = reference_cached if options.get("cached") else reference
+    twin = (OUT / name).parent / options["weights_of"] if "weights_of" in options else None
+    own = seed_of(twin) if twin is not None else None
     for seed in range(1, 600):
         model = AutoModelForCausalLM.from_config(cfg, attn_implementation="eager").float().eval()
-        randomize(model, seed, gemma, options.get("outweigh"))
+        randomize(model, own or seed, gemma, options.get("outweigh"))
         model.to(dtype).float()
         for module in model.modules():  # buffers must not pass through half precision
             if hasattr(module, "original_inv_freq"):
@@ -165,6 +168,8 @@ def write_case(name):
     out.mkdir(parents=True)
     model.generation_config = transformers.GenerationConfig(bos_token_id=1, eos_token_id=2)
     model.to(dtype).save_pretrained(out)
+    if twin is not None:
+        share_weights(out, twin)
     config = json.loads((out / "config.json").read_text())
     config["torch_dtype"] = config.pop("dtype", config.get("torch_dtype"))  # the key nearly all published checkpoints use
     if "pattern" in options:

@@ -29,7 +29,7 @@ CASES = {
     "twelve_heads": (dict(n_embd=48, n_head=12, n_inner=52, vocab_size=291, bos_token_id=290, eos_token_id=290), dict(tokenizer=True)),
     # Scores of layer i are divided by i + 1; another width and another activation of the feed-forward part.
     "inverse_layer": (dict(scale_attn_by_inverse_layer_idx=True, n_inner=40, activation_function="gelu"), {}),
-    "unscaled": (dict(scale_attn_weights=False), {}),
+    "unscaled": (dict(scale_attn_weights=False), dict(weights_of="plain")),
     # A head of its own; the sizes under their common names.
     "untied": (dict(tie_word_embeddings=False), dict(common_names=True)),
     # As on the Hub: names of the bare model, causal masks in the file, no dtype in the config.
@@ -87,9 +87,11 @@ def write_case(name):
     changes, options = CASES[name]
     cfg = GPT2Config(**{**BASE, **changes}, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     dtype = options.get("dtype", torch.float32)
+    twin = OUT / options["weights_of"] if "weights_of" in options else None
+    own = make_llama.seed_of(twin) if twin is not None else None
     for seed in range(1, 400):
         model = AutoModelForCausalLM.from_config(cfg, attn_implementation="eager").float().eval()
-        randomize(model, seed)
+        randomize(model, own or seed)
         model.to(dtype).float()  # what the file will hold, widened
         g = torch.Generator().manual_seed(1000 + seed)
         prompt = torch.randint(3, min(290, cfg.vocab_size), (options.get("prompt", 32),), generator=g).tolist()
@@ -105,6 +107,8 @@ def write_case(name):
     out.mkdir(parents=True)
     model.generation_config = transformers.GenerationConfig(bos_token_id=cfg.bos_token_id, eos_token_id=cfg.eos_token_id)
     model.to(dtype).save_pretrained(out)
+    if twin is not None:
+        make_llama.share_weights(out, twin)
     edit_config(out / "config.json", options)
     if options.get("masks"):
         file = out / "model.safetensors"

@@ -156,6 +156,20 @@ def link_case(name, twin):
     edit_config(out / "config.json", CASES[name][2])
 
 
+def seed_of(folder):
+    """The seed that another case's weights were made from."""
+    with safe_open(folder / "golden.safetensors", "pt") as file:
+        return int(file.metadata()["seed"])
+
+
+def share_weights(out, twin):
+    """One file for two cases that differ in their config alone."""
+    file = out / "model.safetensors"
+    assert file.read_bytes() == (twin / file.name).read_bytes(), f"{out.name}: not the weights of {twin.name}"
+    file.unlink()
+    file.symlink_to(f"../{twin.name}/{file.name}")
+
+
 def write_case(name):
     cls, changes, options = CASES[name]
     if "files_of" in options:
@@ -166,10 +180,7 @@ def write_case(name):
     cfg._attn_implementation = "eager"
     dtype = options.get("dtype", torch.float32)
     twin = OUT / options["weights_of"] if "weights_of" in options else None
-    own = None  # the seed of the weights, where another case has chosen it
-    if twin is not None:
-        with safe_open(twin / "golden.safetensors", "pt") as file:
-            own = int(file.metadata()["seed"])
+    own = seed_of(twin) if twin is not None else None
     for seed in range(1, 400):
         model = AutoModelForCausalLM.from_config(cfg, attn_implementation="eager").float().eval()
         randomize(model, own or seed)
@@ -206,9 +217,7 @@ def write_case(name):
             t[f"model.layers.{i}.self_attn.rotary_emb.inv_freq"] = saved.model.rotary_emb.inv_freq.clone()
         save_file(t, file, metadata={"format": "pt"})
     if twin is not None:
-        assert (out / "model.safetensors").read_bytes() == (twin / "model.safetensors").read_bytes(), f"{name}: not the weights of {twin.name}"
-        (out / "model.safetensors").unlink()
-        (out / "model.safetensors").symlink_to(f"../{twin.name}/model.safetensors")
+        share_weights(out, twin)
     edit_config(out / "config.json", options)
 
     # The written files, read back by transformers, must give the same numbers (where its own rules agree with ours).
