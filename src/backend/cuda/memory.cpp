@@ -10,6 +10,7 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "backend/cuda/check.h"
 
@@ -17,7 +18,11 @@ namespace sluice::cuda {
 namespace {
 
 std::mutex pinned_mutex;
-std::map<const char*, size_t> pinned;
+struct Pinned {
+  size_t bytes;
+  bool ours;  // registered, not CUDA's own
+};
+std::map<const char*, Pinned> pinned;
 
 // Makes the pages of fresh memory.
 void touch(char* data, size_t bytes) {
@@ -160,17 +165,24 @@ void Downloads::finish(void* host) {
 Buffer PinnedMemory::allocate(size_t bytes, int device) {
   constexpr size_t kHuge = size_t{2} << 20;
   const size_t rounded = std::max(kHuge, (bytes + kHuge - 1) / kHuge * kHuge);
-  auto* const data = static_cast<char*>(std::aligned_alloc(kHuge, rounded));
+  auto* data = static_cast<char*>(std::aligned_alloc(kHuge, rounded));
   SLUICE_CUDA(cudaSetDevice(device));
   if (data != nullptr) {
     ::madvise(data, rounded, MADV_HUGEPAGE);  // an optimisation only
     touch(data, rounded);
   }
-  const cudaError_t error =
+  cudaError_t error =
       data != nullptr ? cudaHostRegister(data, rounded, cudaHostRegisterPortable) : cudaErrorMemoryAllocation;
+  const bool ours = error == cudaSuccess;
+  if (!ours) {  // a system that locks only what CUDA has allocated
+    std::free(std::exchange(data, nullptr));
+    cudaGetLastError();
+    void* own = nullptr;
+    error = cudaHostAlloc(&own, rounded, cudaHostAllocPortable);
+    data = static_cast<char*>(own);
+  }
   if (error != cudaSuccess) {
-    std::free(data);
-    if (error != cudaErrorMemoryAllocation) fail(error, "cudaHostRegister", CodePlace::here());
+    if (error != cudaErrorMemoryAllocation) fail(error, "cudaHostAlloc", CodePlace::here());
     cudaGetLastError();
     throw Error(
         fmt::format("{:.2f} GiB of page-locked memory are needed to load and the system gives none; ask for more "
@@ -178,11 +190,16 @@ Buffer PinnedMemory::allocate(size_t bytes, int device) {
                     gib(bytes)));
   }
   const std::lock_guard lock(pinned_mutex);
-  pinned[data] = rounded;
+  pinned[data] = {rounded, ours};
   return Buffer(data, bytes, [](void* p, size_t) {
+    bool registered = false;
     {
       const std::lock_guard held(pinned_mutex);
-      pinned.erase(static_cast<const char*>(p));
+      registered = pinned.extract(static_cast<const char*>(p)).mapped().ours;
+    }
+    if (!registered) {
+      cudaFreeHost(p);
+      return;
     }
     cudaHostUnregister(p);
     std::free(p);
@@ -195,7 +212,7 @@ bool PinnedMemory::holds(const void* host, size_t bytes) {
   auto after = pinned.upper_bound(at);
   if (after == pinned.begin()) return false;
   --after;
-  return at + bytes <= after->first + after->second;
+  return at + bytes <= after->first + after->second.bytes;
 }
 
 }  // namespace sluice::cuda

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory, copies, recorded steps and sampling of the CUDA backend.
+#include <cstdlib>
 #include <cstring>
 
 #include <algorithm>
@@ -91,6 +92,24 @@ TEST_CASE("weights are packed and converted on the device, from page-locked memo
       }
       CHECK(same);
     }
+  }
+}
+
+TEST_CASE("memory to load from is CUDA's own where a system registers no other") {
+  const auto gpu = test::make_cuda();
+  for (const bool registers : {true, false}) {
+    if (!registers) ::setenv("SLUICE_EMULATION_REGISTERS_NONE", "1", 1);
+    const Buffer staging = gpu->allocate_staging(5000);
+    ::unsetenv("SLUICE_EMULATION_REGISTERS_NONE");
+    std::memset(staging.data(), 42, staging.bytes());
+    const Buffer copy = gpu->allocate(5000);
+    const Tensor bytes = copy.view(DType::kU8, {5000});
+    gpu->copy_in(bytes, staging.data());
+    gpu->wait_copies(gpu->mark_copies());
+    std::memset(staging.data(), 7, staging.bytes());
+    std::vector<char> got(5000);
+    gpu->copy_out(got.data(), bytes);
+    CHECK(got == std::vector<char>(5000, 42));
   }
 }
 

@@ -162,6 +162,7 @@ cudaError_t cudaFreeHost(void* pointer) { return give_back(pointer, false); }
 
 cudaError_t cudaHostRegister(void* pointer, size_t bytes, unsigned) {
   if (pointer == nullptr || bytes == 0) return cudaErrorInvalidValue;
+  if (std::getenv("SLUICE_EMULATION_REGISTERS_NONE") != nullptr) return cudaErrorNotSupported;
   Memory& m = memory();
   const std::lock_guard lock(m.mutex);
   const auto begin = static_cast<unsigned char*>(pointer);
