@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "backend/cuda/check.h"
+#include "backend/cuda/shared_blocks.h"
 
 namespace sluice::cuda {
 namespace {
@@ -40,6 +41,32 @@ void touch(char* data, size_t bytes) {
   for (std::thread& thread : threads) thread.join();
 }
 
+// Never destroyed: buffers of static duration may come back late.
+struct DeviceMemory {
+  std::mutex mutex;
+  SharedBlocks blocks;
+};
+DeviceMemory& device_memory() {
+  static DeviceMemory* const memory = new DeviceMemory;
+  return *memory;
+}
+
+cudaError_t take_device(void** out, size_t bytes) {
+  if (SharedBlocks::suits(bytes)) {
+    const std::lock_guard lock(device_memory().mutex);
+    if (*out = device_memory().blocks.take(bytes); *out != nullptr) return cudaSuccess;
+  }
+  return cudaMalloc(out, bytes);
+}
+
+void give_device_back(void* data, size_t bytes) {
+  if (SharedBlocks::suits(bytes)) {
+    const std::lock_guard lock(device_memory().mutex);
+    if (device_memory().blocks.give_back(data)) return;
+  }
+  cudaFree(data);
+}
+
 double gib(size_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 
 }  // namespace
@@ -47,7 +74,7 @@ double gib(size_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 Buffer allocate_device(size_t bytes, cudaStream_t stream) {
   if (bytes == 0) return {};
   void* data = nullptr;
-  if (const cudaError_t error = cudaMalloc(&data, bytes); error != cudaSuccess) {
+  if (const cudaError_t error = take_device(&data, bytes); error != cudaSuccess) {
     if (error != cudaErrorMemoryAllocation) fail(error, "cudaMalloc", CodePlace::here());
     cudaGetLastError();
     size_t free_bytes = 0, total = 0;
@@ -58,7 +85,7 @@ Buffer allocate_device(size_t bytes, cudaStream_t stream) {
                     gib(bytes), gib(free_bytes), gib(total)));
   }
   SLUICE_CUDA(cudaMemsetAsync(data, 0, bytes, stream));
-  return Buffer(data, bytes, [](void* p, size_t) { cudaFree(p); });
+  return Buffer(data, bytes, give_device_back);
 }
 
 void* Workspace::reserve(size_t bytes, cudaStream_t stream) {

@@ -365,5 +365,42 @@ TEST_CASE("memory that another holds is not counted as free") {
   CHECK(gpu->free_bytes() + held <= before);
 }
 
+TEST_CASE("matrices that would leave pages half empty share them, each at a place of its own") {
+  const auto gpu = test::make_cuda();
+  constexpr size_t kExpert = 768 * 2048 * 2;  // 1.5 pages of 2 MiB
+  constexpr int kMany = 40;
+  const size_t before = gpu->free_bytes();
+  {
+    std::vector<Buffer> all;
+    const auto take = [&](char value) {
+      all.push_back(gpu->allocate(kExpert));
+      const std::vector<char> bytes(kExpert, value);
+      gpu->copy_in(all.back().view(DType::kU8, {static_cast<int64_t>(kExpert)}), bytes.data());
+    };
+    const auto holds = [&](const Buffer& buffer, char value) {
+      std::vector<char> bytes(kExpert);
+      gpu->copy_out(bytes.data(), buffer.view(DType::kU8, {static_cast<int64_t>(kExpert)}));
+      return bytes == std::vector<char>(kExpert, value);
+    };
+    for (int i = 0; i < kMany; ++i) take(static_cast<char>(i));
+    CHECK(before - gpu->free_bytes() <= (size_t{128} << 20));  // 120 MiB; 160 in pages of their own
+    for (int i = 0; i < kMany; ++i) CHECK(holds(all[static_cast<size_t>(i)], static_cast<char>(i)));
+
+    // What some leave is given again, zeroed, and two neighbours make room for one of twice the size.
+    for (const int gone : {3, 11, 12, 25}) all[static_cast<size_t>(gone)] = {};
+    const size_t with_gaps = gpu->free_bytes();
+    const Buffer twice = gpu->allocate(2 * kExpert - (size_t{1} << 20));
+    take(100);
+    take(101);
+    CHECK(gpu->free_bytes() == with_gaps);
+    CHECK(holds(all[10], 10));
+    CHECK(holds(all[13], 13));
+    CHECK(holds(all[kMany + 1], 101));
+    const Buffer fresh = gpu->allocate(kExpert);
+    CHECK(holds(fresh, 0));
+  }
+  CHECK(gpu->free_bytes() + (size_t{4} << 20) >= before);
+}
+
 }  // namespace
 }  // namespace sluice

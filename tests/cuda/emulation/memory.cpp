@@ -59,6 +59,12 @@ std::atomic<int>& openings(void* base, size_t bytes) {
   return *reinterpret_cast<std::atomic<int>*>(static_cast<unsigned char*>(base) + bytes - sizeof(std::atomic<int>));
 }
 
+// What a device gives for `bytes`: whole pages from half a page on.
+size_t paged(size_t bytes) {
+  constexpr size_t kPage = size_t{2} << 20;
+  return bytes < kPage / 2 ? bytes : (bytes + kPage - 1) / kPage * kPage;
+}
+
 cudaError_t take(void** out, size_t bytes, bool device) {
   Memory& m = memory();
   const std::lock_guard lock(m.mutex);
@@ -66,7 +72,7 @@ cudaError_t take(void** out, size_t bytes, bool device) {
     *out = nullptr;
     return cudaSuccess;
   }
-  if (device && m.used + bytes > capacity()) return cudaErrorMemoryAllocation;
+  if (device && m.used + paged(bytes) > capacity()) return cudaErrorMemoryAllocation;
   const size_t padded = (bytes + kGuard - 1) / kGuard * kGuard;
   unsigned char* base = nullptr;
   if (device && bytes % kShared == 0) {
@@ -88,7 +94,7 @@ cudaError_t take(void** out, size_t bytes, bool device) {
   std::memset(base, kGuardByte, kGuard);
   std::memset(base + kGuard + bytes, kGuardByte, padded - bytes + kGuard);
   m.allocations[reinterpret_cast<uintptr_t>(base)] = {base + kGuard, bytes, device};
-  if (device) m.used += bytes;
+  if (device) m.used += paged(bytes);
   *out = base + kGuard;
   return cudaSuccess;
 }
@@ -102,7 +108,7 @@ cudaError_t give_back(void* pointer, bool device) {
   const auto found = m.allocations.find(reinterpret_cast<uintptr_t>(pointer) - kGuard);
   if (found == m.allocations.end() || found->second.device != device) return cudaErrorInvalidValue;
   check_guards(found->second);
-  if (device) m.used -= found->second.bytes;
+  if (device) m.used -= paged(found->second.bytes);
   if (found->second.bytes <= size_t{64} << 20) std::memset(pointer, kNoise, found->second.bytes);
   m.allocations.erase(found);
   unsigned char* base = static_cast<unsigned char*>(pointer) - kGuard;
