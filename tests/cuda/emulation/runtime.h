@@ -20,6 +20,10 @@ size_t most_shared_bytes();
 cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::function<void()> body,
                    const char* name);
 
+// Whether kernels and products run. With SLUICE_EMULATION_KERNELS=none only copies do, and a step is the host's part of
+// it.
+bool computes();
+
 // Kernels that were launched so far, recorded ones and those of libraries included.
 uint64_t launches();
 void count_launch();
