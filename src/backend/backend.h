@@ -112,6 +112,9 @@ struct AttentionShape {
   // f32 [n_heads, 2 * reach + 1], or empty: what is added to scaled scores by key - query, which is clamped to
   // [-reach, reach].
   Tensor distance_bias;
+  // f32 [n_heads], or empty: one more score of each row's softmax, which gives no value: the weights of the keys sum to
+  // less than 1. It is neither scaled nor capped.
+  Tensor sinks;
   bool causal = true;  // false: a row sees all keys that its sequence has in the cache group
 };
 

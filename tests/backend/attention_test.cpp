@@ -15,9 +15,10 @@ struct Setting {
   DType dtype = DType::kF32;
   bool alibi = false;
   float soft_cap = 0;
-  bool rounded = false;    // ALiBi as Falcon rounds it
-  int64_t reach = 0;       // biases by distance up to so far; 0: none
-  bool both_ways = false;  // every row sees all keys
+  bool rounded = false;         // ALiBi as Falcon rounds it
+  int64_t reach = 0;            // biases by distance up to so far; 0: none
+  bool both_ways = false;       // every row sees all keys
+  std::optional<float> sink{};  // of the first head; each further one has 1 more
 };
 
 // A sequence's queries, keys and values at every position, before rotation (no table is used).
@@ -43,12 +44,18 @@ class Paged {
     tables_.assign(static_cast<size_t>(max_seqs * blocks), 0);
     for (int32_t b = 0; b < blocks; ++b) free_.push_back(b);
     std::shuffle(free_.begin(), free_.end(), std::mt19937(17));
-    shape_ = {
-        setting.n_heads, setting.n_kv_heads, setting.head_dim, 0.3f, setting.window, {}, setting.soft_cap, false, {}};
+    shape_.n_heads = setting.n_heads;
+    shape_.n_kv_heads = setting.n_kv_heads;
+    shape_.head_dim = setting.head_dim;
+    shape_.scale = 0.3f;
+    shape_.window = setting.window;
+    shape_.soft_cap = setting.soft_cap;
     for (int64_t h = 0; h < setting.n_heads; ++h) slopes_.push_back(std::pow(0.5f, static_cast<float>(h + 1)));
     if (setting.alibi) shape_.alibi_slopes = test::floats(slopes_);
     shape_.alibi_rounded = setting.rounded;
     shape_.causal = !setting.both_ways;
+    for (int64_t h = 0; h < setting.n_heads; ++h) sinks_.push_back(setting.sink.value_or(0) + static_cast<float>(h));
+    if (setting.sink) shape_.sinks = test::floats(sinks_);
     const int64_t distances = 2 * setting.reach + 1;
     for (int64_t i = 0; setting.reach > 0 && i < setting.n_heads * distances; ++i)
       biases_.push_back(std::sin(static_cast<float>(i)));
@@ -126,7 +133,7 @@ class Paged {
   std::vector<unsigned char> k_, v_;
   std::vector<int32_t> tables_, free_;
   std::map<int64_t, std::vector<int32_t>> blocks_;
-  std::vector<float> slopes_, biases_;
+  std::vector<float> slopes_, biases_, sinks_;
   AttentionShape shape_;
 };
 
@@ -156,8 +163,13 @@ Expected expected(const Setting& s, const AttentionShape& shape, const Sequence&
           static_cast<const float*>(shape.distance_bias.row(h))[std::clamp(j - p, -s.reach, s.reach) + s.reach]);
     scores.push_back(dot);
   }
-  const double top = *std::max_element(scores.begin(), scores.end());
-  double total = 0, sum = 0, magnitude = 0;
+  double top = *std::max_element(scores.begin(), scores.end()), total = 0;
+  if (s.sink) {
+    const auto sink = static_cast<double>(shape.sinks.as<float>()[h]);
+    top = std::max(top, sink);
+    total = std::exp(sink - top);
+  }
+  double sum = 0, magnitude = 0;
   for (size_t j = 0; j < scores.size(); ++j) {
     const double w = std::exp(scores[j] - top);
     total += w;
@@ -250,11 +262,65 @@ TEST_CASE("attention with biases by distance, rounded slopes and keys on both si
   }
 }
 
+TEST_CASE("a sink takes its share of the softmax of every row of its head") {
+  std::mt19937 random(16);
+  std::vector<Setting> settings;
+  const auto add = [&](Setting s, float sink) {
+    s.sink = sink;
+    settings.push_back(s);
+  };
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const int64_t dim : {8, 24, 64, 80, 128, 256}) add({6, 3, dim, 16, 0, dtype}, 3);
+    add({8, 1, 64, 16, 33, dtype}, -2);
+    add({40, 1, 96, 16, 0, dtype, true}, -20);
+    add({4, 4, 16, 8, 1, dtype, false, 2.0f}, 0.5f);
+  }
+  add({4, 2, 16, 16, 0, DType::kF32, true, 0, true}, 1);
+  add({3, 3, 24, 8, 0, DType::kBF16, false, 0, false, 20}, 1);
+  add({4, 4, 8, 16, 0, DType::kF32, false, 0, false, 0, true}, 1);
+  for (const Setting& s : settings) {
+    CAPTURE(s.head_dim);
+    CAPTURE(s.n_heads);
+    CAPTURE(dtype_name(s.dtype));
+    const int64_t length = 150;
+    Sequence seq(s, length, random);
+    Paged paged(s, length / s.block_size + 3, 1);
+    const int64_t first = s.both_ways ? length : length - 1;
+    const Matrix out = paged.step({{0, &seq, 0, first}});
+    for (const int64_t p : {0, 1, 4, 63, 64, 65, 128, 148}) check_row(s, paged, seq, p, out, p);
+    if (first < length) check_row(s, paged, seq, first, paged.step({{0, &seq, first, 1}}), 0);
+  }
+}
+
+TEST_CASE("a sink far below all scores changes no bit, and one far above leaves zeros") {
+  std::mt19937 random(17);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int64_t rows : {1, 90}) {
+      Setting s{4, 2, 64, 16, 0, dtype};
+      Sequence seq(s, 100, random);
+      const auto run = [&](std::optional<float> sink) {
+        s.sink = sink;
+        Paged paged(s, 20, 1);
+        paged.step({{0, &seq, 0, 100 - rows}});
+        return paged.step({{0, &seq, 100 - rows, rows}});
+      };
+      const Matrix without = run({}), below = run(-1e4f), above = run(1e4f);
+      bool same = true, zeros = true;
+      for (int64_t r = 0; r < rows; ++r) {
+        same = same && below.row_equals(r, without, r);
+        for (int64_t i = 0; i < above.cols(); ++i) zeros = zeros && above.at(r, i) == 0.0f;
+      }
+      CHECK(same);
+      CHECK(zeros);
+    }
+  }
+}
+
 TEST_CASE("a row of attention does not depend on how the prompt was cut") {
   std::mt19937 random(12);
-  for (const Setting& s :
-       {Setting{8, 2, 64, 16, 0, DType::kBF16, false}, Setting{6, 3, 40, 8, 37, DType::kF32, false},
-        Setting{4, 2, 32, 16, 30, DType::kBF16, false, 1.0f}, Setting{4, 1, 16, 16, 0, DType::kF16, true}}) {
+  for (const Setting& s : {Setting{8, 2, 64, 16, 0, DType::kBF16, false}, Setting{6, 3, 40, 8, 37, DType::kF32, false},
+                           Setting{4, 2, 32, 16, 30, DType::kBF16, false, 1.0f, false, 0, false, 2.0f},
+                           Setting{4, 1, 16, 16, 0, DType::kF16, true}}) {
     const int64_t length = 201;
     Sequence seq(s, length, random);
     Paged whole(s, 60, 1);
@@ -351,7 +417,7 @@ TEST_CASE("rope_and_cache rotates half-split pairs, passes the rest and writes t
       batch.positions = test::ints(positions);
       batch.cache[0].slots = test::ints(slots);
       backend->rope_and_cache(q.tensor(), k.tensor(), v.tensor(), rotary > 0 ? table.tensor() : Tensor(), batch, 0,
-                              {nh, nkv, dim, 1.0f, 0, {}, 0, false, {}}, cache);
+                              {nh, nkv, dim, 1.0f, 0, {}, 0, false, {}, {}}, cache);
       const auto want = [&](const Matrix& x, int64_t r, int64_t c) {
         const int64_t i = c % dim, half = rotary / 2, p = positions[static_cast<size_t>(r)];
         const auto at = [&](int64_t e) { return static_cast<double>(x.at(r, c - i + e)); };

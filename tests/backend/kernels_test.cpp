@@ -177,7 +177,8 @@ TEST_CASE("the attention kernels agree over a bf16 cache") {
   batch.context = test::ints(context);
   CacheIndex index;
   index.block_table = Tensor(blocks.data(), DType::kI32, {1, 6});
-  const AttentionShape shape{kHeads, kKvHeads, kDim, 0.2f, 70, {}, 0, false, {}};
+  std::vector<float> sinks{-2, 0, 1, 2, 3, 4};
+  const AttentionShape shape{kHeads, kKvHeads, kDim, 0.2f, 70, {}, 0, false, {}, test::floats(sinks)};
   Pool pool(2, true);
   CpuIsa vectors = best;
   vectors.amx_bf16 = false;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "weights/host_backend.h"
@@ -100,8 +101,9 @@ class PlainBackend : public StoringBackend {
             if (shape.soft_cap > 0) dot = shape.soft_cap * std::tanh(dot / shape.soft_cap);
             scores.push_back(dot + bias(shape, h, key, position));
           }
-          const float top = *std::max_element(scores.begin(), scores.end());
-          float sum = 0.0f;
+          const float sink = shape.sinks ? shape.sinks.as<float>()[h] : -std::numeric_limits<float>::infinity();
+          const float top = std::max(sink, *std::max_element(scores.begin(), scores.end()));
+          float sum = std::exp(sink - top);
           for (float& score : scores) sum += score = std::exp(score - top);
           float* to = static_cast<float*>(out.row(t)) + h * hd;
           std::fill_n(to, hd, 0.0f);

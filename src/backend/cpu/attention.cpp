@@ -78,6 +78,7 @@ void AttentionOp::run(const Tensor& out, const Tensor& q, const BatchView& batch
       tile.biases = static_cast<const float*>(shape.distance_bias.row(kv_head * group));
       tile.reach = shape.distance_bias.dim(1) / 2;
     }
+    if (shape.sinks) tile.sinks = shape.sinks.as<float>() + kv_head * group;
     tile.q = static_cast<const float*>(q.row(row)) + column;
     tile.q_stride = q.row_stride;
     tile.out = static_cast<float*>(out.row(row)) + column;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "backend/backend.h"
@@ -30,7 +31,8 @@ struct AttentionTile {
   bool slopes_rounded = false;    // bf16(slope * key) * scale instead of slope * distance
   const float* biases = nullptr;  // [group][2 * reach + 1] by key - query, or null
   int64_t reach = 0;
-  const float* q = nullptr;  // row r, head h at r * q_stride + h * head_dim
+  const float* sinks = nullptr;  // [group] scores without a value, or null
+  const float* q = nullptr;      // row r, head h at r * q_stride + h * head_dim
   int64_t q_stride = 0;
   float* out = nullptr;  // as q
   int64_t out_stride = 0;
@@ -55,6 +57,12 @@ inline void place_keys(const AttentionTile& tile, int64_t begin, int64_t n, int6
       ++block;
     }
   }
+}
+
+// What the sums of query head `head` are multiplied with when it has met its keys; weights are exp(score - maximum). A
+// sink so far above them that it is infinite leaves 0.
+inline float share_of_sums(const AttentionTile& tile, int64_t head, float maximum, float total) {
+  return 1.0f / (tile.sinks != nullptr ? total + std::exp(tile.sinks[head] - maximum) : total);
 }
 
 struct AttentionKernel {

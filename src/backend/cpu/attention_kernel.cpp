@@ -294,8 +294,8 @@ void run(const AttentionTile& tile, void* scratch) {
   }
   for (int64_t i = 0; i < queries; ++i) {
     float* to = tile.out + i / tile.group * tile.out_stride + i % tile.group * dim;
-    const float inverse = 1.0f / work.totals[i];
-    for (int64_t j = 0; j < dim; ++j) to[j] = work.sums[i * d + j] * inverse;
+    const float share = share_of_sums(tile, i % tile.group, work.maxima[i], work.totals[i]);
+    for (int64_t j = 0; j < dim; ++j) to[j] = work.sums[i * d + j] * share;
   }
 }
 

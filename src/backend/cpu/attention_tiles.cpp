@@ -336,8 +336,8 @@ void run(const AttentionTile& tile, void* scratch) {
   _tile_release();
   for (int64_t i = 0; i < tile.rows * tile.group; ++i) {
     float* to = tile.out + i / tile.group * tile.out_stride + i % tile.group * tile.head_dim;
-    const float inverse = 1.0f / work.totals[i];
-    for (int64_t d = 0; d < tile.head_dim; ++d) to[d] = work.sums[i * work.dv + d] * inverse;
+    const float share = share_of_sums(tile, i % tile.group, work.maxima[i], work.totals[i]);
+    for (int64_t d = 0; d < tile.head_dim; ++d) to[d] = work.sums[i * work.dv + d] * share;
   }
 }
 }  // namespace

@@ -188,6 +188,7 @@ void CpuBackend::attention(const Tensor& out, const Tensor& q, const BatchView& 
             is_vector(batch.context, DType::kI32, batch.seqs) && table.rank == 2 && table.dtype == DType::kI32 &&
             table.dim(0) >= batch.seqs &&
             (!shape.alibi_slopes || is_vector(shape.alibi_slopes, DType::kF32, shape.n_heads)) &&
+            (!shape.sinks || is_vector(shape.sinks, DType::kF32, shape.n_heads)) &&
             (!shape.distance_bias ||
              (shape.distance_bias.dim(1) % 2 == 1 &&
               is_matrix(shape.distance_bias, DType::kF32, shape.n_heads, shape.distance_bias.dim(1)))) &&
