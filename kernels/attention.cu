@@ -53,7 +53,8 @@ __global__ void __launch_bounds__(kThreads) plain_kernel(const AttentionParams a
     const int block = key / a.block_size, offset = key - block * a.block_size;
     return table[block] * a.block_stride + (int64_t{kv_head} * a.block_size + offset) * dim;
   };
-  float top = -INFINITY, weight = 0;
+  const bool sinks = a.sinks != nullptr;
+  float top = sinks ? a.sinks[head] : -INFINITY, weight = sinks ? 1.0f : 0.0f;
   for (int first = low / kWarpSize * kWarpSize; first <= high; first += kWarpSize) {
     const int key = first + lane;
     float score = -INFINITY;

@@ -9,8 +9,8 @@ namespace sluice::kernels {
 // Row r of sequence s has position context[s] - (first_row[s + 1] - first_row[s]) + (r - first_row[s]) and sees keys
 // 0 .. position, of which the last `window` where window > 0; with all_keys it sees 0 .. context[s] - 1. score = scale
 // * q.k, capped where soft_cap > 0, + slope * (key - position), or + distance_bias[head][key - position + reach] with
-// that index kept inside the row. With slopes_rounded: score = scale * (q.k + bf16(slope * key)). Rows at and beyond
-// first_row[seqs] get zeros.
+// that index kept inside the row. With slopes_rounded: score = scale * (q.k + bf16(slope * key)). sinks[head] is one
+// more score of the softmax, which gives no value. Rows at and beyond first_row[seqs] get zeros.
 struct AttentionParams {
   void* out;                   // type [rows, n_heads * head_dim]
   const void* q;               // type [rows, n_heads * head_dim]
@@ -20,6 +20,7 @@ struct AttentionParams {
   const int32_t* block_table;  // [seqs, block_table_stride]
   const float* alibi_slopes;   // [n_heads] or null
   const float* distance_bias;  // [n_heads, 2 * reach + 1], rows `bias_stride` apart, or null
+  const float* sinks;          // [n_heads] or null
   void* workspace;             // attention_workspace_bytes(), zeroed once before first use
   int64_t rows, seqs;          // bucket sizes
   int64_t out_stride, q_stride, block_stride, block_table_stride, bias_stride;

@@ -224,10 +224,6 @@ __device__ __forceinline__ Found add_parts(int parts, const Part& part) {
   }
   return all;
 }
-__device__ __forceinline__ float4 quotient(const Found& f) {
-  const float inverse = 1.0f / f.weight;
-  return make_float4(f.sums.x * inverse, f.sums.y * inverse, f.sums.z * inverse, f.sums.w * inverse);
-}
 
 // Grid: what the device holds at once, 4 warps or fewer. Job: an equal share of the units of a step, which may begin
 // and end inside a span; the warps take units in turns and add up what they found at a span's end, and the last block
@@ -310,9 +306,11 @@ __global__ void __launch_bounds__(DecodeShape<T, kDim>::kWarps* kWarpSize, Decod
   }
 
   const int group = p.group;
-  const auto store = [&](const Span& span, int row, int d, const float4& x) {
+  const auto store = [&](const Span& span, int row, int d, const Found& all) {
     const int head = span.kv_head * group + span.row_tile * kDecodeRows + row;
-    store_four(static_cast<T*>(a.out) + a.first_row[span.seq] * a.out_stride + int64_t{head} * kDim + d, x);
+    const float share = share_of_sums(a, head, all.top, all.weight);
+    store_four(static_cast<T*>(a.out) + a.first_row[span.seq] * a.out_stride + int64_t{head} * kDim + d,
+               make_float4(all.sums.x * share, all.sums.y * share, all.sums.z * share, all.sums.w * share));
   };
   const auto rows_of = [&](const Span& span) {
     const int left = group - span.row_tile * kDecodeRows;
@@ -405,7 +403,7 @@ __global__ void __launch_bounds__(DecodeShape<T, kDim>::kWarps* kWarpSize, Decod
         return Found{from[0], from[1], *reinterpret_cast<const float4*>(sums)};
       });
       if (!shared) {
-        store(span, row, d, quotient(all));
+        store(span, row, d, all);
         continue;
       }
       const int64_t to = int64_t{2 * b + place} * kDecodeRows + row;
@@ -447,7 +445,7 @@ __global__ void __launch_bounds__(DecodeShape<T, kDim>::kWarps* kWarpSize, Decod
         const float2 top = *reinterpret_cast<const float2*>(p.tops + 2 * at);
         return Found{top.x, top.y, *reinterpret_cast<const float4*>(p.sums + at * kDim + d)};
       });
-      store(span, row, d, quotient(all));
+      store(span, row, d, all);
     }
   }
 }

@@ -425,7 +425,8 @@ __global__ void __launch_bounds__(PrefillShape<T, kDim, kGroups>::kThreads) pref
       float weight = state.weight[r];
       weight += __shfl_xor_sync(kAllLanes, weight, 1);
       weight += __shfl_xor_sync(kAllLanes, weight, 2);
-      const float share = 1.0f / weight;
+      const int head = kv_head * group + (warp_row + lane / 4 + 8 * r) % group;
+      const float share = share_of_sums(a, head, __fmul_rn(state.top[r], unit), weight);
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
         T* to = staged + panel_place<S::kPanel, 64>(warp_first + lane / 4 + 8 * r, n) + 2 * (lane % 4);

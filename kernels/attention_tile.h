@@ -20,6 +20,13 @@ __device__ __forceinline__ float rounded_slope(float slope, int key) {
   return rounded<bf16>(slope * static_cast<float>(key));
 }
 
+// What a row's sums are multiplied with when it has met its keys: `top` is its largest score in units of log2, `weight`
+// the sum of its weights against it. A sink so far above them that it is infinite leaves 0.
+__device__ __forceinline__ float share_of_sums(const AttentionParams& a, int head, float top, float weight) {
+  if (a.sinks != nullptr) weight += exp2f(a.sinks[head] * 1.44269504f - top);
+  return 1.0f / weight;
+}
+
 struct TileParams {
   AttentionParams a;
   RopeCacheParams rope;  // k null: q is rotated and the cache holds all keys

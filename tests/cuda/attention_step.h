@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "attention.h"
 #include "cuda/device_arrays.h"
@@ -16,9 +17,10 @@ struct Heads {
   int64_t n_heads = 4, n_kv_heads = 2, dim = 64, block = 16, window = 0;
   bool alibi = false;
   float cap = 0;
-  bool rounded = false;   // slopes in two roundings
-  bool all_keys = false;  // not causal
-  int64_t reach = 0;      // > 0: bias by distance
+  bool rounded = false;         // slopes in two roundings
+  bool all_keys = false;        // not causal
+  int64_t reach = 0;            // > 0: bias by distance
+  std::optional<float> sink{};  // of the first head; each further one has 0.1 more
 };
 struct Part {
   int64_t context, rows;
@@ -31,10 +33,10 @@ struct Step {
   Type type;
   int64_t rows = 0, padding, blocks = 0, max_blocks = 1;
   std::vector<int32_t> first_row{0}, context, table;
-  std::vector<float> q, k, v, slopes, biases;
+  std::vector<float> q, k, v, slopes, biases, sinks;
   DeviceMatrix d_q, d_k, d_v, d_out;
   DeviceVector<int32_t> d_first_row, d_context, d_table;
-  DeviceVector<float> d_slopes, d_biases;
+  DeviceVector<float> d_slopes, d_biases, d_sinks;
   int grid = 3;  // blocks that decode
   bool deterministic = false, decode_only = false;
 
@@ -59,7 +61,8 @@ struct Step {
         d_context(context),
         d_table(table),
         d_slopes(slopes),
-        d_biases(biases) {
+        d_biases(biases),
+        d_sinks(sinks) {
     d_q.fill(q);
     d_k.fill(k);
     d_v.fill(v);
@@ -107,7 +110,10 @@ struct Step {
     q.resize(static_cast<size_t>((rows + padding) * heads.n_heads * heads.dim), 1.0f);
     std::mt19937 bias_random(77);
     biases = normal(bias_random, heads.n_heads * (2 * heads.reach + 1));
-    for (int64_t h = 0; h < heads.n_heads; ++h) slopes.push_back(std::pow(0.5f, static_cast<float>(h % 8 + 1)));
+    for (int64_t h = 0; h < heads.n_heads; ++h) {
+      slopes.push_back(std::pow(0.5f, static_cast<float>(h % 8 + 1)));
+      sinks.push_back(heads.sink.value_or(0) + 0.1f * static_cast<float>(h));
+    }
     return first_row;
   }
 
@@ -133,6 +139,7 @@ struct Step {
     shape.causal = !heads.all_keys;
     if (heads.reach > 0) shape.distance_bias = host_tensor(biases, heads.n_heads, 2 * heads.reach + 1);
     if (heads.alibi) shape.alibi_slopes = Tensor(slopes.data(), DType::kF32, {heads.n_heads});
+    if (heads.sink) shape.sinks = Tensor(sinks.data(), DType::kF32, {heads.n_heads});
     const std::initializer_list<int64_t> dims = {blocks, heads.n_kv_heads, heads.block, heads.dim};
     cpu().attention(host_tensor(out, rows + padding, width), host_tensor(q, rows + padding, width), batch, 0, shape,
                     {Tensor(k.data(), DType::kF32, dims), Tensor(v.data(), DType::kF32, dims)});
@@ -151,6 +158,7 @@ struct Step {
     a.context = d_context.data();
     a.block_table = d_table.data();
     a.alibi_slopes = heads.alibi ? d_slopes.data() : nullptr;
+    a.sinks = heads.sink ? d_sinks.data() : nullptr;
     a.slopes_rounded = heads.rounded;
     a.all_keys = heads.all_keys;
     if (heads.reach > 0) {

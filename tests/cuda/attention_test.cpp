@@ -61,6 +61,11 @@ TEST_CASE("attention of encoders, biases by distance and ALiBi in two roundings 
   }
 }
 
+Heads with_sinks(Heads heads, float first) {
+  heads.sink = first;
+  return heads;
+}
+
 // The products of kernels/warpgroup.h, which the device has or has not where it is a real one.
 struct Warpgroups {
   Warpgroups() { emulation::set_warpgroup_products(true); }
@@ -84,7 +89,7 @@ TEST_CASE("prefill by products of warpgroups equals the CPU backend's") {
 
 TEST_CASE("deterministic attention by warpgroups gives a row the same bits in blocks of any size") {
   const Warpgroups warpgroups;
-  const Heads heads{16, 2, 64, 16, 50, false};  // the whole fills blocks of three warpgroups
+  const Heads heads = with_sinks({16, 2, 64, 16, 50, false}, 4);  // the whole fills blocks of three warpgroups
   const int64_t width = heads.n_heads * heads.dim, length = 100;
   Step whole(heads, Type::kBF16, {{length, length}});
   whole.deterministic = true;
@@ -105,11 +110,57 @@ TEST_CASE("deterministic attention by warpgroups gives a row the same bits in bl
   CHECK(run(true) == run(false));
 }
 
+TEST_CASE("sinks take their share of rows that are prefilled and decoded, for every head size and type") {
+  Heads encoder{4, 4, 64, 16, 0, false};
+  encoder.all_keys = true;
+  encoder.reach = 40;
+  for (const Heads& heads : {with_sinks({16, 2, 64, 16, 0, false}, 3), with_sinks({2, 1, 80, 16, 9, false}, 2),
+                             with_sinks({3, 3, 96, 32, 0, true}, 3), with_sinks({40, 1, 128, 16, 50, false}, 4),
+                             with_sinks({2, 2, 256, 16, 0, false, 1.5f}, 4), with_sinks({5, 1, 24, 8, 0, true}, 2),
+                             with_sinks({4, 4, 16, 4, 20, false}, 1), with_sinks(encoder, 3)}) {
+    for (const Type type : kTypes) {
+      if (type == Type::kF16 && heads.dim > 64) continue;  // as bf16 but for the product
+      for (const bool wide : {false, true}) {
+        if (wide && (type != Type::kBF16 || heads.dim < 64)) continue;
+        CAPTURE(name_of(type));
+        CAPTURE(heads.dim);
+        CAPTURE(wide);
+        const std::optional<Warpgroups> warpgroups = wide ? std::make_optional<Warpgroups>() : std::nullopt;
+        Step step(heads, type,
+                  heads.all_keys ? std::vector<Part>{{70, 70}, {0, 0}}
+                                 : std::vector<Part>{{40, 40}, {33, 1}, {0, 0}, {130, 9}, {1, 1}},
+                  2);
+        check_close(step.run(), step.expect(), type);
+      }
+    }
+  }
+}
+
+TEST_CASE("a sink far below all scores changes no bit, and one far above leaves zeros") {
+  for (const Heads& heads : {Heads{4, 2, 64, 16, 0, false}, Heads{4, 2, 24, 16, 0, false}}) {
+    for (const bool deterministic : {false, true}) {
+      for (const Type type : {Type::kF16, Type::kF32}) {
+        const auto run = [&](const Heads& of) {
+          Step step(of, type, {{70, 70}, {130, 1}, {33, 1}}, 2);
+          step.deterministic = deterministic;
+          return step.run();
+        };
+        CAPTURE(heads.dim);
+        CAPTURE(deterministic);
+        CHECK(run(with_sinks(heads, -1e4f)) == run(heads));
+        const std::vector<float> above = run(with_sinks(heads, 1e4f));
+        CHECK(std::all_of(above.begin(), above.end(), [](float x) { return x == 0; }));
+      }
+    }
+  }
+}
+
 TEST_CASE("decoding deals the keys to any number of blocks") {
   for (const Heads& heads :
        {Heads{4, 2, 64, 16, 0, false}, Heads{40, 2, 64, 16, 0, false}, Heads{3, 1, 256, 16, 0, true},
         Heads{8, 2, 128, 32, 100, false}, Heads{71, 1, 64, 16, 0, false}, Heads{7, 1, 128, 16, 5, false},
-        Heads{32, 1, 96, 32, 0, false}}) {
+        Heads{32, 1, 96, 32, 0, false}, with_sinks({40, 2, 64, 16, 0, false}, 4),
+        with_sinks({8, 2, 128, 16, 128, false}, 6), with_sinks({3, 1, 256, 16, 0, true}, 9)}) {
     for (const int grid : {1, 2, 3, 7, 40}) {
       CAPTURE(heads.dim);
       CAPTURE(grid);
@@ -147,8 +198,8 @@ TEST_CASE("every device has room for the sequences that a step may have") {
 }
 
 TEST_CASE("deterministic attention gives a row the same bits decoded, prefilled, in any company") {
-  for (const Heads& heads :
-       {Heads{4, 2, 64, 16, 0, false}, Heads{6, 2, 128, 16, 50, false}, Heads{4, 2, 40, 16, 0, true}}) {
+  for (const Heads& heads : {Heads{4, 2, 64, 16, 0, false}, with_sinks({6, 2, 128, 16, 50, false}, 4),
+                             with_sinks({4, 2, 40, 16, 0, true}, 2)}) {
     for (const Type type : {Type::kBF16, Type::kF32}) {
       if (type == Type::kF32 && heads.dim != 40) continue;
       const int64_t width = heads.n_heads * heads.dim, length = 140;
@@ -175,7 +226,7 @@ TEST_CASE("deterministic attention gives a row the same bits decoded, prefilled,
 TEST_CASE("a step's own keys are rotated, cached and attended to in one kernel with the same bits") {
   for (const Heads& heads :
        {Heads{4, 2, 64, 16, 0, false}, Heads{71, 1, 64, 16, 0, false}, Heads{2, 1, 80, 16, 0, false},
-        Heads{3, 3, 96, 32, 0, true}, Heads{8, 2, 128, 32, 100, false}, Heads{3, 1, 256, 16, 0, false}}) {
+        Heads{3, 3, 96, 32, 0, true}, with_sinks({8, 2, 128, 32, 100, false}, 6), Heads{3, 1, 256, 16, 0, false}}) {
     for (const int64_t rotary : {int64_t{0}, int64_t{20}, heads.dim}) {
       for (const int grid : {1, 3, 0}) {  // 0: deterministic
         CAPTURE(heads.dim);
