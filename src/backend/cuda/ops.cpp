@@ -187,6 +187,7 @@ kernels::AttentionParams CudaBackend::attention_params(const Tensor& out, const 
             batch.seqs <= kCudaMostSeqs && is_vector(batch.first_row, DType::kI32, batch.seqs + 1) &&
             is_vector(context, DType::kI32, batch.seqs) && index.block_table.rank == 2 &&
             index.block_table.dim(0) >= batch.seqs &&
+            (!shape.sinks || is_vector(shape.sinks, DType::kF32, shape.n_heads)) &&
             (!shape.distance_bias || is_matrix(shape.distance_bias, shape.n_heads, shape.distance_bias.dim(1))),
         "attention: shapes do not fit");
   kernels::AttentionParams p{};
@@ -205,6 +206,7 @@ kernels::AttentionParams CudaBackend::attention_params(const Tensor& out, const 
     p.bias_stride = shape.distance_bias.row_stride;
     p.reach = static_cast<int32_t>(shape.distance_bias.dim(1) / 2);
   }
+  p.sinks = shape.sinks.as<float>();
   p.rows = batch.rows;
   p.seqs = batch.seqs;
   p.out_stride = out.row_stride;

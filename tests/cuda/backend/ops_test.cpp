@@ -196,10 +196,13 @@ TEST_CASE("rope and attention over the paged cache equal the CPU's, prefill and 
   struct Case {
     DType dtype;
     int64_t heads, kv_heads, dim, window;
-    bool alibi, deterministic;
+    bool alibi, deterministic, sinks = false;
   };
-  for (const Case& c : {Case{DType::kF32, 8, 4, 32, 0, false, false}, Case{DType::kF32, 4, 2, 64, 9, true, false},
-                        Case{DType::kBF16, 8, 2, 64, 0, false, false}, Case{DType::kBF16, 4, 4, 32, 0, false, true}}) {
+  for (const Case& c :
+       {Case{DType::kF32, 8, 4, 32, 0, false, false}, Case{DType::kF32, 4, 2, 64, 9, true, false},
+        Case{DType::kBF16, 8, 2, 64, 0, false, false}, Case{DType::kBF16, 4, 4, 32, 0, false, true},
+        Case{DType::kF32, 8, 4, 32, 9, false, false, true}, Case{DType::kBF16, 8, 2, 64, 20, false, false, true},
+        Case{DType::kBF16, 8, 2, 64, 0, false, true, true}}) {
     const int64_t block = 16, blocks = 12, half = c.dim / 2;
     const std::vector<int64_t> begin{0, 37, 20}, rows{21, 1, 3};  // a prompt, a decode, a chunk of a prompt
     std::vector<float> table;
@@ -211,8 +214,11 @@ TEST_CASE("rope and attention over the paged cache equal the CPU's, prefill and 
         }
       }
     }
-    std::vector<float> slopes;
-    for (int64_t h = 0; h < c.heads; ++h) slopes.push_back(std::pow(0.5f, static_cast<float>(h + 1)));
+    std::vector<float> slopes, sinks;
+    for (int64_t h = 0; h < c.heads; ++h) {
+      slopes.push_back(std::pow(0.5f, static_cast<float>(h + 1)));
+      sinks.push_back(0.5f * static_cast<float>(h));
+    }
     const std::vector<int32_t> block_table{3, 7, 0, 0, 1, 9, 4, 0, 2, 11, 0, 0};  // [3, 4]
     const int64_t width = (c.heads + 2 * c.kv_heads) * c.dim;
     // Two steps: the caches fill first, then the rows that count come.
@@ -227,6 +233,7 @@ TEST_CASE("rope and attention over the paged cache equal the CPU's, prefill and 
       shape.n_heads = c.heads, shape.n_kv_heads = c.kv_heads, shape.head_dim = c.dim;
       shape.scale = 0.2f, shape.window = c.window;
       if (c.alibi) shape.alibi_slopes = side.floats(slopes);
+      if (c.sinks) shape.sinks = side.floats(sinks);
       std::vector<float> last;
       for (const bool fills : {true, false}) {
         std::vector<int32_t> positions, slots, first_row{0}, context;
