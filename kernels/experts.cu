@@ -142,7 +142,26 @@ __global__ void __launch_bounds__(kThreads) add_gated_kernel(const AddGatedParam
   }
 }
 
+// Grid: (width / 256, rows). Job: one column of one row. Bytes moved: 3 * width * sizeof(T) per row.
+template <class T>
+__global__ void __launch_bounds__(kThreads) clamped_swiglu_kernel(const ClampedSwigluParams p) {
+  const int64_t i = row_column(1);
+  if (i >= p.width) return;
+  for (int64_t t = blockIdx.y; t < p.rows; t += gridDim.y) {
+    const T* in = static_cast<const T*>(p.in) + t * p.in_stride + 2 * i;
+    const float gate = fminf(to_float(in[0]), 7.0f), up = fminf(fmaxf(to_float(in[1]), -7.0f), 7.0f);
+    static_cast<T*>(p.out)[t * p.out_stride + i] = from_float<T>((up + 1.0f) * gate / (1.0f + expf(-1.702f * gate)));
+  }
+}
+
 }  // namespace
+
+cudaError_t clamped_swiglu(const ClampedSwigluParams& p, cudaStream_t stream) {
+  return with_type(p.type, [&](auto element) {
+    return launch("clamped_swiglu", clamped_swiglu_kernel<decltype(element)>, over_rows(p.rows, p.width), kThreads, 0,
+                  stream, p);
+  });
+}
 
 cudaError_t route(const RouteParams& p, cudaStream_t stream) {
   if (p.top_k < 1 || p.top_k > kMostChosen || p.top_k > p.experts) return cudaErrorInvalidValue;

@@ -46,4 +46,14 @@ struct AddGatedParams {
 };
 cudaError_t add_gated(const AddGatedParams& p, cudaStream_t stream);
 
+// out = (clamp(up, -7, 7) + 1) * gate * sigmoid(1.702 * gate) with gate at most 7, where gates are the even columns of
+// in and ups the odd ones.
+struct ClampedSwigluParams {
+  void* out;       // type [rows, width]
+  const void* in;  // type [rows, 2 * width]
+  int64_t rows, width, out_stride, in_stride;
+  Type type;
+};
+cudaError_t clamped_swiglu(const ClampedSwigluParams& p, cudaStream_t stream);
+
 }  // namespace sluice::kernels

@@ -27,9 +27,10 @@ __device__ __forceinline__ void store(const GemvParams& p, int64_t t, int64_t n,
 // What follows the sums: `gate` is the sum itself where nothing is gated.
 template <class T>
 __device__ __forceinline__ void finish(const GemvParams& p, int64_t t, int64_t n, float gate, float up) {
-  if (p.bias != nullptr) gate += p.bias[n];
+  const float* bias = p.bias != nullptr ? p.bias + blockIdx.z * (p.gated ? 2 : 1) * p.n : nullptr;  // of the group
+  if (bias != nullptr) gate += bias[n];
   if (p.gated) {
-    if (p.bias != nullptr) up += p.bias[p.n + n];
+    if (bias != nullptr) up += bias[p.n + n];
     gate = activated(p.function, rounded<T>(gate)) * rounded<T>(up);
   } else if (p.function != Function::kNone) {
     gate = activated(p.function, rounded<T>(gate));
@@ -416,8 +417,7 @@ cudaError_t gemv(const GemvParams& p, cudaStream_t stream) {
   if (p.out_type != p.type && p.out_type != Type::kF32) return cudaErrorInvalidValue;
   if (p.gated && p.residual != nullptr) return cudaErrorInvalidValue;
   if (p.norm_weight != nullptr && !gemv_can_norm(p)) return cudaErrorInvalidValue;
-  if (p.weights != nullptr && (p.bias != nullptr || p.residual != nullptr || p.norm_weight != nullptr))
-    return cudaErrorInvalidValue;
+  if (p.weights != nullptr && (p.residual != nullptr || p.norm_weight != nullptr)) return cudaErrorInvalidValue;
   if (p.weights != nullptr && p.groups == 0) return cudaSuccess;
   if (tiled(p)) return p.type == Type::kBF16 ? start_tiled<bf16>(p, stream) : start_tiled<f16>(p, stream);
   return with_type(p.type, [&](auto element) {

@@ -16,7 +16,7 @@ struct GemvParams {
   void* out;                 // out_type [rows, n]
   const void* x;             // type [rows, k]
   const void* weight;        // type [n or 2 n, k], rows `weight_stride` apart
-  const float* bias;         // f32 [n or 2 n] or null
+  const float* bias;         // f32 [n or 2 n], of groups [groups, n or 2 n], or null
   const void* residual;      // type [rows, n] or null; may be `out` itself when out_type == type
   const float* norm_weight;  // f32 [k] or null
   int64_t rows, n, k;
@@ -24,7 +24,7 @@ struct GemvParams {
   float norm_eps;
   bool gated;
   // Of groups: matrix weights[g] multiplies rows offsets[g] .. offsets[g + 1] of x alone, and rows of no group are left
-  // alone; `rows` is then their most. Without bias, residual and norm_weight.
+  // alone; `rows` is then their most. Without residual and norm_weight.
   const void* const* weights;  // on the device, [groups]; null: all rows times `weight`, whose alignment all share
   const int32_t* offsets;      // [groups + 1]
   int64_t groups;

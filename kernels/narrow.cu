@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kThreads) narrow_kernel(const NarrowParams p) 
       float sum = warp_sum(sums[r]);
       if (lane != 0 || t >= end) continue;
       if (kBits == Bits::kEight) sum *= w.scales[n];
-      if (p.bias != nullptr) sum += p.bias[n];
+      if (p.bias != nullptr) sum += p.bias[blockIdx.z * w.n + n];
       if (p.residual != nullptr) sum += to_float(static_cast<const T*>(p.residual)[t * p.residual_stride + n]);
       if (p.out_type == Type::kF32) {
         static_cast<float*>(p.out)[t * p.out_stride + n] = sum;

@@ -30,7 +30,7 @@ struct NarrowParams {
   NarrowMatrix w;
   void* out;             // out_type [rows, n]
   const void* x;         // type [rows, k]
-  const float* bias;     // f32 [n] or null
+  const float* bias;     // f32 [n], of groups [groups, n], or null
   const void* residual;  // type [rows, n] or null; may be `out` itself when out_type == type
   int64_t rows, out_stride, x_stride, residual_stride;
   // Of groups, as GemvParams has them; null: all rows times `w`, whose shape and bits all share.

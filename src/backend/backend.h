@@ -254,8 +254,13 @@ class Backend {
   virtual std::unique_ptr<WeightGroup> group(std::vector<std::unique_ptr<Weight>> members);
   // logits f32 [T, experts].
   virtual void route(const Routing& out, const Tensor& logits, const RouterRule& rule) = 0;
-  // out[p] = x[p] * expert^T for the places p of each local expert; rows of no place are left alone. x [P, cols].
-  virtual void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets) = 0;
+  // out[p] = x[p] * expert^T + bias[expert] for the places p of each local expert; rows of no place are left alone.
+  // x [P, cols], bias f32 [experts here, rows] or empty.
+  virtual void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets,
+                            const Tensor& bias) = 0;
+  // out [T, F] = (clamp(up, -7, 7) + 1) * gate * sigmoid(1.702 * gate) with gate at most 7, where gates are the even
+  // columns of pairs [T, 2 F] and ups the odd ones (transformers, models/gpt_oss).
+  virtual void clamped_swiglu(const Tensor& out, const Tensor& pairs) = 0;
   // out[t] = sum of weights[t, j] * x[places[t, j]] over j in ascending order.
   virtual void combine(const Tensor& out, const Tensor& x, const Routing& routing) = 0;
   // out[t] += sigmoid(gate[t, 0]) * x[t].

@@ -168,6 +168,12 @@ QuantFormat read_quantisation_section(const Config& section, const std::string& 
     out.kind = QuantFormat::Kind::kRows8;
     return out;
   }
+  if (out.name == "mxfp4") {
+    out.kind = QuantFormat::Kind::kMxfp4;
+    out.bits = 8;
+    out.group = 32;
+    return out;
+  }
   const bool compressed = out.name == "compressed-tensors";
   if (compressed && section.text("format", "") != "float-quantized")
     section.refuse("format", "float-quantized, the layout of compressed-tensors that is read");
@@ -191,7 +197,7 @@ QuantFormat read_quantisation_section(const Config& section, const std::string& 
     }
     return out;
   }
-  section.refuse("quant_method", "gptq, awq, bitsandbytes (int8), fp8, fbgemm_fp8 or compressed-tensors");
+  section.refuse("quant_method", "gptq, awq, bitsandbytes (int8), fp8, fbgemm_fp8, mxfp4 or compressed-tensors");
 }
 
 }  // namespace sluice

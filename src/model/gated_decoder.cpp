@@ -32,6 +32,7 @@ std::vector<TensorSpec> gated_tensors(const GatedConfig& c, bool tied, bool spre
     if (c.head_norms) t.norm("self_attn.q_norm", c.head_dim);
     if (c.head_norms) t.norm("self_attn.k_norm", c.head_dim);
     t.linear("self_attn.o_proj", h, q, c.o_bias);
+    if (c.sinks) t.tensor("self_attn.sinks", {c.n_heads}, Split::kHeads);
     t.norm("post_attention_layernorm", c.d_model);
     if (c.is_sparse(i)) {
       list_mixture(t, c.mixture, c.d_model, spread, experts);
@@ -64,6 +65,7 @@ class GatedDecoder final : public DecoderModel {
     Norm attention_norm, q_norm, k_norm, mlp_norm;
     ColumnLinear qkv;  // rows: q heads, k heads, v heads of this rank
     RowLinear o;
+    Buffer sinks;  // f32, of this rank's heads, or empty
     bool sparse = false;
     ColumnLinear gate_up;  // rows: gate, then up
     RowLinear down;
@@ -103,6 +105,7 @@ GatedDecoder::GatedDecoder(LoadContext& context, const GatedConfig& c)
     if (c.head_norms) load.norm("self_attn.q_norm", layer.q_norm, NormKind::kRms, c.eps);
     if (c.head_norms) load.norm("self_attn.k_norm", layer.k_norm, NormKind::kRms, c.eps);
     load.row("self_attn.o_proj", layer.o);
+    if (c.sinks) load.vector({"self_attn.sinks"}, layer.sinks);
     load.norm("post_attention_layernorm", layer.mlp_norm, NormKind::kRms, c.eps);
     layer.sparse = c.is_sparse(global_layer(i));
     if (layer.sparse) {
@@ -132,10 +135,11 @@ void GatedDecoder::norm_heads(const Layer& layer, const Tensor& qkv) const {
 Tensor GatedDecoder::forward(const BatchView& batch) {
   Activations a = begin(batch);
   if (!receive(a)) embed(a.x, batch);
-  const AttentionShape shape = attention_shape();
+  AttentionShape shape = attention_shape();
   const RopeView rope = rope_.begin(backend_, batch);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
+    if (c_.sinks) shape.sinks = layer.sinks.view(DType::kF32, {shape.n_heads});
     if (groups_.tp_size() == 1) {  // nothing stands between a product and the stream: fewer kernels
       layer.qkv.fused(backend_, a.qkv, a.x, &layer.attention_norm, nullptr, a.h, {});
       if (c_.head_norms) norm_heads(layer, a.qkv);

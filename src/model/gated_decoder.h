@@ -19,6 +19,7 @@ struct GatedConfig : DecoderSizes {
   MixtureConfig mixture;                      // of those
   ExpertNames experts = ExpertNames::kPlain;  // where files do not stack them
   bool fused = false;                         // files hold qkv_proj and gate_up_proj
+  bool sinks = false;                         // self_attn.sinks: AttentionShape::sinks
 
   bool is_sparse(int64_t layer) const { return !sparse.empty() && sparse[static_cast<size_t>(layer)]; }
 };

@@ -8,6 +8,7 @@
 namespace sluice {
 namespace {
 constexpr int64_t kNarrow = 128;  // elements of F: shares below leave products short of work
+constexpr int64_t kScaled = 32;   // elements of F that share a scale in gpt-oss's files
 
 // Whole experts of a rank.
 struct Held {
@@ -20,10 +21,33 @@ Held held(const MixtureConfig& config, bool spread, const Groups& groups) {
   return {first, std::min(each, config.experts - first)};
 }
 std::string expert_name(int64_t expert, const char* part) { return fmt::format("mlp.experts.{}.{}", expert, part); }
+
+// Gates and ups stay in turns, which keeps the rows of a rank's share together.
+void list_pairs(TensorTable& table, const MixtureConfig& config, int64_t d_model, bool spread) {
+  const Dim h{d_model}, pairs{2 * config.d_ff, spread ? Split::kWhole : Split::kFeedForward};
+  const Dim f{config.d_ff, pairs.split};
+  Stored router;
+  router.name = "mlp.router";
+  table.linear("mlp.gate", {config.experts}, h, true, router);
+  for (int64_t e = 0; e < config.experts; ++e) {
+    const auto expert = [&](const char* part, Dim out, Dim in) {
+      const std::string stack = fmt::format("{}mlp.experts.{}", table.prefix(), part);
+      Stored from;
+      from.name = stack, from.transposed = true, from.stack = config.experts, from.layer = e;
+      table.tensor(expert_name(e, part) + ".weight", {out.size, in.size}, out.split, in.split, Init::kUniform, from);
+      Stored bias;
+      bias.name = stack + "_bias", bias.first = e * out.size, bias.outputs = config.experts * out.size;
+      bias.stack = config.experts;
+      table.tensor(expert_name(e, part) + ".bias", {out.size}, out.split, Split::kWhole, Init::kUniform, bias);
+    };
+    expert("gate_up_proj", pairs, h);
+    expert("down_proj", h, f);
+  }
+}
 }  // namespace
 
 ExpertNames find_experts(const LoadContext& context, const std::string& layer, ExpertNames names) {
-  if (context.checkpoint == nullptr) return names;
+  if (context.checkpoint == nullptr || names == ExpertNames::kPairs) return names;
   const std::string stack = layer + "mlp.experts.gate_up_proj";
   if (context.checkpoint->find(stack) == nullptr) return names;
   const std::string single =
@@ -43,6 +67,7 @@ void list_mixture(TensorTable& table, const MixtureConfig& config, int64_t d_mod
     if (names == ExpertNames::kMixtral) out.name = std::move(name);
     return out;
   };
+  if (names == ExpertNames::kPairs) return list_pairs(table, config, d_model, spread);
   const int64_t ff = config.d_ff;
   const Dim h{d_model}, f{ff, spread ? Split::kWhole : Split::kFeedForward};
   table.linear("mlp.gate", {config.experts}, h, false, stored("block_sparse_moe.gate"));
@@ -74,7 +99,15 @@ void list_mixture(TensorTable& table, const MixtureConfig& config, int64_t d_mod
 
 bool spread_experts(const LoadContext& context, const MixtureConfig& config) {
   const int64_t tp = context.groups.tp_size();
-  if (context.experts == "auto") return tp > 1 && (config.d_ff % tp != 0 || config.d_ff / tp < kNarrow);
+  // Groups of columns that share a scale stay whole.
+  const bool cut = config.d_ff % tp != 0 || (config.clamped && config.d_ff / tp % kScaled != 0);
+  if (context.experts == "auto") return tp > 1 && (cut || config.d_ff / tp < kNarrow);
+  if (context.experts == "split" && config.clamped && config.d_ff % tp != 0) {
+    throw Error(
+        fmt::format("--experts is split, but {} ranks do not divide the experts' width of {}; expected spread, "
+                    "or another --tp",
+                    tp, config.d_ff));
+  }
   return context.experts == "spread";
 }
 
@@ -84,12 +117,22 @@ void Mixture::load(ModuleLoader& load, const MixtureConfig& config, bool spread,
   gate_up_.resize(static_cast<size_t>(mine.count));
   down_.resize(static_cast<size_t>(mine.count));
   load.column({"mlp.gate"}, router_);
+  std::vector<std::string> gate_up_biases, down_biases;
   for (int64_t i = 0; i < mine.count; ++i) {
     const std::string gate = expert_name(first_ + i, "gate_proj"), up = expert_name(first_ + i, "up_proj");
-    load.expert({gate.c_str(), up.c_str()}, gate_up_[static_cast<size_t>(i)].weight, config.top_k, config.experts);
-    const std::string down = expert_name(first_ + i, "down_proj");
+    const std::string down = expert_name(first_ + i, "down_proj"), pairs = expert_name(first_ + i, "gate_up_proj");
+    std::unique_ptr<Weight>& gate_up = gate_up_[static_cast<size_t>(i)].weight;
+    if (config.clamped) {
+      load.expert({pairs.c_str()}, gate_up, config.top_k, config.experts);
+      gate_up_biases.push_back(pairs + ".bias");
+      if (spread || groups.tp_rank() == 0) down_biases.push_back(down + ".bias");
+    } else {
+      load.expert({gate.c_str(), up.c_str()}, gate_up, config.top_k, config.experts);
+    }
     load.expert({down.c_str()}, down_[static_cast<size_t>(i)].weight, config.top_k, config.experts);
   }
+  load.vector(gate_up_biases, gate_up_bias_);
+  load.vector(down_biases, down_bias_);
   const auto share = [&](int64_t whole) {
     return Partition({1, 1, 1, whole, 1}, groups.tp_rank(), groups.tp_size()).d_ff.padded;
   };
@@ -139,9 +182,18 @@ void Mixture::operator()(Backend& backend, const Groups& groups, const Tensor& o
   router_(backend, scratch.logits, h);
   backend.route(scratch.routing, scratch.logits, {config.top_k, config.renormalise});
   backend.gather_rows(scratch.sorted, h, scratch.routing.rows);
-  backend.grouped_gemm(scratch.up, scratch.sorted, *gate_up_group_, scratch.routing.offsets);
-  backend.gated_activation(scratch.ff, scratch.up, activation);
-  backend.grouped_gemm(scratch.sorted, scratch.ff, *down_group_, scratch.routing.offsets);
+  const auto bias = [&](const Buffer& held, const Tensor& product) {
+    if (held.bytes() == 0) return Tensor{};
+    return held.view(DType::kF32, {gate_up_group_->size(), product.dim(1)});
+  };
+  const Tensor &offsets = scratch.routing.offsets, &up = scratch.up;
+  backend.grouped_gemm(up, scratch.sorted, *gate_up_group_, offsets, bias(gate_up_bias_, up));
+  if (config.clamped) {
+    backend.clamped_swiglu(scratch.ff, up);
+  } else {
+    backend.gated_activation(scratch.ff, up, activation);
+  }
+  backend.grouped_gemm(scratch.sorted, scratch.ff, *down_group_, offsets, bias(down_bias_, scratch.sorted));
   backend.combine(out, scratch.sorted, scratch.routing);
   if (config.shared_d_ff == 0) return;
   shared_gate_(backend, scratch.shared_gate, h);

@@ -16,12 +16,15 @@ struct MixtureConfig {
   int64_t d_ff = 0;         // of one expert
   bool renormalise = true;  // weights of the chosen sum to 1
   int64_t shared_d_ff = 0;  // of the shared expert, which a sigmoid of its own gates; 0: none
+  bool clamped = false;     // as gpt-oss: kPairs, with biases and Backend::clamped_swiglu
 };
 
 // How files hold a layer's router and experts: as mlp.gate and mlp.experts.E.{gate,up,down}_proj; as
 // block_sparse_moe.gate and block_sparse_moe.experts.E.{w1,w3,w2}; or, as transformers 5 computes them, stacked in
-// mlp.experts.gate_up_proj [experts, 2 F, H], gate rows first, and mlp.experts.down_proj [experts, H, F].
-enum class ExpertNames { kPlain, kMixtral, kStacked };
+// mlp.experts.gate_up_proj [experts, 2 F, H], gate rows first, and mlp.experts.down_proj [experts, H, F]; or as
+// mlp.router, mlp.experts.gate_up_proj [experts, H, 2 F], gates in even columns, and mlp.experts.down_proj
+// [experts, F, H], each with its NAME_bias.
+enum class ExpertNames { kPlain, kMixtral, kStacked, kPairs };
 
 // `names`, or kStacked where the checkpoint has that in the layer of this prefix. Throws Error where it has both.
 ExpertNames find_experts(const LoadContext& context, const std::string& layer, ExpertNames names);
@@ -56,6 +59,7 @@ class Mixture {
   ColumnLinear router_;                               // [experts, H], the same on every rank
   std::vector<ColumnLinear> gate_up_;                 // until finish()
   std::vector<RowLinear> down_;
+  Buffer gate_up_bias_, down_bias_;                          // f32, of the experts here one below the other, or empty
   std::unique_ptr<WeightGroup> gate_up_group_, down_group_;  // experts held here
   ColumnLinear shared_gate_up_, shared_gate_;
   RowLinear shared_down_;

@@ -57,6 +57,13 @@ void ModuleLoader::expert(std::initializer_list<const char*> names, std::unique_
   experts_.push_back({&to, used, experts});
 }
 
+void ModuleLoader::vector(const std::vector<std::string>& names, Buffer& to) {
+  if (names.empty()) return;
+  std::vector<std::string> whole;
+  for (const std::string& name : names) whole.push_back(prefix_ + name);
+  loader_.vector(whole, to);
+}
+
 void ModuleLoader::embedding(const std::string& name, VocabEmbedding& to) {
   loader_.table(name, to.table);
   to.dtype = context_.dtype;

@@ -28,6 +28,8 @@ class ModuleLoader {
   void row(const char* name, RowLinear& to);
   // One of `experts`, of which a decode step reads `used`.
   void expert(std::initializer_list<const char*> names, std::unique_ptr<Weight>& to, int64_t used, int64_t experts);
+  // Whole names after the prefix; the vectors one below the other. None: `to` stays empty.
+  void vector(const std::vector<std::string>& names, Buffer& to);
   // Whole names, without the prefix.
   void embedding(const std::string& name, VocabEmbedding& to);
   void head(const std::string& name, VocabLinear& to);

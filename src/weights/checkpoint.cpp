@@ -175,8 +175,11 @@ const CheckpointTensor& Checkpoint::at(const std::string& name, const std::vecto
   }
   tensor->dtype();
   // A quantised layer is [out, in] also where its floats would be stored [in, out].
+  // One of a stack is [stack * out, in].
+  std::vector<int64_t> plain = shape;
+  if (plain.size() == 3) plain = {plain[1], plain[0] * plain[2]};
   const bool turned =
-      tensor->quantised != nullptr && shape.size() == 2 && tensor->shape[0] == shape[1] && tensor->shape[1] == shape[0];
+      tensor->quantised != nullptr && plain.size() == 2 && tensor->shape[0] == plain[1] && tensor->shape[1] == plain[0];
   if (tensor->shape != shape && !turned) {
     throw Error(fmt::format("tensor {} in {}: expected shape [{}] from config.json, found {}", name,
                             files_[static_cast<size_t>(tensor->file)].path().string(), fmt::join(shape, ", "),

@@ -186,10 +186,14 @@ StagingItem& WeightLoader::item(std::span<const std::string> names) {
       const std::vector<int64_t> stored_shape = spec->second.stored_shape();
       part.tensor = &checkpoint_->at(spec->second.stored_name(), stored_shape);
       part.transposed = spec->second.stored.transposed;
-      if (part.transposed) part.source_cols = stored_shape[1];
+      if (part.transposed) part.source_cols = stored_shape.back();
       if (part.tensor->quantised != nullptr) {
         part.transposed = false;
         part.source_cols = part.tensor->shape[1];
+      }
+      if (const Stored& stored = spec->second.stored; stored.transposed && stored.stack > 0) {
+        Range& along = part.transposed ? part.cols : part.rows;  // the file's first dimension, less the stack's
+        along.begin += stored.layer * shape[part.transposed ? 1 : 0];
       }
       dtype = part.tensor->dtype();
     } else {

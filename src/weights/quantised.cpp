@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Layouts: AutoGPTQ nn_modules/qlinear, AutoAWQ modules/linear/gemm.py, bitsandbytes nn/modules.py, transformers
-// integrations/finegrained_fp8.py and fbgemm_fp8.py, compressed-tensors' float-quantized.
+// integrations/finegrained_fp8.py, fbgemm_fp8.py and mxfp4.py, compressed-tensors' float-quantized.
 #include "weights/quantised.h"
 
 #include <fmt/format.h>
@@ -132,6 +132,30 @@ QuantisedTensor join_fp8(const std::string& origin, const std::string& name, Qua
   return out;
 }
 
+// Of floats of 4 bits (e2m1) twice their magnitude, a whole number.
+constexpr int kMxfp4Group = 32, kTwiceE2m1[8] = {0, 1, 2, 3, 4, 6, 8, 12};
+
+// blocks u8 [stack, out, groups, 16], the first of two numbers in the low bits; scales u8 [stack, out, groups].
+QuantisedTensor join_mxfp4(const std::string& origin, const std::string& name, const QuantFormat& format,
+                           CheckpointTensor blocks, CheckpointTensor scales) {
+  const auto bytes = [](const CheckpointTensor& t, size_t dims) {
+    return t.shape.size() == dims && t.bytes > 0 && t.stored_dtype == "U8" && t.row_stride == 0 && t.pieces.empty();
+  };
+  const auto& shape = blocks.shape;
+  if (!bytes(blocks, 4) || !bytes(scales, 3) || shape[3] != kMxfp4Group / 2 ||
+      scales.shape != std::vector<int64_t>(shape.begin(), shape.end() - 1))
+    refuse(origin, name, "lacks uint8 blocks [experts, out, groups, 16] and scales [experts, out, groups]");
+  QuantisedTensor out;
+  out.format = format;
+  out.rows = shape[0] * shape[1];
+  out.cols = shape[2] * kMxfp4Group;
+  blocks.shape = {out.rows, out.cols / 2};
+  scales.shape = {out.rows, out.groups()};
+  out.numbers = std::move(blocks);
+  out.scales = std::move(scales);
+  return out;
+}
+
 // [blocks down][blocks across]
 struct BlockScales {
   int64_t across;
@@ -194,6 +218,19 @@ void for_each_number(const std::vector<File>& files, const QuantisedTensor& t, c
     }
     return;
   }
+  if (t.format.kind == Kind::kMxfp4) {
+    const int64_t first = cols.begin / 2, n = (cols.begin + cols.count + 1) / 2 - first;
+    const std::vector<char> bytes = read_block(files, t.numbers, rows.begin, rows.count, first, n, 1);
+    for (int64_t r = 0; r < rows.count; ++r) {
+      for (int64_t k = 0; k < cols.count; ++k) {
+        const int64_t col = cols.begin + k;
+        const auto pair = static_cast<uint8_t>(bytes[static_cast<size_t>(r * n + col / 2 - first)]);
+        const int code = col % 2 == 0 ? pair & 15 : pair >> 4, twice = kTwiceE2m1[code & 7];
+        put(r, k, static_cast<uint32_t>(code < 8 ? 128 + twice : 128 - twice));
+      }
+    }
+    return;
+  }
   if (t.format.kind == Kind::kAwq) {
     const int64_t first = rows.begin / 8, words = (rows.begin + rows.count + 7) / 8 - first;
     const auto packed = read_words(files, t.numbers, cols.begin, cols.count, first, words);
@@ -229,6 +266,12 @@ Groups read_groups(const std::vector<File>& files, const QuantisedTensor& t, con
     const auto bytes = read_block(files, t.scales, rows.begin, rows.count, 0, 1, 4);
     std::memcpy(out.scale.data(), bytes.data(), bytes.size());
     for (float& s : out.scale) s /= 127.0f;
+    return out;
+  }
+  if (t.format.kind == Kind::kMxfp4) {
+    const auto bytes = read_block(files, t.scales, rows.begin, rows.count, 0, n, 1);
+    for (size_t i = 0; i < out.scale.size(); ++i)  // 2^(byte - 127), halved
+      out.scale[i] = std::ldexp(1.0f, static_cast<uint8_t>(bytes[i]) - 128);
     return out;
   }
   const DType dtype = t.scales.dtype();
@@ -270,9 +313,9 @@ std::vector<CheckpointTensor> join_quantised(std::vector<CheckpointTensor> tenso
     return tensors[found->second];
   };
   std::vector<CheckpointTensor> out;
-  const auto add = [&](const std::string& name, QuantisedTensor joined) {
+  const auto add = [&](const std::string& name, QuantisedTensor joined, const char* end = ".weight") {
     CheckpointTensor tensor;
-    tensor.name = name + ".weight";
+    tensor.name = name + end;
     tensor.stored_dtype = "F32";
     tensor.shape = {joined.rows, joined.cols};
     tensor.file = joined.numbers.file;
@@ -304,6 +347,11 @@ std::vector<CheckpointTensor> join_quantised(std::vector<CheckpointTensor> tenso
       joined.cols = shape[1];
       add(name, std::move(joined));
     }
+  }
+  for (const CheckpointTensor& tensor : tensors) {
+    if (format.kind != Kind::kMxfp4 || !tensor.name.ends_with("_blocks")) continue;
+    const std::string name = tensor.name.substr(0, tensor.name.size() - 7);
+    add(name, join_mxfp4(origin, name, format, take(tensor.name), take(name + "_scales")), "");
   }
   for (const CheckpointTensor& tensor : tensors) {
     if (tensor.stored_dtype != "F8_E4M3" || !tensor.name.ends_with(".weight")) continue;

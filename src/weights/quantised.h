@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Linear layers of checkpoints that are quantised already: GPTQ, AWQ (gemm), int8 rows as bitsandbytes writes them, and
-// fp8 (e4m3) with a scale for all of a matrix, for each row or for each block.
+// Linear layers of checkpoints that are quantised already: GPTQ, AWQ (gemm), int8 rows as bitsandbytes writes them, fp8
+// (e4m3) with a scale for all of a matrix, for each row or for each block, and mxfp4 stacks of experts.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +14,9 @@
 namespace sluice {
 
 struct QuantFormat {
-  enum class Kind : uint8_t { kGptq, kAwq, kRows8, kFp8 };
+  enum class Kind : uint8_t { kGptq, kAwq, kRows8, kFp8, kMxfp4 };
   Kind kind = Kind::kGptq;
-  int bits = 4;                            // kGptq: 2, 3, 4 or 8
+  int bits = 4;                            // kGptq: 2, 3, 4 or 8; kMxfp4: 8, of whole numbers that mean the same
   int64_t group = 128;                     // input features that share a scale; 0: all of them
   bool zeros_less_one = true;              // kGptq: the file holds each zero less one
   bool ordered = false;                    // kGptq: g_idx maps input features to groups (desc_act)
@@ -27,7 +27,7 @@ struct QuantFormat {
 // One layer's tensors. A CheckpointTensor that has one of these stands for the float matrix [out, in] that they mean.
 struct QuantisedTensor {
   QuantFormat format;
-  int64_t rows = 0, cols = 0;                      // output and input features
+  int64_t rows = 0, cols = 0;                      // output and input features; rows of a whole stack
   CheckpointTensor numbers, zeros, scales, order;  // order and zeros: where the format has them
   int64_t group() const { return format.group > 0 ? format.group : cols; }
   int64_t groups() const { return (cols + group() - 1) / group(); }

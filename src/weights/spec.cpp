@@ -29,7 +29,10 @@ std::vector<int64_t> TensorSpec::stored_shape() const {
   std::vector<int64_t> out = shape;
   if (stored.outputs > 0) out[0] = stored.outputs;
   if (stored.transposed) std::swap(out.at(0), out.at(1));
-  if (stored.stack > 0) out = {stored.stack, out.at(0) / stored.stack, out.at(1)};
+  if (stored.stack > 0) {
+    if (!stored.transposed) out[0] /= stored.stack;
+    out.insert(out.begin(), stored.stack);
+  }
   return out;
 }
 
@@ -67,6 +70,8 @@ Range Partition::of(Split split, int64_t whole) const {
       return {heads.begin * head_dim, heads.count * head_dim, heads.padded * head_dim};
     case Split::kKvHeads:
       return {kv_heads.begin * head_dim, kv_heads.count * head_dim, kv_heads.padded * head_dim};
+    case Split::kHeads:
+      return heads;
     case Split::kFeedForward:
       return even(whole, tp_rank, tp_size);  // experts and dense layers may be of different widths
     case Split::kVocab:

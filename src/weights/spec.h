@@ -10,7 +10,8 @@
 namespace sluice {
 
 // What a dimension runs over, where that is split between tp ranks.
-enum class Split : uint8_t { kWhole, kQueryHeads, kKvHeads, kFeedForward, kVocab };
+// kHeads: one element per query head.
+enum class Split : uint8_t { kWhole, kQueryHeads, kKvHeads, kHeads, kFeedForward, kVocab };
 
 // Owner among pipeline stages.
 enum class Place : uint8_t { kEmbedding, kLayer, kHead };
@@ -26,7 +27,9 @@ struct Stored {
   int64_t first = 0;        // output feature of that tensor with which this one begins
   int64_t outputs = 0;      // output features of that tensor; 0: no others
   int64_t run = 0, stride = 0;
-  int64_t stack = 0;  // matrices that the file's tensor has one below the other, in three dimensions; 0: it has two
+  // Matrices that the file's tensor has one below the other, in three dimensions; 0: it has two. Vectors: in two, not
+  // one. `first` says where this one begins, or, where it is transposed, `layer` which of them it is.
+  int64_t stack = 0, layer = 0;
 };
 
 struct TensorSpec {

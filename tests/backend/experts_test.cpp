@@ -118,7 +118,7 @@ TEST_CASE("grouped_gemm gives every row the bits of its expert's own product") {
       const auto group = pack_group(*backend, experts, scheme);
       Matrix x(rows, depth, 3), out(rows, width, 2), alone(rows, width, 2);
       x.fill(random);
-      backend->grouped_gemm(out.tensor(), x.tensor(), *group, test::ints(offsets));
+      backend->grouped_gemm(out.tensor(), x.tensor(), *group, test::ints(offsets), {});
       for (size_t e = 0; e < counts.size(); ++e) {
         if (counts[e] == 0) continue;
         backend->linear(alone.tensor().rows(offsets[e], counts[e]), x.tensor().rows(offsets[e], counts[e]),
@@ -131,6 +131,49 @@ TEST_CASE("grouped_gemm gives every row the bits of its expert's own product") {
   }
 }
 
+TEST_CASE("each expert adds a bias of its own to its rows alone") {
+  std::mt19937 random(5);
+  const auto backend = test::make_backend(3);
+  std::vector<int32_t> offsets{0, 0, 4, 4, 135, 135};
+  const int64_t rows = offsets.back() + 2, width = 70, depth = 33, n = 5;
+  std::vector<Matrix> experts;
+  for (int64_t e = 0; e < n; ++e) experts.emplace_back(width, depth).fill(random, 0.1f);
+  const auto group = pack_group(*backend, experts, Scheme::kF32);
+  Matrix x(rows, depth), bias(n, width), out(rows, width, 2), without(rows, width, 2);
+  x.fill(random);
+  bias.fill(random);
+  backend->grouped_gemm(without.tensor(), x.tensor(), *group, test::ints(offsets), {});
+  backend->grouped_gemm(out.tensor(), x.tensor(), *group, test::ints(offsets), bias.tensor());
+  for (int64_t r = 0; r < offsets.back(); ++r) {
+    for (int64_t i = 0; i < width; ++i) CHECK(out.at(r, i) == without.at(r, i) + bias.at(r < 4 ? 1 : 3, i));
+  }
+  for (int64_t r = offsets.back(); r < rows; ++r) CHECK(std::isnan(out.at(r, 0)));
+  CHECK(out.gap_untouched());
+}
+
+TEST_CASE("clamped_swiglu limits gates from above and ups on both sides") {
+  const auto backend = test::make_backend();
+  std::mt19937 random(6);
+  Matrix pairs(9, 74, 1), out(9, 37, 2);
+  pairs.fill(random, 6.0f);
+  pairs.at(0, 0) = 100.0f, pairs.at(0, 1) = -100.0f;  // 7 sigmoid(11.9) (-7 + 1)
+  pairs.at(0, 2) = -100.0f, pairs.at(0, 3) = 100.0f;  // no limit from below
+  backend->clamped_swiglu(out.tensor(), pairs.tensor());
+  CHECK(out.at(0, 0) == doctest::Approx(-42.0).epsilon(1e-4));
+  CHECK(out.at(0, 1) == doctest::Approx(0.0));
+  double worst = 0;
+  for (int64_t r = 0; r < 9; ++r) {
+    for (int64_t i = 0; i < 37; ++i) {
+      const double gate = std::min(static_cast<double>(pairs.at(r, 2 * i)), 7.0);
+      const double up = std::min(std::max(static_cast<double>(pairs.at(r, 2 * i + 1)), -7.0), 7.0);
+      worst = std::max(worst,
+                       std::abs(static_cast<double>(out.at(r, i)) - (up + 1) * gate / (1 + std::exp(-1.702 * gate))));
+    }
+  }
+  CHECK(worst < 1e-5);
+  CHECK(out.gap_untouched());
+}
+
 // A whole layer of experts, by hand: gather, product, sum.
 Matrix mix(Backend& backend, Matrix& x, Matrix& logits, const WeightGroup& group, const RouterRule& rule,
            int64_t first) {
@@ -139,7 +182,7 @@ Matrix mix(Backend& backend, Matrix& x, Matrix& logits, const WeightGroup& group
   backend.route(routed.view, logits.tensor(), rule);
   Matrix sorted(rows * k, x.cols()), y(rows * k, group.member(0).rows()), out(rows, y.cols(), 1);
   backend.gather_rows(sorted.tensor(), x.tensor(), routed.view.rows);
-  backend.grouped_gemm(y.tensor(), sorted.tensor(), group, routed.view.offsets);
+  backend.grouped_gemm(y.tensor(), sorted.tensor(), group, routed.view.offsets, {});
   backend.combine(out.tensor(), y.tensor(), routed.view);
   CHECK(out.gap_untouched());
   return out;

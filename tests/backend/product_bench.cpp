@@ -43,7 +43,7 @@ void compare_experts(Backend& backend, Scheme scheme, int64_t experts, int64_t u
     }
     const double started = monotonic_seconds();
     backend.grouped_gemm(out.view(DType::kF32, {used, width}), x.view(DType::kF32, {used, depth}), *group,
-                         Tensor(offsets.data(), DType::kI32, {experts + 1}));
+                         Tensor(offsets.data(), DType::kI32, {experts + 1}), {});
     const double middle = monotonic_seconds();
     backend.linear(out.view(DType::kF32, {1, width * used}), x.view(DType::kF32, {1, depth}),
                    *dense[static_cast<size_t>(turn)], {});

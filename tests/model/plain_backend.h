@@ -212,10 +212,22 @@ class PlainBackend : public StoringBackend {
     }
     out.offsets.as<int32_t>()[local] = place;
   }
-  void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets) override {
+  void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets,
+                    const Tensor& bias) override {
     for (int64_t e = 0; e < experts.size(); ++e) {
       const int64_t first = offsets.as<int32_t>()[e], rows = offsets.as<int32_t>()[e + 1] - first;
-      if (rows > 0) linear(out.rows(first, rows), x.rows(first, rows), experts.member(e), {});
+      const Tensor own = bias ? Tensor(bias.row(e), DType::kF32, {out.dim(1)}) : Tensor{};
+      if (rows > 0) linear(out.rows(first, rows), x.rows(first, rows), experts.member(e), {own, {}});
+    }
+  }
+  void clamped_swiglu(const Tensor& out, const Tensor& pairs) override {
+    for (int64_t t = 0; t < out.dim(0); ++t) {
+      for (int64_t i = 0; i < out.dim(1); ++i) {
+        const float* in = static_cast<const float*>(pairs.row(t)) + 2 * i;
+        const double gate = std::min(static_cast<double>(in[0]), 7.0),
+                     up = std::clamp(static_cast<double>(in[1]), -7.0, 7.0);
+        static_cast<float*>(out.row(t))[i] = static_cast<float>((up + 1) * gate / (1 + std::exp(-1.702 * gate)));
+      }
     }
   }
   void combine(const Tensor& out, const Tensor& x, const Routing& routing) override {

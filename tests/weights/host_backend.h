@@ -79,7 +79,8 @@ class StoringBackend : public Backend {
   void soft_cap(const Tensor&, float) override { none(); }
   void rotations(const Tensor&, const Tensor&, const Tensor&, const LengthRotation&) override { none(); }
   void route(const Routing&, const Tensor&, const RouterRule&) override { none(); }
-  void grouped_gemm(const Tensor&, const Tensor&, const WeightGroup&, const Tensor&) override { none(); }
+  void grouped_gemm(const Tensor&, const Tensor&, const WeightGroup&, const Tensor&, const Tensor&) override { none(); }
+  void clamped_swiglu(const Tensor&, const Tensor&) override { none(); }
   void combine(const Tensor&, const Tensor&, const Routing&) override { none(); }
   void add_gated(const Tensor&, const Tensor&, const Tensor&) override { none(); }
   std::unique_ptr<SamplerState> make_sampler(int64_t, int64_t) override { none(); }

@@ -57,7 +57,9 @@ class CpuBackend : public Backend {
   void rotations(const Tensor& out, const Tensor& positions, const Tensor& lengths,
                  const LengthRotation& rule) override;
   void route(const Routing& out, const Tensor& logits, const RouterRule& rule) override;
-  void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets) override;
+  void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets,
+                    const Tensor& bias) override;
+  void clamped_swiglu(const Tensor& out, const Tensor& pairs) override;
   void combine(const Tensor& out, const Tensor& x, const Routing& routing) override;
   void add_gated(const Tensor& out, const Tensor& x, const Tensor& gate) override;
   void copy_blocks(const Tensor& cache, const Tensor& pairs) override;

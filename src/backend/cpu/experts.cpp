@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mixtures of experts: rows are sorted by expert, each expert used multiplies its rows once, and every row sums its
 // experts in ascending order.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -66,7 +67,8 @@ void CpuBackend::route(const Routing& out, const Tensor& logits, const RouterRul
   if (local > 0) offsets[0] = 0;
 }
 
-void CpuBackend::grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets) {
+void CpuBackend::grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets,
+                              const Tensor& bias) {
   check(is_vector(offsets, DType::kI32, experts.size() + 1), "grouped_gemm: an offset for every expert");
   for (int64_t e = 0; e < experts.size(); ++e) {
     check(is_matrix(x, DType::kF32, out.dim(0), experts.member(e).cols()) &&
@@ -74,6 +76,27 @@ void CpuBackend::grouped_gemm(const Tensor& out, const Tensor& x, const WeightGr
           "grouped_gemm: shapes do not fit");
   }
   products_.run_group(out, x, experts, offsets.as<int32_t>());
+  if (!bias || experts.size() == 0) return;
+  check(is_matrix(bias, DType::kF32, experts.size(), out.dim(1)), "grouped_gemm: a bias for every expert");
+  const int32_t* ends = offsets.as<int32_t>() + 1;
+  rows(ends[experts.size() - 1], out.elements(), [&](int64_t place) {
+    const int64_t e = std::upper_bound(ends, ends + experts.size(), place) - ends;
+    rows_.add(at(out, place), at(bias, e), out.dim(1));
+  });
+}
+
+void CpuBackend::clamped_swiglu(const Tensor& out, const Tensor& pairs) {
+  const int64_t n = out.dim(0), width = out.dim(1);
+  check(is_matrix(out, DType::kF32, n, width) && is_matrix(pairs, DType::kF32, n, 2 * width),
+        "clamped_swiglu: expected gates and ups in turns");
+  rows(n, 16 * out.elements(), [&](int64_t t) {
+    const float* in = at(pairs, t);
+    float* to = at(out, t);
+    for (int64_t i = 0; i < width; ++i) {
+      const float gate = std::min(in[2 * i], 7.0f), up = std::clamp(in[2 * i + 1], -7.0f, 7.0f);
+      to[i] = (up + 1.0f) * gate / (1.0f + std::exp(-1.702f * gate));
+    }
+  });
 }
 
 void CpuBackend::combine(const Tensor& out, const Tensor& x, const Routing& routing) {

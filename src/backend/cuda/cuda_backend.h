@@ -80,7 +80,9 @@ class CudaBackend final : public Backend {
                  const LengthRotation& rule) override;
   std::unique_ptr<WeightGroup> group(std::vector<std::unique_ptr<Weight>> members) override;
   void route(const Routing& out, const Tensor& logits, const RouterRule& rule) override;
-  void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets) override;
+  void grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets,
+                    const Tensor& bias) override;
+  void clamped_swiglu(const Tensor& out, const Tensor& pairs) override;
   void combine(const Tensor& out, const Tensor& x, const Routing& routing) override;
   void add_gated(const Tensor& out, const Tensor& x, const Tensor& gate) override;
   void gather_rows(const Tensor& out, const Tensor& x, const Tensor& rows) override;

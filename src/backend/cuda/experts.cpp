@@ -68,15 +68,26 @@ void CudaBackend::route(const Routing& out, const Tensor& logits, const RouterRu
   SLUICE_CUDA(kernels::route(p, stream_));
 }
 
-void CudaBackend::grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets) {
+void CudaBackend::grouped_gemm(const Tensor& out, const Tensor& x, const WeightGroup& experts, const Tensor& offsets,
+                               const Tensor& bias) {
   check(is_vector(offsets, DType::kI32, experts.size() + 1), "grouped_gemm: an offset for every expert");
   if (experts.size() == 0) return;
   const auto& group = static_cast<const CudaWeightGroup&>(experts);
   const CudaWeight& first = group.weight(0);
   check(is_matrix(x, out.dim(0), first.cols()) && is_matrix(out, out.dim(0), first.rows()) && out.dtype == x.dtype &&
-            first.takes(x.dtype),
+            first.takes(x.dtype) &&
+            (!bias || (is_matrix(bias, group.size(), first.rows()) && bias.dtype == DType::kF32 && bias.contiguous())),
         "grouped_gemm: shapes do not fit");
-  products_.run_group(out, x, first, group.places.data(), offsets.as<int32_t>(), group.size());
+  products_.run_group(out, x, first, group.places.data(), offsets.as<int32_t>(), group.size(),
+                      bias ? bias.as<float>() : nullptr);
+}
+
+void CudaBackend::clamped_swiglu(const Tensor& out, const Tensor& pairs) {
+  const int64_t n = out.dim(0), width = out.dim(1);
+  check(is_matrix(out, n, width) && is_matrix(pairs, n, 2 * width) && out.dtype == pairs.dtype,
+        "clamped_swiglu: shapes do not fit");
+  SLUICE_CUDA(kernels::clamped_swiglu(
+      {out.data, pairs.data, n, width, out.row_stride, pairs.row_stride, type_of(out.dtype)}, stream_));
 }
 
 void CudaBackend::combine(const Tensor& out, const Tensor& x, const Routing& routing) {

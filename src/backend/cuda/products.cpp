@@ -218,12 +218,13 @@ kernels::NarrowParams Products::narrow_params(const Tensor& out, const Tensor& x
 }
 
 void Products::run_group(const Tensor& out, const Tensor& x, const CudaWeight& first, const void* matrices,
-                         const int32_t* offsets, int64_t groups) {
+                         const int32_t* offsets, int64_t groups, const float* bias) {
   if (first.narrow()) {
     kernels::NarrowParams p = narrow_params(out, x, first, {});
     p.matrices = static_cast<const kernels::NarrowMatrix*>(matrices);
     p.offsets = offsets;
     p.groups = groups;
+    p.bias = bias;
     SLUICE_CUDA(kernels::narrow_gemv(p, stream_));
     return;
   }
@@ -231,6 +232,7 @@ void Products::run_group(const Tensor& out, const Tensor& x, const CudaWeight& f
   p.weights = static_cast<const void* const*>(matrices);
   p.offsets = offsets;
   p.groups = groups;
+  p.bias = bias;
   SLUICE_CUDA(kernels::gemv(p, stream_));
 }
 

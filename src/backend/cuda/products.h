@@ -56,9 +56,9 @@ class Products {
   // out = x * weight^T, then bias and residual. out in the dtype of x, or f32.
   void run(const Tensor& out, const Tensor& x, const CudaWeight& weight, const Epilogue& epilogue);
   // Rows offsets[g] .. offsets[g + 1] of x times matrix g, of `groups` with the shape of `first`, whose places on the
-  // device are `matrices`: pointers, or kernels::NarrowMatrix where they are narrow.
+  // device are `matrices`: pointers, or kernels::NarrowMatrix where they are narrow. `bias`: [groups, rows] or null.
   void run_group(const Tensor& out, const Tensor& x, const CudaWeight& first, const void* matrices,
-                 const int32_t* offsets, int64_t groups);
+                 const int32_t* offsets, int64_t groups, const float* bias);
   // Backend::fused_linear in one kernel; false where there is none for the shape.
   bool run_fused(const Tensor& out, const Tensor& x, const Tensor& norm, float eps, const CudaWeight& weight,
                  const Epilogue& epilogue, const Activation* gate);

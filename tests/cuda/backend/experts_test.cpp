@@ -74,12 +74,16 @@ TEST_CASE("grouped_gemm multiplies the rows of each expert and leaves the others
       const auto group = gpu->group(std::move(members));
       const std::vector<float> before(static_cast<size_t>(rows * n), 3.0f);
       const Tensor out = gpu.matrix(before, rows, n, 8), d_x = gpu.matrix(x, rows, k, 8);
-      gpu->grouped_gemm(out, d_x, *group, gpu.ints(offsets));
+      const auto n_experts = static_cast<int64_t>(counts.size());
+      const auto bias = test::normal(random, n_experts * n);
+      const Tensor d_bias = k == 36 ? Tensor{} : gpu.put(bias, n_experts, n, 0, DType::kF32);
+      gpu->grouped_gemm(out, d_x, *group, gpu.ints(offsets), d_bias);
       std::vector<float> want = before;
       for (size_t e = 0; e < counts.size(); ++e) {
         if (counts[e] == 0) continue;
         const Tensor part = gpu.empty(counts[e], n);
-        gpu->linear(part, d_x.rows(offsets[e], counts[e]), *alone[e], {});
+        const Tensor own = d_bias ? Tensor(d_bias.row(static_cast<int64_t>(e)), DType::kF32, {n}) : Tensor{};
+        gpu->linear(part, d_x.rows(offsets[e], counts[e]), *alone[e], {own, {}});
         const std::vector<float> values = gpu.read(part);
         std::copy(values.begin(), values.end(), want.begin() + offsets[e] * n);
       }
@@ -109,6 +113,20 @@ TEST_CASE("combine and add_gated equal the CPU's") {
       Side gpu(test::make_cuda(), dtype), cpu = test::cpu_side();
       test::check_near(run(gpu), run(cpu), dtype, dtype == DType::kF32 ? 16 : 3, 2.0);
     }
+  }
+}
+
+TEST_CASE("clamped_swiglu equals the CPU's") {
+  std::mt19937 random(15);
+  for (const DType dtype : test::kTypes) {
+    const auto pairs = test::normal(random, 19 * 74, dtype, 6.0f);
+    const auto run = [&](Side& side) {
+      const Tensor out = side.empty(19, 37, 8);
+      side->clamped_swiglu(out, side.matrix(pairs, 19, 74, 8));
+      return side.read(out);
+    };
+    Side gpu(test::make_cuda(), dtype), cpu = test::cpu_side();
+    test::check_near(run(gpu), run(cpu), dtype, dtype == DType::kF32 ? 16 : 1, 2.0);
   }
 }
 
