@@ -117,7 +117,10 @@ void require_gpu_memory(const Settings& settings, const ModelSource& source, con
   const auto ranks = static_cast<size_t>(layout.tp) * static_cast<size_t>(layout.pp);
   // Of quantised products, beside an embedding that is none.
   const auto table = static_cast<double>(info.vocab * info.d_model), wide = static_cast<double>(element);
-  const double each = info.quantised.starts_with("int4") ? 0.57 : info.quantised.empty() ? wide : 1.03;
+  const double each = info.quantised.starts_with("int4")    ? 0.57
+                      : info.quantised.ends_with("(mxfp4)") ? 1.13
+                      : info.quantised.empty()              ? wide
+                                                            : 1.03;
   const auto all = static_cast<size_t>((static_cast<double>(info.parameters) - table) * each + table * wide);
   const size_t weights = all / ranks, room = backend.free_bytes();
   if (weights <= room) return;

@@ -47,7 +47,9 @@ ModelSource source_of(const ModelQuery& query) {
 double weight_bytes(const std::string& name, const ModelInfo& model) {
   const auto wide = static_cast<double>(dtype_bytes(parse_dtype(model.dtype)));
   if (name.empty() && !model.quantised.empty()) {  // a checkpoint's own, whose head is none
-    const double each = model.quantised.starts_with("int4") ? 0.5625 : 1.03;
+    const double each = model.quantised.starts_with("int4")    ? 0.5625
+                        : model.quantised.ends_with("(mxfp4)") ? 1.125
+                                                               : 1.03;
     return each + (wide - each) * static_cast<double>(model.vocab * model.d_model) /
                       static_cast<double>(std::max<int64_t>(model.parameters, 1));
   }

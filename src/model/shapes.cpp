@@ -49,6 +49,12 @@ constexpr Shape kShapes[] = {
       "hidden_size": 6144, "intermediate_size": 16384, "num_hidden_layers": 56, "num_attention_heads": 48,
       "num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2, "max_position_embeddings": 65536,
       "rope_theta": 1000000.0})"},
+    {"gpt-oss-20b", R"({"architectures": ["GptOssForCausalLM"], "torch_dtype": "bfloat16", "vocab_size": 201088,
+      "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": 24, "num_attention_heads": 64,
+      "num_key_value_heads": 8, "head_dim": 64, "num_local_experts": 32, "num_experts_per_tok": 4,
+      "sliding_window": 128, "max_position_embeddings": 131072, "rope_theta": 150000.0, "rope_scaling": {"rope_type":
+      "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
+      "original_max_position_embeddings": 4096}})"},
     {"qwen3-0.6b", R"({"architectures": ["Qwen3ForCausalLM"], "torch_dtype": "bfloat16", "vocab_size": 151936,
       "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16,
       "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960, "rope_theta": 1000000.0,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes tests/golden/{mixtral,qwen3,gemma,phi,phi3,llama}/<case>/ for the cases below: tiny random checkpoints with reference logits and
+"""Makes tests/golden/{mixtral,qwen3,gemma,phi,phi3,gpt_oss,llama}/<case>/ for the cases below: tiny random checkpoints with reference logits and
 greedy tokens, in the layout of make_llama.py, whose environment and helpers this shares.
 
     python tests/golden/make_decoders.py [FAMILY/CASE...]        # none named: all of them
@@ -16,16 +16,18 @@ os.environ.setdefault("DNNL_MAX_CPU_ISA", "AVX512_CORE")
 
 import torch
 import transformers
-from make_llama import MARGIN, STEPS, reference, seed_of, share_weights, usable
+from make_llama import MARGIN, STEPS, check_bands, reference, rope_llama3, seed_of, share_weights, usable
 from safetensors.torch import load_file, save_file
-from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GemmaConfig, LlamaConfig, MixtralConfig, Phi3Config,
+from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GemmaConfig, GptOssConfig, LlamaConfig, MixtralConfig, Phi3Config,
                           PhiConfig, Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig)
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 OUT = pathlib.Path(__file__).resolve().parent
 BASE = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=96,
             max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=0, tie_word_embeddings=False)
 ODD = dict(hidden_size=36, intermediate_size=30, num_attention_heads=6, num_key_value_heads=3, vocab_size=95)
 BF16 = dict(dtype=torch.bfloat16)
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=4.0, beta_slow=1.0, truncate=False)
 
 
 def longrope(n):
@@ -34,6 +36,12 @@ def longrope(n):
 
 # family/case -> (config class, changes to BASE, options: prompt length, file dtype, ...)
 CASES = {
+    # nh * hd is not the hidden size.
+    "llama/head_dim": (LlamaConfig, dict(head_dim=24), BF16),
+    # Llama 3.2: tied, factor 32.
+    "llama/llama32_tied": (LlamaConfig, dict(tie_word_embeddings=True, head_dim=16, rope_theta=500000.0, rope_scaling=rope_llama3(32.0, 40),
+                                             max_position_embeddings=1280), dict(prompt=56, **BF16)),
+    "llama/biases": (LlamaConfig, dict(attention_bias=True, mlp_bias=True), BF16),
     "llama/rope_yarn": (LlamaConfig, dict(head_dim=16, rope_theta=100.0, rope_scaling=dict(
         rope_type="yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=4.0, beta_slow=1.0)), dict(prompt=48, **BF16)),
     # The prompt ends before the original context; generation goes beyond it, and each key keeps the rotation of its time.
@@ -80,6 +88,12 @@ CASES = {
     "phi/phi2": (PhiConfig, dict(num_key_value_heads=4, hidden_size=40, partial_rotary_factor=0.4, hidden_act="gelu_new", intermediate_size=60), BF16),
     # Norms of single heads before they are rotated.
     "phi/head_norms": (PhiConfig, dict(ODD, hidden_size=48, partial_rotary_factor=0.5, hidden_act="gelu_new", qk_layernorm=True), BF16),
+    # Sinks, windows on even layers, a ramp of yarn with fractional ends.
+    "gpt_oss/plain": (GptOssConfig, dict(ODD, vocab_size=47, hidden_size=24, intermediate_size=20, head_dim=6, num_local_experts=3, num_experts_per_tok=2,
+                                         sliding_window=16, rope_theta=100.0, rope_scaling=YARN), dict(prompt=44, **BF16)),
+    # As published: experts in blocks of 4-bit floats.
+    "gpt_oss/mxfp4": (GptOssConfig, dict(vocab_size=48, head_dim=8, num_local_experts=3, num_experts_per_tok=2, sliding_window=128,
+                                         rope_theta=100.0, rope_scaling=YARN), dict(mxfp4=True, **BF16)),
     "phi/odd": (PhiConfig, dict(ODD, hidden_size=48, partial_rotary_factor=0.5, hidden_act="gelu_new"), BF16),
 }
 
@@ -93,16 +107,52 @@ def randomize(model, seed, gemma, outweigh):
             v = 1.0 + 0.25 * r
         elif name.endswith("norm.weight") or name.endswith("layernorm.weight"):
             v = 0.25 * r if gemma else 1.0 + 0.25 * r
-        elif name.endswith(".bias"):
+        elif name.endswith("bias"):
             v = 0.3 * r
+        elif name.endswith("sinks"):
+            v = 1.0 + r
         elif "embed_tokens" in name or "lm_head" in name:
             v = (0.12 if gemma else 0.35) * r
-        elif name.endswith("gate.weight") or name.endswith("shared_expert_gate.weight"):
+        elif name.endswith(("gate.weight", "router.weight")):
             v = r * (2.0 / p.shape[1] ** 0.5)
         else:
             v = r * (1.3 / p.shape[1] ** 0.5)
         p.data.copy_(v)
     model.tie_weights()
+
+
+E2M1 = torch.tensor([0, .5, 1, 1.5, 2, 3, 4, 6, -0., -.5, -1, -1.5, -2, -3, -4, -6])
+
+
+def mxfp4(matrices):
+    """[experts, in, out] as blocks [experts, out, in / 32, 16] and scales [experts, out, in / 32]: a power of two for 32 floats e2m1."""
+    w = matrices.float().transpose(1, 2)
+    groups = w.reshape(*w.shape[:2], -1, 32)
+    exponent = (groups.abs().amax(-1) / 6).log2().ceil().clamp(-127, 127)
+    codes = (groups / exponent.exp2()[..., None])[..., None].sub(E2M1).abs().argmin(-1).to(torch.uint8)
+    return codes[..., 0::2] | codes[..., 1::2] << 4, (exponent + 127).to(torch.uint8)
+
+
+def round_experts(model):
+    for name, p in model.named_parameters():
+        if name.endswith(("gate_up_proj", "down_proj")) and p.dim() == 3:
+            p.data.copy_(convert_moe_packed_tensors(*mxfp4(p.data), dtype=torch.float32))
+
+
+def store_mxfp4(out):
+    """The layout of the published models."""
+    config = json.loads((out / "config.json").read_text())
+    config["quantization_config"] = dict(quant_method="mxfp4", modules_to_not_convert=[
+        "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"])
+    (out / "config.json").write_text(json.dumps(config, separators=(",", ": "), sort_keys=True) + "\n")
+    tensors = {}
+    for name, t in load_file(out / "model.safetensors").items():
+        if not name.endswith(("gate_up_proj", "down_proj")):
+            tensors[name] = t
+            continue
+        tensors[name + "_blocks"], tensors[name + "_scales"] = (part.contiguous() for part in mxfp4(t))
+        assert torch.equal(convert_moe_packed_tensors(tensors[name + "_blocks"], tensors[name + "_scales"]), t), name
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
 
 
 def reference_cached(model, prompt):
@@ -139,6 +189,8 @@ def nest(out):
 def write_case(name):
     cls, changes, options = CASES[name]
     cfg = cls(**{**BASE, **changes})
+    if (getattr(cfg, "rope_scaling", None) or {}).get("rope_type") == "llama3":
+        check_bands(cfg)
     gemma = name.startswith("gemma")
     dtype = options.get("dtype", torch.float32)
     compute = reference_cached if options.get("cached") else reference
@@ -147,6 +199,8 @@ def write_case(name):
     for seed in range(1, 600):
         model = AutoModelForCausalLM.from_config(cfg, attn_implementation="eager").float().eval()
         randomize(model, own or seed, gemma, options.get("outweigh"))
+        if options.get("mxfp4"):
+            round_experts(model)
         model.to(dtype).float()
         for module in model.modules():  # buffers must not pass through half precision
             if hasattr(module, "original_inv_freq"):
@@ -185,6 +239,8 @@ def write_case(name):
     assert cached[0, len(prompt):].tolist()[:alike] == greedy[:alike], f"{name}: generate differs"
     if options.get("nested"):
         nest(out)
+    if options.get("mxfp4"):
+        store_mxfp4(out)
     save_file(gold, out / "golden.safetensors", metadata={
         "generator": "tests/golden/make_decoders.py", "transformers": transformers.__version__, "torch": torch.__version__, "seed": str(seed)})
     print(f"{name}: seed {seed}, minimal margin {min(margins):.4f}, distinct {len(set(greedy))}, logits std {float(logits.std()):.2f}, "

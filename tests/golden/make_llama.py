@@ -52,12 +52,6 @@ CASES = {
     # Llama 3.1: of eight frequencies two stay, two are smoothed and four are divided; the prompt is longer than the original context.
     "llama31_rope": (LlamaConfig, dict(head_dim=16, rope_theta=300.0,
                                        rope_scaling=rope_llama3(8.0, 64), max_position_embeddings=512), dict(prompt=80)),
-    # Llama 3.2: tied, factor 32.
-    "llama32_tied": (LlamaConfig, dict(tie_word_embeddings=True, head_dim=16, rope_theta=500000.0,
-                                       rope_scaling=rope_llama3(32.0, 40), max_position_embeddings=1280), dict(prompt=56)),
-    # nh * hd is not the hidden size.
-    "head_dim": (LlamaConfig, dict(head_dim=24), {}),
-    "biases": (LlamaConfig, dict(attention_bias=True, mlp_bias=True), {}),
     "sharded": (LlamaConfig, {}, dict(shards=3)),
     "rope_linear": (LlamaConfig, dict(rope_scaling=dict(rope_type="linear", factor=4.0)), {}),
     # The prompt is longer than the window of 16 keys.

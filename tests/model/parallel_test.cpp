@@ -52,7 +52,8 @@ TEST_CASE("A pipeline gives the same bits as one rank") {
 }
 
 TEST_CASE("Experts split over ranks or spread over them give the reference's logits and tokens") {
-  for (const std::string name : {"mixtral/plain", "mixtral/odd_window", "qwen3/moe_mixed", "qwen3/qwen2_moe"}) {
+  for (const std::string name :
+       {"mixtral/plain", "mixtral/odd_window", "qwen3/moe_mixed", "qwen3/qwen2_moe", "gpt_oss/plain"}) {
     const Golden golden = test::read_golden(name);
     for (const std::string experts : {"split", "spread"}) {
       for (const auto& pair : {std::pair{2, 1}, std::pair{3, 1}, std::pair{4, 1}, std::pair{8, 1}, std::pair{2, 2}}) {

@@ -108,4 +108,16 @@ TEST_CASE("On plain loops logits and greedy tokens are the reference's for every
   }
 }
 
+TEST_CASE(
+    "On plain loops stacks of mxfp4 experts give the reference's logits, split where no group is cut and spread") {
+  const test::Golden golden = test::read_golden("gpt_oss/mxfp4");
+  for (const auto& [experts, tp] : {std::pair{"auto", 1}, {"auto", 2}, {"spread", 3}, {"split", 2}}) {
+    CAPTURE(experts);
+    CAPTURE(tp);
+    const test::Outcome outcome = test::run_ranks(golden, tp, 1, "float32", plain_backend, experts).back();
+    CHECK(test::max_difference(outcome.logits, golden.logits) <= 1e-4);
+    CHECK(outcome.greedy == golden.greedy);
+  }
+}
+
 }  // namespace sluice

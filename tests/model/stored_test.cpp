@@ -165,6 +165,16 @@ TEST_CASE("Checkpoints quantised elsewhere have the logits of the floats that th
   }
 }
 
+TEST_CASE("Experts in blocks of 4-bit floats stay near the reference where activations are rounded to 8 bits") {
+  const Golden golden = test::read_golden("gpt_oss/mxfp4");
+  const auto backend = test::cpu_backend();
+  Groups groups = solo_groups();
+  const auto model = load(golden, "", *backend, groups);
+  CHECK(model->info().quantised == "int8 (mxfp4)");
+  const Outcome outcome = test::run_golden(*model, *backend, golden);
+  CHECK(test::max_difference(outcome.logits, golden.logits) <= 0.25 * spread(golden.logits));
+}
+
 TEST_CASE("Quantised while loading, logits stay near the reference and do not depend on how a prompt is cut") {
   for (const char* name : {"llama2_gqa", "gpt2/plain", "qwen2"}) {
     for (const std::string scheme : {"int8", "int4"}) {

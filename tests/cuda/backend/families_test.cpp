@@ -73,7 +73,8 @@ TEST_CASE("every case has the reference's logits and 8 greedy tokens, on one ran
 }
 
 TEST_CASE("experts split over ranks or spread over them give the reference's logits and tokens") {
-  for (const char* name : {"mixtral/odd_window", "qwen3/moe_mixed", "qwen3/qwen2_moe"}) {
+  for (const char* name :
+       {"mixtral/odd_window", "qwen3/moe_mixed", "qwen3/qwen2_moe", "gpt_oss/plain", "gpt_oss/mxfp4"}) {
     for (const char* experts : {"split", "spread"}) {
       CAPTURE(name);
       CAPTURE(experts);
