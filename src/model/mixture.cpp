@@ -24,8 +24,8 @@ std::string expert_name(int64_t expert, const char* part) { return fmt::format("
 
 // Gates and ups stay in turns, which keeps the rows of a rank's share together.
 void list_pairs(TensorTable& table, const MixtureConfig& config, int64_t d_model, bool spread) {
-  const Dim h{d_model}, pairs{2 * config.d_ff, spread ? Split::kWhole : Split::kFeedForward};
-  const Dim f{config.d_ff, pairs.split};
+  const Dim h{d_model}, pairs{2 * config.d_ff, spread ? Split::kWhole : Split::kFeedForwardPairs};
+  const Dim f{config.d_ff, spread ? Split::kWhole : Split::kFeedForward};
   Stored router;
   router.name = "mlp.router";
   table.linear("mlp.gate", {config.experts}, h, true, router);
@@ -102,12 +102,6 @@ bool spread_experts(const LoadContext& context, const MixtureConfig& config) {
   // Groups of columns that share a scale stay whole.
   const bool cut = config.d_ff % tp != 0 || (config.clamped && config.d_ff / tp % kScaled != 0);
   if (context.experts == "auto") return tp > 1 && (cut || config.d_ff / tp < kNarrow);
-  if (context.experts == "split" && config.clamped && config.d_ff % tp != 0) {
-    throw Error(
-        fmt::format("--experts is split, but {} ranks do not divide the experts' width of {}; expected spread, "
-                    "or another --tp",
-                    tp, config.d_ff));
-  }
   return context.experts == "spread";
 }
 

@@ -74,6 +74,10 @@ Range Partition::of(Split split, int64_t whole) const {
       return heads;
     case Split::kFeedForward:
       return even(whole, tp_rank, tp_size);  // experts and dense layers may be of different widths
+    case Split::kFeedForwardPairs: {
+      const Range pairs = even(whole / 2, tp_rank, tp_size);
+      return {2 * pairs.begin, 2 * pairs.count, 2 * pairs.padded};
+    }
     case Split::kVocab:
       return vocab;
   }

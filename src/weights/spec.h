@@ -10,8 +10,8 @@
 namespace sluice {
 
 // What a dimension runs over, where that is split between tp ranks.
-// kHeads: one element per query head.
-enum class Split : uint8_t { kWhole, kQueryHeads, kKvHeads, kHeads, kFeedForward, kVocab };
+// kHeads: one element per query head; kFeedForwardPairs: two for each of kFeedForward, side by side.
+enum class Split : uint8_t { kWhole, kQueryHeads, kKvHeads, kHeads, kFeedForward, kFeedForwardPairs, kVocab };
 
 // Owner among pipeline stages.
 enum class Place : uint8_t { kEmbedding, kLayer, kHead };
