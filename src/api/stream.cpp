@@ -61,6 +61,7 @@ class Generation::SourceSink final : public Sink {
     event.finish = delta.finish;
     event.stop_id = delta.stop_id;
     event.text.assign(delta.text);
+    event.reasoning.assign(delta.reasoning);
     event.stop_text.assign(delta.stop_text);
     if (delta.token != nullptr) {
       event.token = *delta.token;
@@ -219,6 +220,7 @@ std::vector<Answer> assemble(std::vector<Event>& events, int32_t source, int32_t
     if (event.source != source || event.choice < 0 || event.choice >= n) continue;
     Answer& answer = answers[static_cast<size_t>(event.choice)];
     answer.text += event.text;
+    answer.reasoning += event.reasoning;
     answer.n_tokens = event.index;
     if (event.has_token) answer.tokens.push_back(std::move(event.token));
     if (event.finish != FinishReason::kNone) {

@@ -21,7 +21,7 @@ struct Event {
   FinishReason finish = FinishReason::kNone;
   bool has_token = false;
   int32_t stop_id = -1;
-  std::string text, stop_text;
+  std::string text, reasoning, stop_text;
   TokenInfo token;  // when has_token
 };
 
@@ -72,7 +72,7 @@ class Generation {
 
 // One choice of a finished generation, put together from its events.
 struct Answer {
-  std::string text;
+  std::string text, reasoning;
   std::vector<TokenInfo> tokens;  // when asked for
   int32_t n_tokens = 0;
   FinishReason finish = FinishReason::kNone;

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "batch/answer.h"
 #include "batch/answerer.h"
+#include "text/channels.h"
 
 namespace sluice {
 namespace {
@@ -20,6 +21,7 @@ void encode_prompt(Prompt& prompt, const Tokenizer& tokenizer, const ChatTemplat
   ChatInput input;
   input.messages = prompt.messages;
   prompt.request.prompt = tokenizer.encode(chat->render(input), false);
+  prompt.request.channels = prompt.request.skip_special && speaks_channels(tokenizer);
 }
 
 class EngineAnswerer final : public Answerer {

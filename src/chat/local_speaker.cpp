@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "chat/speaker.h"
+#include "text/channels.h"
 
 namespace sluice {
 namespace {
@@ -63,18 +64,20 @@ class LocalSpeaker : public Speaker {
     if (chat_ == nullptr) throw RequestError(RequestError::Kind::kTemplate, name_ + " has no chat template");
     ChatInput input;
     input.messages = Value(messages);
-    return run(engine_.tokenizer().encode(chat_->render(input), false), parameters, on_text, stop);
+    return run(engine_.tokenizer().encode(chat_->render(input), false), speaks_channels(engine_.tokenizer()),
+               parameters, on_text, stop);
   }
   Said complete(const std::string& prompt, const ChatParameters& parameters, const OnText& on_text,
                 const std::atomic<bool>& stop) override {
-    return run(engine_.tokenizer().encode(prompt, true), parameters, on_text, stop);
+    return run(engine_.tokenizer().encode(prompt, true), false, parameters, on_text, stop);
   }
 
  private:
-  Said run(std::vector<int32_t> prompt, const ChatParameters& parameters, const OnText& on_text,
+  Said run(std::vector<int32_t> prompt, bool channels, const ChatParameters& parameters, const OnText& on_text,
            const std::atomic<bool>& stop) {
     GenerateRequest request = defaults_;
     parameters.apply(request);
+    request.channels = channels;
     const RunLimits& limits = engine_.info().limits;
     const int64_t room = limits.max_context - (limits.max_encoder > 0 ? 1 : static_cast<int64_t>(prompt.size()));
     request.max_new_tokens = static_cast<int32_t>(std::clamp<int64_t>(room, 1, request.max_new_tokens));

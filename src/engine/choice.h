@@ -4,12 +4,14 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/request.h"
 #include "sample/stop.h"
 #include "schedule/sequence.h"
+#include "text/channels.h"
 #include "text/detokenizer.h"
 
 namespace sluice {
@@ -19,7 +21,7 @@ struct Request;
 // What a Delta says, kept until the best choices are known.
 struct KeptDelta {
   int32_t index;
-  std::string text;
+  std::string text, reasoning;
   TokenInfo token;
   FinishReason finish;
   std::string stop_text;
@@ -39,10 +41,11 @@ struct Choice {
   // Output thread.
   Detokenizer detokenizer;
   StopMatcher stops;
+  std::optional<ChannelReader> channels;
   bool finished = false;
   int32_t n_tokens = 0;
   double sum_logprobs = 0;
-  std::string piece, text;  // of the newest token: as decoded, and as certain
+  std::string piece, text, reasoning;  // of the newest token: as decoded, and as certain
   std::vector<KeptDelta> kept;
 };
 

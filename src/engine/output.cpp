@@ -80,8 +80,9 @@ void Engine::State::deliver_token(Choice& choice, const SampledToken& sampled, S
   const Advance how = advance(choice, sampled.token, end);
   if (request.ask.want_tokens) fill_token(token_, sampled, std::min(sampled.n_top, request.ask.sampling.n_logprobs));
   if (request.ask.best_of > request.ask.n) {
-    choice.kept.push_back({choice.n_tokens, choice.text, request.ask.want_tokens ? token_ : TokenInfo{}, how.finish,
-                           std::string(how.stop_text), how.stop_id});
+    choice.kept.push_back({choice.n_tokens, choice.text, choice.reasoning,
+                           request.ask.want_tokens ? token_ : TokenInfo{}, how.finish, std::string(how.stop_text),
+                           how.stop_id});
   } else {
     emit(choice, how);
   }
@@ -108,6 +109,7 @@ void Engine::State::emit(Choice& choice, const Advance& how) {
   delta.choice = choice.number;
   delta.index = choice.n_tokens;
   delta.text = choice.text;
+  delta.reasoning = choice.reasoning;
   delta.token = choice.request.ask.want_tokens ? &token_ : nullptr;
   delta.finish = how.finish;
   delta.stop_text = how.stop_text;
@@ -124,8 +126,9 @@ void Engine::State::emit_best(Request& request) {
   for (int32_t rank = 0; rank < request.ask.n; ++rank)
     for (const KeptDelta& kept : order[static_cast<size_t>(rank)]->kept) {
       if (request.silent.load(std::memory_order_relaxed)) return;
-      request.sink->on_delta({rank, kept.index, kept.text, request.ask.want_tokens ? &kept.token : nullptr, kept.finish,
-                              kept.stop_text, kept.stop_id});
+      request.sink->on_delta({rank, kept.index, kept.text, kept.reasoning,
+                              request.ask.want_tokens ? &kept.token : nullptr, kept.finish, kept.stop_text,
+                              kept.stop_id});
     }
 }
 

@@ -27,6 +27,7 @@ struct GenerateRequest {
   bool ignore_eos = false;
   std::vector<int32_t> stop_ids;       // besides the model's eos
   bool skip_special = true;            // special tokens do not appear in text
+  bool channels = false;               // the answer comes in channels (text/channels.h), unless a grammar shapes it
   int32_t prompt_logprobs = -1;        // report every prompt token's and so many alternatives'; -1: nothing
   bool want_tokens = false;            // fill Delta::token details and logprobs
   std::vector<std::string> bad_words;  // texts that may not come, with or without a space before them
@@ -52,6 +53,7 @@ struct Delta {
   int32_t choice = 0;
   int32_t index = 0;                          // 1 for the first generated token
   std::string_view text;                      // valid during the call
+  std::string_view reasoning;                 // of an answer in channels: what is not meant for the user; the same
   const TokenInfo* token = nullptr;           // set when want_tokens
   FinishReason finish = FinishReason::kNone;  // set on the last delta of the choice
   std::string_view stop_text;                 // the stop string that matched

@@ -12,6 +12,7 @@
 #include "api/metrics.h"
 #include "api/service.h"
 #include "base/error.h"
+#include "text/channels.h"
 
 namespace sluice {
 
@@ -40,7 +41,7 @@ struct FakeEngine {
     ++submitted;
     last = request;
     uint64_t id = ++next_;
-    jobs_[id] = {std::move(request), std::move(sink), 0, std::chrono::steady_clock::now()};
+    jobs_[id] = {std::move(request), std::move(sink), 0, {}, std::chrono::steady_clock::now()};
     wake_.notify_all();
     return id;
   }
@@ -81,6 +82,7 @@ struct FakeEngine {
     GenerateRequest request;
     std::shared_ptr<Sink> sink;
     int step = 0;
+    std::map<int32_t, ChannelReader> channels;
     std::chrono::steady_clock::time_point due;
   };
 
@@ -137,6 +139,12 @@ struct FakeEngine {
       d.choice = c;
       d.index = job.step;
       d.text = text;
+      std::string content, reasoning;
+      if (r.channels) {
+        job.channels[c].read(text, finish != FinishReason::kNone, content, reasoning);
+        d.text = content;
+        d.reasoning = reasoning;
+      }
       if (r.want_tokens) d.token = &info;
       d.finish = finish;
       d.stop_text = stop;

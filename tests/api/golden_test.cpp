@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Plays tests/api/golden/<dialect>/<case>.request.json through a real server and compares <case>.response.json.
 //   request:  {"method", "path", "headers"?: {..}, "body"?: any JSON | "raw"?: text, "engine"?: {"answer"?: ids,
-//   "refuse"?, "lose"?}} response: {"status", "headers"?: {..}, "body"?: JSON | "text"?: exact body | "events"?: [JSON
-//   or text, one per SSE event] | "lines"?: [JSON, one per line]}
+//   "says"?: an answer in channels, "refuse"?, "lose"?}} response: {"status", "headers"?: {..}, "body"?: JSON |
+//   "text"?: exact body | "events"?: [JSON or text, one per SSE event] | "lines"?: [JSON, one per line]}
 // The string "*" stands for any value.
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -30,6 +31,17 @@ struct Case {
   std::string name;
   ordered_json request, response;
 };
+
+// Bytes, and the tokens of answers in channels.
+std::unique_ptr<Tokenizer> speaks_in_channels() {
+  ordered_json added = ordered_json::array(), vocabulary;
+  for (int i = 0; i < 256; ++i) vocabulary[fmt::format("<0x{:02X}>", i)] = i;
+  for (const char* name : {"<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|return|>", "<|call|>"})
+    added.push_back({{"id", 256 + added.size()}, {"content", name}, {"special", true}});
+  const ordered_json model = {
+      {"type", "BPE"}, {"byte_fallback", true}, {"vocab", vocabulary}, {"merges", ordered_json::array()}};
+  return Tokenizer::from_json(ordered_json{{"added_tokens", added}, {"model", model}}.dump(), "", "bytes");
+}
 
 std::vector<Case> cases() {
   std::vector<Case> all;
@@ -134,6 +146,11 @@ TEST_CASE("golden exchanges") {
     if (c.request.contains("engine")) {
       const auto& script = c.request["engine"];
       if (script.contains("answer")) engine.answer = script["answer"].get<std::vector<int32_t>>();
+      if (script.contains("says")) {
+        const auto says = script["says"].get<std::string>();
+        engine.answer.assign(says.begin(), says.end());
+        engine.tokenizer = speaks_in_channels();
+      }
       engine.refuse = script.value("refuse", false);
       engine.lose = script.value("lose", false);
     }

@@ -59,6 +59,27 @@ TEST_CASE("text held back for a stop string comes out at the length limit") {
   CHECK(sink->choices[0].finish == FinishReason::kLength);
 }
 
+TEST_CASE("an answer in channels is content and reasoning, also of the best of several and before a stop string") {
+  const char* answer =
+      "<|channel|>analysis<|message|>Add.<|end|><|start|>assistant<|channel|>final<|message|>It is 4.$";
+  GenerateRequest r = ask(200);
+  r.channels = true;
+  auto sink = run(say(answer, 2), r);
+  CHECK(sink->choices[0].text == "It is 4.");
+  CHECK(sink->choices[0].reasoning == "Add.");
+  CHECK(sink->choices[0].finish == FinishReason::kEos);
+  r.best_of = 2;
+  sink = run(say(answer, 2), r);
+  CHECK(sink->choices[0].text == "It is 4.");
+  CHECK(sink->choices[0].reasoning == "Add.");
+  r.best_of = 1;
+  r.stop = {" is"};
+  CHECK(run(say(answer, 2), r)->choices[0].text == "It");
+  r.stop = {};
+  r.channels = false;
+  CHECK(run(say(answer, 2), r)->choices[0].text.starts_with("<|channel|>analysis"));
+}
+
 TEST_CASE("an end-of-sequence token ends the choice and is not text") {
   auto sink = run(say("abc$def", 2), ask(40));
   CHECK(sink->choices[0].text == "abc");

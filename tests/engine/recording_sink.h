@@ -22,7 +22,7 @@ class RecordingSink : public Sink {
     FinishReason finish = FinishReason::kNone;
   };
   struct Choice {
-    std::string text;
+    std::string text, reasoning;
     std::vector<Piece> pieces;
     FinishReason finish = FinishReason::kNone;
     std::string stop_text;
@@ -39,6 +39,7 @@ class RecordingSink : public Sink {
     Choice& c = choices[d.choice];
     if (ends > 0 || c.finish != FinishReason::kNone || d.index != static_cast<int32_t>(c.pieces.size()) + 1) ++broken;
     c.text += d.text;
+    c.reasoning += d.reasoning;
     c.pieces.push_back({d.index, std::string(d.text), d.token ? *d.token : TokenInfo{}, d.finish});
     c.finish = d.finish;
     c.stop_text = d.stop_text;

@@ -6,6 +6,7 @@
 #include "api/prompt.h"
 #include "api/stream.h"
 #include "base/clock.h"
+#include "text/channels.h"
 
 namespace sluice::maritalk {
 namespace {
@@ -90,6 +91,7 @@ void chat(const HttpRequest& http, Reply& reply, const RouteContext& context) {
   ChatInput input;
   input.messages = read_messages(json.root()["messages"], chat);
   r.prompt = service.tokenizer->encode(chat.render(input), false);
+  r.channels = r.skip_special && speaks_channels(*service.tokenizer);
   answer(http, reply, service, std::move(r), json.root());
 }
 

@@ -56,6 +56,10 @@ class Writer final : public StreamWriter {
     if (event.has_token) context_.push_back(event.token.id);
     if (call_.logprobs && event.has_token && event.finish != FinishReason::kEos) tokens_.push_back(event.token);
     if (event.finish != FinishReason::kNone) finish_ = event.finish;
+    if (call_.thinks && !event.reasoning.empty()) {
+      append_piece(out, call_, wall_seconds(), "", false, {}, event.reasoning);
+      out += "}\n";
+    }
     std::string_view text = event.text;
     std::vector<ToolCall> calls;
     if (held_) {
@@ -114,7 +118,7 @@ void answer(const HttpRequest& http, Reply& reply, const Service& service, Call 
   for (const TokenInfo& token : only.tokens) context.push_back(token.id);
   std::string out;
   const std::vector<ToolCall> calls = find_calls(call.tools, only.text);
-  append_piece(out, call, wall_seconds(), calls.empty() ? only.text : "", true, calls);
+  append_piece(out, call, wall_seconds(), calls.empty() ? only.text : "", true, calls, only.reasoning);
   append_end(out, call, only.finish, finished->usage, monotonic_seconds() - http.arrived, context);
   std::vector<TokenInfo> tokens = only.tokens;
   if (only.finish == FinishReason::kEos && !tokens.empty()) tokens.pop_back();

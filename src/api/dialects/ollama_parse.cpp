@@ -8,6 +8,7 @@
 #include "api/prompt.h"
 #include "base/error.h"
 #include "engine/grammar_fields.h"
+#include "text/channels.h"
 
 namespace sluice::ollama {
 namespace {
@@ -76,13 +77,30 @@ std::optional<int64_t> read_options(const JsonView& options, const Service& serv
   return std::max<int64_t>(1, predict);
 }
 
+// true, false, or how much: low, medium, high.
+void read_think(const JsonView& think, const Service& service, Call& call) {
+  call.request.channels = speaks_channels(*service.tokenizer);
+  if (think.unset()) return;
+  if (!call.request.channels) {
+    if (asks(think, "")) invalid_field("think", fmt::format("{} does not support thinking", call.model));
+    return;
+  }
+  if (think.kind() == Kind::kBool) {
+    call.thinks = think.boolean().value_or(true);
+    return;
+  }
+  call.effort = think.string().value_or("");
+  if (call.effort != "low" && call.effort != "medium" && call.effort != "high")
+    wrong_type("think", think, "true, false, low, medium or high");
+}
+
 Call read_common(const JsonView& body, const Service& service) {
   const Fields fields{body};
   Call call;
   call.model = read_model(body, service.model);
   call.stream = fields.boolean("stream", true);
   refuse(body, {{"images", ""}, {"template", ""}}, "");
-  if (asks(body["think"], "")) invalid_field("think", fmt::format("{} does not support thinking", call.model));
+  read_think(body["think"], service, call);
   if (JsonView format = body["format"]; !format.unset()) read_grammar_field("format", format.value(), call.request);
   call.unload = unloads(body["keep_alive"]);
   call.logprobs = fields.boolean("logprobs", false);
@@ -132,11 +150,13 @@ Call read_generate(const JsonView& body, const Service& service) {
   }
   std::vector<int32_t> ids;
   if (const std::string suffix = fields.string("suffix").value_or(""); !suffix.empty()) {
+    r.channels = false;
     if (raw || !system.empty() || !r.prompt.empty())
       invalid_field("suffix", "suffix fills a gap in plain text; leave raw, system and context out");
     if (!fill_in(r, *service.tokenizer, prompt, suffix, true))
       invalid_field("suffix", fmt::format("{} does not support insert", call.model));
   } else if (raw || service.chat == nullptr) {
+    r.channels = false;
     if (!system.empty()) invalid_field("system", "system: this model has no chat template to put it in; leave it out");
     ids = service.tokenizer->encode(prompt, r.prompt.empty());
   } else {
@@ -151,6 +171,7 @@ Call read_generate(const JsonView& body, const Service& service) {
     add("user", prompt);
     ChatInput input;
     input.messages = Value(std::move(list));
+    if (!call.effort.empty()) input.variables.set("reasoning_effort", Value(call.effort));
     ids = service.tokenizer->encode(service.chat->render(input), false);
   }
   r.prompt.insert(r.prompt.end(), ids.begin(), ids.end());
@@ -176,6 +197,7 @@ Call read_chat(const JsonView& body, const Service& service) {
   const ChatTemplate& chat = chat_of(service, "use /api/generate with raw and the whole prompt");
   ChatInput input;
   input.messages = read_messages(messages, chat);
+  if (!call.effort.empty()) input.variables.set("reasoning_effort", Value(call.effort));
   call.tools = read_tools(body["tools"], {});
   if (call.tools.choice != ToolUse::Choice::kNone && call.logprobs)
     invalid_field("logprobs", "logprobs together with tools are not supported; leave one of them out");

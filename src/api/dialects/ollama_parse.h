@@ -17,6 +17,8 @@ struct Call {
   bool unload = false;         // load with keep_alive 0
   bool logprobs = false;       // pieces carry their tokens
   bool tells_context = false;  // the reply repeats the conversation as token ids
+  bool thinks = true;          // the reply tells what an answer in channels did not mean for the user
+  std::string effort;          // the template's reasoning_effort
   std::string model;           // as sent
   ToolUse tools;               // calls to look for in the answer
   GenerateRequest request;

@@ -8,6 +8,7 @@
 
 #include "api/logprobs.h"
 #include "control/auth.h"
+#include "text/channels.h"
 #include "text/infill.h"
 
 namespace sluice::ollama {
@@ -99,13 +100,17 @@ std::string timestamp(double wall) {
 }
 
 void append_piece(std::string& out, const Call& call, double wall, std::string_view text, bool done,
-                  const std::vector<ToolCall>& calls) {
+                  const std::vector<ToolCall>& calls, std::string_view thinking) {
   out += "{\"model\":";
   append_json_string(out, call.model);
   out += ",\"created_at\":\"";
   out += timestamp(wall);
   out += call.chat ? "\",\"message\":{\"role\":\"assistant\",\"content\":" : "\",\"response\":";
   append_json_string(out, text);
+  if (call.thinks && !thinking.empty()) {
+    out += ",\"thinking\":";
+    append_json_string(out, thinking);
+  }
   if (!calls.empty()) {
     out += ",\"tool_calls\":[";
     for (size_t i = 0; i < calls.size(); ++i) {
@@ -209,6 +214,7 @@ std::string show(const Service& service, bool verbose) {
   out += "},\"modified_at\":\"" + timestamp(service.started) + "\",\"capabilities\":[\"completion\"";
   if (service.chat != nullptr) out += ",\"tools\"";
   if (infill(*service.tokenizer, "", "")) out += ",\"insert\"";
+  if (speaks_channels(*service.tokenizer)) out += ",\"thinking\"";
   out += "]}";
   return out;
 }

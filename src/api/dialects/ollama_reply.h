@@ -15,7 +15,7 @@ std::string timestamp(double wall);  // RFC 3339, UTC, nanoseconds
 
 // {"model", "created_at", "response" | "message": text, "done"...} up to before the closing brace.
 void append_piece(std::string& out, const Call& call, double wall, std::string_view text, bool done,
-                  const std::vector<ToolCall>& calls = {});
+                  const std::vector<ToolCall>& calls = {}, std::string_view thinking = {});
 // What the last object adds. `seconds`: from arrival to now; `context`: ids of the conversation, when told.
 void append_end(std::string& out, const Call& call, FinishReason finish, const Usage& usage, double seconds,
                 const std::vector<int32_t>& context);

@@ -81,6 +81,7 @@ struct Stream {
     if (finished) service.metrics->finish_reason(event.finish);
     const int32_t index = event.source * call.n + event.choice;
     Choice& choice = choices[static_cast<size_t>(index)];
+    if (tells_reasoning(call, event.reasoning)) chunks.reasoning(out, index, event.reasoning);
     so_far.generated += event.index - std::exchange(choice.tokens, event.index);
     if (choice.held) {
       choice.text += event.text;

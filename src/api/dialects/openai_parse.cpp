@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "engine/grammar_fields.h"
 #include "engine/sampling_fields.h"
+#include "text/channels.h"
 
 namespace sluice::openai {
 namespace {
@@ -308,6 +309,7 @@ Call read_chat(const HttpRequest& request, const Service& service, Manner manner
   }
   const std::string prompt = render_chat(body, service, call.tools);
   r.prompt = service.tokenizer->encode(prompt, fields.boolean("add_special_tokens", false));
+  r.channels = r.skip_special && speaks_channels(*service.tokenizer);
   auto wanted = fields.integer("max_completion_tokens");
   if (!wanted) wanted = fields.integer("max_tokens");
   fit(r, wanted, "max_tokens", body, service.limits, true);

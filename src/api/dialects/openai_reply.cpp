@@ -59,6 +59,14 @@ void append_calls(std::string& out, const Call& call, std::string_view id, int64
   out += ']';
 }
 
+// vLLM's two names of it.
+void append_reasoning(std::string& out, std::string_view reasoning) {
+  out += "\"reasoning_content\":";
+  append_json_string(out, reasoning);
+  out += ",\"reasoning\":";
+  append_json_string(out, reasoning);
+}
+
 // A named function was asked for: to the client that is an answer like any other.
 const char* calls_finish(const Call& call) {
   const bool plain = call.tools.choice == ToolUse::Choice::kNamed || call.manner == Manner::kTgi;
@@ -184,6 +192,10 @@ std::string head(const Call& call, const Frame& frame, bool chunk) {
 
 }  // namespace
 
+bool tells_reasoning(const Call& call, std::string_view reasoning) {
+  return call.chat && call.manner == Manner::kVllm && !reasoning.empty();
+}
+
 void append_usage(std::string& out, const Totals& totals) {
   out += "{\"prompt_tokens\":";
   append_integer(out, totals.prompt);
@@ -212,6 +224,10 @@ std::string whole(const Call& call, const Frame& frame, std::vector<std::vector<
       if (call.chat) {
         const std::vector<ToolCall> calls = find_calls(call.tools, answer.text);
         out += ",\"message\":{\"role\":\"assistant\",";
+        if (tells_reasoning(call, answer.reasoning)) {
+          append_reasoning(out, answer.reasoning);
+          out += ',';
+        }
         if (!calls.empty()) {
           if (call.manner != Manner::kTgi) out += "\"content\":null,";
           append_calls(out, call, frame.id, index - 1, calls, false);
@@ -321,6 +337,16 @@ void Chunks::piece(std::string& out, int32_t index, const Event& event, int64_t 
   }
   const bool tells = call_.continuous_usage || (tgi && !call_.chat && ended);
   close(out, tells ? &so_far : nullptr);
+}
+
+void Chunks::reasoning(std::string& out, int32_t index, std::string_view text) const {
+  out += head_;
+  out += "{\"index\":";
+  append_integer(out, index);
+  out += ",\"delta\":{";
+  append_reasoning(out, text);
+  out += "},\"logprobs\":null,\"finish_reason\":null";
+  close(out, nullptr);
 }
 
 void Chunks::calls(std::string& out, int32_t index, const std::vector<ToolCall>& calls) const {

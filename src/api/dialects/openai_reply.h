@@ -24,6 +24,9 @@ struct Totals {
 };
 void append_usage(std::string& out, const Totals& totals);
 
+// Whether the client is told of what an answer in channels did not mean for the user.
+bool tells_reasoning(const Call& call, std::string_view reasoning);
+
 std::string whole(const Call& call, const Frame& frame, std::vector<std::vector<Answer>>& answers,
                   const std::vector<std::vector<TokenInfo>>& prompts, const Totals& totals);
 
@@ -35,6 +38,7 @@ class Chunks {
   // `offset`: characters of the choice's text before this chunk. `event` may lack text; its finish closes the choice.
   // `so_far`: the usage up to here, told with continuous_usage and by TGI's last completion chunk.
   void piece(std::string& out, int32_t index, const Event& event, int64_t offset, const Totals& so_far) const;
+  void reasoning(std::string& out, int32_t index, std::string_view text) const;
   // A whole answer that turned out to be calls.
   void calls(std::string& out, int32_t index, const std::vector<ToolCall>& calls) const;
   void usage(std::string& out, const Totals& totals) const;
