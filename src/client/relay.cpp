@@ -15,20 +15,24 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <fstream>
 #include <mutex>
 #include <set>
 #include <sstream>
+#include <system_error>
 #include <thread>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 namespace sluice {
 namespace {
 constexpr size_t kHeadLimit = 64 << 10, kPiece = 64 << 10;
-constexpr double kHeadSeconds = 30;
+constexpr size_t kLingerBytes = 1 << 20;
+constexpr double kHeadSeconds = 30, kLingerSeconds = 1;
 
 // False at the end of the stream, on an error and after `seconds` of silence.
 bool receive(int fd, std::string& into, double seconds, bool* ended = nullptr) {
@@ -195,28 +199,69 @@ struct Relay::Impl {
       pollfd waiting{listening, POLLIN, 0};
       if (::poll(&waiting, 1, 200) <= 0) continue;
       const int fd = ::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC);
-      if (fd < 0) continue;
+      if (fd < 0) {
+        // Descriptors or memory run short: poll() says at once that the connection still waits.
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+          std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        continue;
+      }
       const int on = 1;
       ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
       {
         const std::lock_guard lock(mutex);
-        if (static_cast<int>(open.size()) >= options.max_connections) {
-          send_all(fd,
-                   own_answer(503, "Service Unavailable", error_json("too many connections"), "Retry-After: 1\r\n"));
-          ::close(fd);
-          continue;
-        }
         open.insert(fd);
       }
-      std::thread([this, fd] {
-        serve(fd);
-        // What the client still sends is read away, so that closing does not cut off the answer.
-        ::shutdown(fd, SHUT_WR);
-        const std::lock_guard lock(mutex);
-        ::close(fd);
-        open.erase(fd);
-        changed.notify_all();
-      }).detach();
+      if (connections() > options.max_connections) {
+        turn_away(fd, "too many connections");
+        continue;
+      }
+      try {
+        std::thread([this, fd] {
+          if (!serve(fd)) linger(fd);
+          forget(fd);
+        }).detach();
+      } catch (const std::system_error&) {  // the limit of processes, which threads count towards
+        turn_away(fd, "no thread is to be had for this connection");
+      }
+    }
+  }
+
+  int connections() {
+    const std::lock_guard lock(mutex);
+    return static_cast<int>(open.size());
+  }
+
+  void turn_away(int fd, const char* why) {
+    send_all(fd, own_answer(503, "Service Unavailable", error_json(why), "Retry-After: 1\r\n"));
+    forget(fd);
+  }
+
+  void forget(int fd) {
+    const std::lock_guard lock(mutex);
+    ::close(fd);
+    open.erase(fd);
+    changed.notify_all();
+  }
+
+  // What the client still sends is read away for a moment, so that closing does not cut off the answer.
+  static void linger(int fd) {
+    ::shutdown(fd, SHUT_WR);
+    std::string rest;
+    size_t left = kLingerBytes;
+    for (const double end = monotonic_seconds() + kLingerSeconds; left > 0; rest.clear()) {
+      const double now = monotonic_seconds();
+      if (now >= end || !receive(fd, rest, end - now)) return;
+      left -= std::min(left, rest.size());
+    }
+  }
+
+  // Where to now; nullopt with `why` where that fails too: this thread has nobody who would catch it.
+  std::optional<RelayTarget> choose_target(const RelayRequest& request, std::string& why) const {
+    try {
+      return choose(request, why);
+    } catch (const Error& error) {
+      why = error.what();
+      return std::nullopt;
     }
   }
 
@@ -284,13 +329,19 @@ struct Relay::Impl {
     }
   }
 
-  void serve(int fd) {
+  // False: the request has not been read whole.
+  bool serve(int fd) {
     if (options.own_user && !peer_is_own(fd)) {
       send_all(fd, own_answer(403, "Forbidden", error_json("this relay serves the user who started it")));
-      return;
+      return false;
     }
     Incoming in;
-    if (!read_request(fd, in)) return;
+    if (!read_request(fd, in)) return false;
+    answer(fd, in);
+    return true;
+  }
+
+  void answer(int fd, Incoming& in) {
     const bool open = in.request.path == "/health" || (in.request.method == "HEAD" && in.request.path == "/");
     if (!options.key.empty() && !open) {
       const std::string_view given = in.get("authorization");
@@ -309,7 +360,7 @@ struct Relay::Impl {
     }
     std::string why;
     while (!stopping) {
-      const std::optional<RelayTarget> target = choose(in.request, why);
+      const std::optional<RelayTarget> target = choose_target(in.request, why);
       if (!target) {
         if (why.empty()) why = "no backend is ready";
         send_all(fd, own_answer(503, "Service Unavailable", error_json(why), "Retry-After: 2\r\n"));
@@ -437,9 +488,6 @@ Relay::~Relay() {
   impl_->changed.wait(lock, [&] { return impl_->open.empty(); });
 }
 
-int Relay::connections() const {
-  const std::lock_guard lock(impl_->mutex);
-  return static_cast<int>(impl_->open.size());
-}
+int Relay::connections() const { return impl_->connections(); }
 
 }  // namespace sluice

@@ -51,8 +51,8 @@ struct RelayOptions {
 
 class Relay {
  public:
-  // Where the request goes; nullopt: nowhere now, the client gets 503 with `why` and Retry-After. Called on a
-  // connection's thread; may block for a moment.
+  // Where the request goes; nullopt: nowhere now, the client gets 503 with `why` and Retry-After, as it does where an
+  // Error is thrown. Called on a connection's thread; may block for a moment.
   using Choose = std::function<std::optional<RelayTarget>(const RelayRequest&, std::string& why)>;
   using Ended = std::function<void(const RelayTarget&, RelayOutcome)>;
   // An answer of the relay's own, JSON, for paths that it serves itself; nullopt: relayed.

@@ -158,6 +158,52 @@ TEST_CASE("without a backend the client is told to come back") {
   CHECK(reply.body.find("pending (Priority)") != std::string::npos);
 }
 
+TEST_CASE("a choice that fails is the client's answer and not the end of the relay") {
+  Relay relay(
+      {}, [](const RelayRequest&, std::string&) -> std::optional<RelayTarget> { throw Error("no job 7"); }, kIgnore);
+  for (int i = 0; i < 2; ++i) {
+    const ClientReply reply = HttpClient(at(relay)).get("/v1/models");
+    CHECK(reply.head.status == 503);
+    CHECK(reply.body.find("no job 7") != std::string::npos);
+  }
+}
+
+TEST_CASE("connections beyond the limit are told to come back") {
+  RelayOptions options;
+  options.max_connections = 1;
+  Relay relay(
+      options, [](const RelayRequest&, std::string&) { return std::nullopt; }, kIgnore);
+  const int held = connect_to(at(relay), 2);
+  for (int i = 0; i < 3000 && relay.connections() == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const int more = connect_to(at(relay), 2);
+  pollfd waiting{more, POLLIN, 0};
+  CHECK(::poll(&waiting, 1, 10000) == 1);
+  char buffer[512] = {};
+  CHECK(::recv(more, buffer, sizeof buffer - 1, 0) > 0);
+  CHECK(std::string(buffer).starts_with("HTTP/1.1 503"));
+  CHECK(std::string(buffer).find("too many connections") != std::string::npos);
+  ::close(more);
+  ::close(held);
+}
+
+TEST_CASE("a client that is still sending reads why it is refused") {
+  RelayOptions options;
+  options.max_body = 10;
+  Relay relay(
+      options, [](const RelayRequest&, std::string&) { return std::nullopt; }, kIgnore);
+  const int fd = connect_to(at(relay), 2);
+  const std::string head = "POST /x HTTP/1.1\r\nContent-Length: 200000\r\n\r\n", piece(10000, 'x');
+  REQUIRE(::send(fd, head.data(), head.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(head.size()));
+  for (int i = 0; i < 20; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    CHECK(::send(fd, piece.data(), piece.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(piece.size()));
+  }
+  char buffer[256] = {};
+  CHECK(::recv(fd, buffer, sizeof buffer - 1, 0) > 0);
+  CHECK(std::string(buffer).starts_with("HTTP/1.1 413"));
+  ::close(fd);
+}
+
 TEST_CASE("a client that leaves is a backend's client that leaves") {
   Backend backend("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n", true);
   Relay relay(
