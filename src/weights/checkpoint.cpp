@@ -189,8 +189,8 @@ const CheckpointTensor& Checkpoint::at(const std::string& name, const std::vecto
 }
 
 bool Checkpoint::same_content(const CheckpointTensor& a, const CheckpointTensor& b) const {
-  if (a.stored_dtype != b.stored_dtype || a.shape != b.shape || a.pieces.size() != b.pieces.size() ||
-      a.quantised != nullptr || b.quantised != nullptr)
+  if (a.stored_dtype != b.stored_dtype || a.shape != b.shape || a.row_stride != b.row_stride ||
+      a.pieces.size() != b.pieces.size() || a.quantised != nullptr || b.quantised != nullptr)
     return false;
   for (size_t i = 0; i < a.pieces.size(); ++i) {
     if (!same_content(a.pieces[i].tensor, b.pieces[i].tensor)) return false;

@@ -150,11 +150,12 @@ CheckpointTensor merge(const std::string& archive, const std::string& name, std:
       continue;
     }
     // Each rank holds its rows of the gate, then its rows of the other half.
+    const uint64_t rest = static_cast<uint64_t>(length / 2 * part.stride()) * dtype_bytes(part.dtype());
     for (int64_t half = 0; half < 2; ++half) {
       CheckpointTensor one = part;
       one.shape[0] = length / 2;
-      one.bytes = part.bytes / 2;
-      one.offset += static_cast<uint64_t>(half) * one.bytes;
+      one.bytes = part.bytes - rest;
+      one.offset += static_cast<uint64_t>(half) * rest;
       out.pieces.push_back({std::move(one), (half * ranks + r) * (length / 2), 0});
     }
   }

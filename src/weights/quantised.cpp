@@ -66,8 +66,8 @@ QuantisedTensor join_gptq(const std::string& origin, const std::string& name, Qu
     return t.shape.size() == 2 && t.bytes > 0 && t.stored_dtype == dtype && t.row_stride == 0 && t.pieces.empty();
   };
   if (!matrix(weight, "I32") || !matrix(zeros, "I32")) refuse(origin, name, "lacks int32 matrices qweight and qzeros");
-  if (scales.shape.size() != 2 || scales.bytes == 0 || scales.row_stride > 0)
-    refuse(origin, name, "lacks a matrix of scales");
+  if (scales.shape.size() != 2 || scales.bytes == 0 || scales.row_stride > 0 || !scales.pieces.empty())
+    refuse(origin, name, "lacks a contiguous matrix of scales");
   scales.dtype();
   QuantisedTensor out;
   out.rows = scales.shape[1];
@@ -106,8 +106,8 @@ float fp8_to_f32(uint8_t bits) {
 // Scales of a matrix [out, in] are one number, [out] or [out, 1], or one for each block.
 QuantisedTensor join_fp8(const std::string& origin, const std::string& name, QuantFormat format,
                          CheckpointTensor weight, CheckpointTensor scales) {
-  if (weight.shape.size() != 2 || !weight.pieces.empty() || scales.row_stride > 0)
-    refuse(origin, name, "lacks a matrix of float8_e4m3fn and its scales");
+  if (weight.shape.size() != 2 || !weight.pieces.empty() || scales.row_stride > 0 || !scales.pieces.empty())
+    refuse(origin, name, "lacks a contiguous matrix of float8_e4m3fn and its scales");
   scales.dtype();
   QuantisedTensor out;
   out.rows = weight.shape[0];
@@ -341,7 +341,8 @@ std::vector<CheckpointTensor> join_quantised(std::vector<CheckpointTensor> tenso
       joined.scales = take(tensor.name);
       const auto& shape = joined.numbers.shape;
       if (shape.size() != 2 || joined.numbers.bytes == 0 || joined.numbers.stored_dtype != "I8" ||
-          joined.scales.stored_dtype != "F32" || joined.scales.shape != std::vector<int64_t>{shape[0]})
+          !joined.numbers.pieces.empty() || joined.scales.stored_dtype != "F32" ||
+          joined.scales.shape != std::vector<int64_t>{shape[0]})
         refuse(origin, name, "lacks weight int8[out, in] and SCB float32[out]");
       joined.rows = shape[0];
       joined.cols = shape[1];

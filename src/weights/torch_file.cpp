@@ -16,6 +16,7 @@
 namespace sluice {
 namespace {
 constexpr uint64_t kMaxPickle = uint64_t{64} << 20, kMaxDirectory = uint64_t{256} << 20;
+constexpr int64_t kMaxElements = int64_t{1} << 48;  // of a tensor
 
 [[noreturn]] void refuse(const FileRange& range, const std::string& what) {
   throw Error(fmt::format("{}: {}; expected a checkpoint as torch.save writes it, copy or download it again",
@@ -235,11 +236,15 @@ void FileRange::read_at(uint64_t offset, void* to, size_t n) const {
 
 CheckpointTensor torch_tensor(TorchEntry& entry, int file, const std::string& origin) {
   int64_t count = 1;
-  bool touching = true;  // each row follows the one before
-  for (size_t i = entry.shape.size(); i > 0; --i) {
+  bool touching = true, countable = true;  // each row follows the one before; in 64 bits
+  for (size_t i = entry.shape.size(); i > 0 && countable; --i) {
     const int64_t n = entry.shape[i - 1];
     touching = touching && (n <= 1 || entry.stride[i - 1] == count);
-    count *= n;
+    countable = !__builtin_mul_overflow(count, n, &count) && count <= kMaxElements;
+  }
+  if (!countable) {  // of a stride of 0, whose elements are one and the same
+    throw Error(fmt::format("tensor {} in {} has shape [{}], expected at most {} elements; save it again", entry.name,
+                            origin, fmt::join(entry.shape, ", "), kMaxElements));
   }
   CheckpointTensor out{
       std::move(entry.name), std::move(entry.dtype), std::move(entry.shape), file, entry.offset, 0, 0, {}};

@@ -17,6 +17,7 @@
 #include "weights/safetensors.h"
 #include "weights/safetensors_file.h"
 #include "weights/tar.h"
+#include "weights/torch_file.h"
 #include "weights/yaml.h"
 
 namespace sluice {
@@ -111,6 +112,29 @@ TEST_CASE("A transposed tensor of a torch file is read column by column") {
       CHECK(got.substr(static_cast<size_t>(r * tensor.shape[1] + c) * 4, 4) ==
             shared.bytes.substr(static_cast<size_t>(c * tensor.shape[0] + r) * 4, 4));
   }
+}
+
+TEST_CASE("A tensor of a torch file that claims more elements than can be counted is refused") {
+  const int64_t many = int64_t{1} << 48;
+  TorchEntry repeated{"w", "F32", {many, many}, {0, 0}, 0};  // one element in the file
+  CHECK_THROWS_WITH_AS(torch_tensor(repeated, 0, "a.bin"), doctest::Contains("expected at most"), Error);
+  TorchEntry empty{"w", "F32", {many, 0, many}, {0, 0, 0}, 0};
+  CHECK(torch_tensor(empty, 0, "a.bin").bytes == 0);
+}
+
+TEST_CASE("Scales of a quantised layer that lie column by column are refused") {
+  const auto refused = [](const std::string& name, const QuantFormat& format, std::vector<CheckpointTensor> tensors) {
+    TorchEntry turned{name, "F32", {4, 8}, {1, 4}, 0};
+    tensors.push_back(torch_tensor(turned, 0, "a.bin"));
+    REQUIRE(!tensors.back().pieces.empty());
+    CHECK_THROWS_WITH_AS(join_quantised(std::move(tensors), format, "a.bin"), doctest::Contains("contiguous"), Error);
+  };
+  QuantFormat format;
+  format.group = 16;
+  refused("w.scales", format,
+          {{"w.qweight", "I32", {8, 8}, 0, 0, 256, 0, {}}, {"w.qzeros", "I32", {4, 1}, 0, 0, 16, 0, {}}});
+  format.block_rows = format.block_cols = 16;
+  refused("w.weight_scale_inv", format, {{"w.weight", "F8_E4M3", {64, 128}, 0, 0, 8192, 0, {}}});
 }
 
 TEST_CASE("A folder with both safetensors and torch files is read from safetensors") {
