@@ -106,10 +106,9 @@ void Constraints::find_mask(int32_t id) {
 }
 
 void Constraints::post() {
-  if (asked_.empty()) return;
   {
     std::lock_guard lock(mutex_);
-    if (working_) return;
+    if (working_ || asked_.empty()) return;  // in this order: asked_ is the thread's while it works
     working_ = true;
     if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
   }
