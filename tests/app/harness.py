@@ -25,7 +25,7 @@ class Case(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sluice-app-"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
-        keep = ("PATH", "HOME", "LD_LIBRARY_PATH", "LANG", "SLUICE_CPU_ISA", "ASAN_OPTIONS", "TSAN_OPTIONS")
+        keep = ("PATH", "HOME", "LD_LIBRARY_PATH", "LANG", "SLUICE_CPU_ISA", "ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS")
         self.environment = {k: v for k, v in os.environ.items() if k in keep}
         # Threads that wait for each other crawl where the machine has other things to do; tests of them ask for more.
         self.environment.update(SLUICE_HOME=str(self.folder / "home"), SLUICE_THREADS="1")

@@ -144,7 +144,10 @@ class Serve(harness.Case):
         self.assert_idle([server.process.pid])
 
     def test_the_job_script_serves_without_slurm(self):
-        environment = {**self.environment, "MODEL_ID": "tests/models/demo", "AUTH": "none", "SLUICE_BINARY": harness.BINARY}
+        program = self.folder / "release/bin/sluice"
+        program.parent.mkdir(parents=True)
+        program.symlink_to(harness.BINARY)
+        environment = {**self.environment, "MODEL_ID": "tests/models/demo", "AUTH": "none", "RELEASE_DIR": str(program.parents[1])}
         server = harness.Server(self, ["bash", str(ROOT / "slurm/serve.sh")], environment)
         self.addCleanup(server.kill)
         reply = server.post("/generate", {"inputs": "The capital of France is", "parameters": {"max_new_tokens": 3}})

@@ -50,7 +50,7 @@ class Download(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
     def environment(self, hub, **more):
-        env = {k: v for k, v in os.environ.items() if k in ("PATH", "LD_LIBRARY_PATH", "ASAN_OPTIONS")}
+        env = {k: v for k, v in os.environ.items() if k in ("PATH", "LD_LIBRARY_PATH", "ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS")}
         env.update(HOME=str(self.folder / "home"), HF_HOME=str(self.folder / "hf"), HF_ENDPOINT=hub.url, no_proxy="*")
         return {**env, **more}
 
