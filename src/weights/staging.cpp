@@ -10,6 +10,7 @@
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "base/clock.h"
@@ -76,7 +77,11 @@ class Stager {
     const double start = monotonic_seconds();
     memory_ = options_.backend != nullptr ? options_.backend->allocate_staging(ring_bytes_) : Buffer::host(ring_bytes_);
     std::vector<std::thread> threads;
-    for (int i = 0; i < std::max(1, options_.threads); ++i) threads.emplace_back([this] { fill_loop(); });
+    try {
+      for (int i = 0; i < std::max(1, options_.threads); ++i) threads.emplace_back([this] { fill_loop(); });
+    } catch (const std::system_error&) {
+      if (threads.empty()) throw;  // else fewer do, only slower
+    }
     try {
       consume_all(start);
     } catch (...) {

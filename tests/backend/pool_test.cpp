@@ -3,9 +3,14 @@
 
 #include <doctest/doctest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <string>
+
+#include "base/error.h"
 
 namespace sluice {
 namespace {
@@ -27,6 +32,26 @@ TEST_CASE("every item is done exactly once, round after round") {
     }
   }
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which take more address space than there is
+TEST_CASE("threads that the system does not give are said, and those made end") {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const rlimit limit{size_t{2} << 30, size_t{2} << 30};  // their stacks do not fit
+    int status = ::setrlimit(RLIMIT_AS, &limit) == 0 ? 1 : 9;
+    try {
+      const Pool pool(4000, false);
+    } catch (const Error& error) {
+      status = std::string(error.what()).find("of 4000 compute threads") == std::string::npos ? 2 : 0;
+    }
+    ::_exit(status);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
+#endif
 
 double cpu_seconds() {
   rusage usage;

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/cpu/pool.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <system_error>
+
+#include "base/error.h"
 
 namespace sluice {
 namespace {
@@ -17,10 +22,19 @@ void relax() {
 }  // namespace
 
 Pool::Pool(int threads, bool spin) : spins_(spin ? kSpins : 0), shares_(static_cast<size_t>(threads)) {
-  for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+  try {
+    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+  } catch (const std::system_error& error) {
+    const size_t made = workers_.size() + 1;
+    stop();
+    throw Error(fmt::format("the system gives {} of {} compute threads ({}); lower --threads, or raise ulimit -u", made,
+                            threads, error.code().message()));
+  }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { stop(); }
+
+void Pool::stop() {
   stop_ = true;
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();

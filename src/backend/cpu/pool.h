@@ -12,7 +12,8 @@ namespace sluice {
 
 class Pool {
  public:
-  // spin: whether threads may wait by spinning; false where threads outnumber the cores.
+  // spin: whether threads may wait by spinning; false where threads outnumber the cores. Throws Error where the system
+  // gives fewer threads.
   Pool(int threads, bool spin);
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -53,6 +54,7 @@ class Pool {
   void share_out(int64_t n, int64_t chunk);
   void run_raw(Raw call, const void* task);
   void work(int thread);
+  void stop();
 
   int spins_;
   std::atomic<uint32_t> generation_{0};
