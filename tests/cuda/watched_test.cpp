@@ -173,6 +173,7 @@ TEST_CASE("attention: no access is out of place") {
   Heads encoder{2, 2, 64, 16, 0, false};
   encoder.all_keys = true;
   encoder.reach = 30;
+  encoder.sink = 1;
   for (const Heads& heads : {Heads{4, 2, 64, 16, 0, false}, Heads{3, 1, 24, 8, 30, true}, encoder}) {
     Step mixed(heads, Type::kBF16, {{70, 3}, {40, 1}, {0, 0}}, 1);
     for (const bool warpgroups : {true, false}) {
