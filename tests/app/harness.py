@@ -120,12 +120,44 @@ class Server:
         return self.process.wait(timeout)
 
     def kill(self):
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self.process.wait(60)
+        end_session(self.process)
         self.log.close()
+
+
+def end_session(process):
+    """Kills what a process that leads a session has started and left, and waits until it is gone. Ranks of mpirun are in process groups of
+    their own and outlive it when it is killed; its session holds them."""
+    def members():
+        for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, _, session = stat.read_text().rsplit(")", 1)[1].split()[:4]
+            except OSError:  # gone meanwhile
+                continue
+            if int(session) == process.pid and state not in "ZX":
+                yield int(stat.parent.name)
+
+    deadline = time.monotonic() + 60
+    while left := list(members()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"processes {left} do not end")
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.02)
+    process.wait(60)
+
+
+def run(command, *, environment, timeout, cwd=None):
+    """As subprocess.run with text captured; however it ends, nothing of it is left."""
+    process = subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True, cwd=cwd)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        end_session(process)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def mpirun(n):

@@ -35,8 +35,8 @@ class Ranks(harness.Case):
         expected = None
         for ranks, tp, pp in ((1, 1, 1), (2, 2, 1), (2, 1, 2), (4, 2, 2), (3, 3, 1), (4, 4, 1)):
             output = self.folder / f"out-{tp}-{pp}.jsonl"
-            done = subprocess.run([*(mpirun(ranks) if ranks > 1 else []), BINARY, "generate", "--model", DEMO, "--prompts", prompts, "--output", output,
-                                   "--tp", str(tp), "--pp", str(pp), "--max-new-tokens", "80"], env=self.environment, capture_output=True, text=True, timeout=280)
+            done = harness.run([*(mpirun(ranks) if ranks > 1 else []), BINARY, "generate", "--model", DEMO, "--prompts", prompts, "--output", output,
+                                "--tp", str(tp), "--pp", str(pp), "--max-new-tokens", "80"], environment=self.environment, timeout=280)
             self.assertEqual(done.returncode, 0, done.stderr)
             texts = [json.loads(line)["text"] for line in output.read_text().splitlines()]
             self.assertEqual(texts[:12], [c["text"] for c in cases], f"tp {tp} pp {pp}")
@@ -53,8 +53,8 @@ class Ranks(harness.Case):
         launches = ([], []), (["mpirun", "-n", "8"], []), (["mpirun", "-n", "16", "--oversubscribe"], ["--tp", "8", "--pp", "2"])
         for launcher, layout in launches:
             output = self.folder / f"out-{len(launcher)}.jsonl"
-            done = subprocess.run([*launcher, *(as_root if launcher else []), BINARY, "generate", "--model", harness.TWELVE_HEADS, *layout, "--prompts", prompts,
-                                   "--output", output, "--max-new-tokens", "32"], env=environment, capture_output=True, text=True, timeout=280)
+            done = harness.run([*launcher, *(as_root if launcher else []), BINARY, "generate", "--model", harness.TWELVE_HEADS, *layout, "--prompts", prompts,
+                                "--output", output, "--max-new-tokens", "32"], environment=environment, timeout=280)
             self.assertEqual(done.returncode, 0, done.stderr)
             answers = self.read_lines(output.name)
             self.assertEqual([a["generated_tokens"] for a in answers], [32] * 3)
@@ -62,7 +62,7 @@ class Ranks(harness.Case):
             self.assertEqual(answers, expected, f"{launcher} {layout}")
 
     def test_a_wrong_task_count_is_refused_with_the_numbers_that_work(self):
-        done = subprocess.run([*mpirun(3), BINARY, "serve", "--model", DEMO, "--tp", "2"], env=self.environment, capture_output=True, text=True, timeout=240)
+        done = harness.run([*mpirun(3), BINARY, "serve", "--model", DEMO, "--tp", "2"], environment=self.environment, timeout=240)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"3 (tasks|ranks)|tp")
 
@@ -83,6 +83,20 @@ class Ranks(harness.Case):
                 self.assertEqual(record["state"], "stopped")
                 self.assertIn("rank 1", record["reason"])
                 self.assertIn("rank 1", server.text())
+
+    def test_nothing_of_a_killed_launcher_is_left(self):
+        """The harness itself: ranks of mpirun are no members of its process group, and some do not hear of its end."""
+        process = subprocess.Popen([*mpirun(2), "sh", "-c", 'echo $$ >"$0/$OMPI_COMM_WORLD_RANK" && exec sleep 300', self.folder], start_new_session=True)
+        deadline = time.monotonic() + 60
+        while len(ranks := [int(text) for rank in "01" if (text := self.text_of(rank))]) < 2:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+        harness.end_session(process)
+        self.assertEqual([pid for pid in ranks if pathlib.Path(f"/proc/{pid}/exe").exists()], [])
+
+    def text_of(self, name):
+        path = self.folder / name
+        return path.read_text() if path.exists() else ""
 
     def test_term_drains_all_ranks(self):
         server = self.serve("--pp", "2", "--auth", "none", launcher=mpirun(2))

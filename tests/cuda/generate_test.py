@@ -31,9 +31,9 @@ class Emulated(harness.Case):
 
     def generate(self, name, *arguments, launcher=(), environment=None, model=DEMO):
         output = self.folder / name
-        done = subprocess.run([*launcher, BINARY, "generate", "--model", model, "--prompts", self.prompts, "--output", output, "--dtype", "float32",
-                               "--max-new-tokens", str(TOKENS), "--max-total-tokens", "64", "--max-batch-size", "3", "--max-batch-prefill-tokens", "64", "--max-batch-total-tokens", "256",
-                               *map(str, arguments)], env={**self.environment, **(environment or {})}, capture_output=True, text=True, timeout=240)
+        done = harness.run([*launcher, BINARY, "generate", "--model", model, "--prompts", self.prompts, "--output", output, "--dtype", "float32",
+                            "--max-new-tokens", str(TOKENS), "--max-total-tokens", "64", "--max-batch-size", "3", "--max-batch-prefill-tokens", "64", "--max-batch-total-tokens", "256",
+                               *map(str, arguments)], environment={**self.environment, **(environment or {})}, timeout=240)
         self.assertEqual(done.returncode, 0, done.stderr[-6000:])
         return [line["text"] for line in self.read_lines(name)], done.stderr
 
@@ -114,8 +114,8 @@ class Emulated(harness.Case):
         script = self.folder / "rank.sh"
         script.write_text(f'#!/bin/sh\nexec "{BINARY}" "$@" --model "{self.folder}/model-$OMPI_COMM_WORLD_RANK"\n')
         script.chmod(0o755)
-        done = subprocess.run([*mpirun(2), script, "generate", "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda", "--tp", "2"],
-                              env=self.environment, capture_output=True, text=True, timeout=60)
+        done = harness.run([*mpirun(2), script, "generate", "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda", "--tp", "2"],
+                           environment=self.environment, timeout=60)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"sluice: .*model-1/.*safetensors")
 
@@ -127,16 +127,16 @@ class Emulated(harness.Case):
                 (standin, "stuck:0", "nccl", r"a sum over tp ranks 0, 1 has not ended after 4 s: .*NCCL_SOCKET_IFNAME"),
                 (peers, "writes", "auto", r"a sum over tp ranks 0, 1 has not ended after 4 s: .*--all-reduce nccl"),
                 (standin, "broken:30", "nccl", r"NCCL: tp ranks 0, 1 lost a connection: remote process exited or there was a network error")):
-            done = subprocess.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
+            done = harness.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
                                    "--tp", "2", "--all-reduce", sums, "--formation-timeout", "4"],
-                                  env={**self.environment, variable: fault}, capture_output=True, text=True, timeout=60)
+                                  environment={**self.environment, variable: fault}, timeout=60)
             self.assertNotEqual(done.returncode, 0, fault)
             self.assertRegex(done.stderr, message)
 
     @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
     def test_two_ranks_on_one_gpu_are_refused_with_both_names(self):
-        done = subprocess.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda"],
-                              env={**self.environment, "SLUICE_EMULATION_UUID": "7"}, capture_output=True, text=True, timeout=240)
+        done = harness.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda"],
+                           environment={**self.environment, "SLUICE_EMULATION_UUID": "7"}, timeout=240)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"ranks 0 and 1 are both on GPU GPU-")
 
@@ -145,12 +145,12 @@ class Emulated(harness.Case):
         script = self.folder / "rank.sh"
         script.write_text(f'#!/bin/sh\nexport CUDA_VISIBLE_DEVICES=MIG-$OMPI_COMM_WORLD_RANK\nexec "{BINARY}" "$@"\n')
         script.chmod(0o755)
-        done = subprocess.run([*mpirun(2), script, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
-                               "--tp", "2"], env=self.environment, capture_output=True, text=True, timeout=240)
+        done = harness.run([*mpirun(2), script, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
+                            "--tp", "2"], environment=self.environment, timeout=240)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"--tp 2 over MIG instances")
-        done = subprocess.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
-                               "--tp", "2"], env={**self.environment, "SLUICE_EMULATION_NAME": "NVIDIA A100-SXM4-40GB MIG 3g.20gb"}, capture_output=True, text=True, timeout=60)
+        done = harness.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
+                            "--tp", "2"], environment={**self.environment, "SLUICE_EMULATION_NAME": "NVIDIA A100-SXM4-40GB MIG 3g.20gb"}, timeout=60)
         self.assertRegex(done.stderr, r"--tp 2 over MIG instances \(rank 0 on .* has MIG-", "without CUDA_VISIBLE_DEVICES")
 
     @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")

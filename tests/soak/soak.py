@@ -106,12 +106,7 @@ class Scenario(harness.Case):
         with open(self.log, "ab") as log:
             process = subprocess.Popen(self.command(output, self.tp, self.pp, batch), env=self.environment, stdout=log, stderr=log, start_new_session=True, **kwargs)
 
-        def end():
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10)
-
-        self.addCleanup(end)
+        self.addCleanup(harness.end_session, process)
         return process
 
     def log_text(self):
@@ -121,7 +116,7 @@ class Scenario(harness.Case):
         """The expected bytes: one pipeline stage, in one piece."""
         whole = self.folder / "whole.jsonl"
         started = time.monotonic()
-        done = subprocess.run(self.command(whole, self.tp, 1, 32), env=self.environment, capture_output=True, text=True, timeout=ATTEMPT_SECONDS)
+        done = harness.run(self.command(whole, self.tp, 1, 32), environment=self.environment, timeout=ATTEMPT_SECONDS)
         self.assertEqual(done.returncode, self.good, done.stderr)
         self.seconds = time.monotonic() - started
         return whole.read_bytes()
