@@ -7,7 +7,14 @@
 # The old form of the run path: it holds for the libraries' own needs too, and goes before LD_LIBRARY_PATH of some module.
 set(release_link_options -Wl,--disable-new-dtags)
 target_link_options(sluice PRIVATE ${release_link_options})
-set_target_properties(sluice PROPERTIES INSTALL_RPATH "$ORIGIN/../lib")
+# Where a target finds its libraries: in the release `inside`, then in further folders. The build tree has the same path:
+# one that CMake exchanges at the installation ends in colons, each of which stands for the current folder.
+function(run_path target inside)
+  set(folders ${inside} ${ARGN})
+  set_target_properties(${target} PROPERTIES INSTALL_RPATH "${folders}" BUILD_WITH_INSTALL_RPATH ON)
+endfunction()
+run_path(sluice "$ORIGIN/../lib")
+set_target_properties(sluice PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON) # shared libraries of a prefix, found there in the build tree
 
 install(TARGETS sluice RUNTIME_DEPENDENCY_SET sluice_libraries RUNTIME DESTINATION bin)
 if(TARGET sluice_mpi)
@@ -23,14 +30,14 @@ if(TARGET sluice_mpi)
     endif()
   endforeach()
   list(REMOVE_DUPLICATES mpi_folders)
-  set_target_properties(sluice_mpi PROPERTIES INSTALL_RPATH "$ORIGIN/..;${mpi_folders}")
+  run_path(sluice_mpi "$ORIGIN/.." ${mpi_folders})
   install(TARGETS sluice_mpi LIBRARY DESTINATION lib/sluice)
 endif()
 
 if(TARGET sluice_cuda)
   # CUDA and NCCL are those of the machine that it runs on, from its search path or from where they were at the build.
   target_link_options(sluice_cuda PRIVATE ${release_link_options})
-  set_target_properties(sluice_cuda PROPERTIES INSTALL_RPATH "$ORIGIN/..;${CUDAToolkit_LIBRARY_DIR};/usr/local/cuda/lib64")
+  run_path(sluice_cuda "$ORIGIN/.." ${CUDAToolkit_LIBRARY_DIR} /usr/local/cuda/lib64)
   install(TARGETS sluice_cuda LIBRARY DESTINATION lib/sluice)
 endif()
 

@@ -7,6 +7,14 @@ build=$(cd "$1" && pwd)
 copy=$work/elsewhere/copy
 [[ -x $build/sluice ]] || fail "$build/sluice is not built"
 
+for program in "$build/sluice" "$build"/sluice_*.so; do
+  [[ -f $program ]] || continue
+  runs 0 readelf -d "$program"
+  folders=$(sed -nE 's/.*\((RPATH|RUNPATH)\).*\[(.*)\]$/\2/p' "$log")
+  [[ -n $folders && :$folders: != *::* ]] || fail "$program searches the current folder for libraries: '$folders'"
+done
+ok "what is built searches no current folder for libraries"
+
 runs 0 cmake --install "$build" --prefix "$work/installed"
 mkdir "$work/elsewhere"
 cp -a "$work/installed" "$copy"
