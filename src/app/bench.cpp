@@ -18,7 +18,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cluster/launch.h"
-#include "cluster/signals.h"
 
 namespace sluice {
 namespace {
@@ -113,7 +112,6 @@ nlohmann::ordered_json bench_prefill(BenchSteps& steps, ProductProbe& products, 
 }
 
 int run(BenchOptions& options) {
-  unblock_signals();
   const Settings& settings = options.settings;
   check_settings(settings);
   set_log_level(parse_log_level(settings.text("log-level")));

@@ -17,7 +17,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "cluster/signals.h"
 
 namespace sluice {
 namespace {
@@ -188,7 +187,6 @@ nlohmann::ordered_json measure(const QualityOptions& options, const ServedModel&
 }
 
 int run(QualityOptions& options) {
-  unblock_signals();
   check_settings(options.settings);
   set_log_level(parse_log_level(options.settings.text("log-level")));
   const ServedModel served = read_served_model(options.settings);

@@ -17,7 +17,6 @@
 #include "base/file.h"
 #include "batch/prompt_file.h"
 #include "chat/speaker.h"
-#include "cluster/signals.h"
 #include "text/tokenizer.h"
 
 namespace sluice {
@@ -177,7 +176,6 @@ void set_goodput(BenchLevel& level, const LoadTargets& targets) {
 }
 
 int run(BenchServeOptions& options) {
-  unblock_signals();
   LoadOptions& load = options.load;
   load.api = parse_load_api(options.api);
   ServerFinder finder(options.url, options.key_file, options.via);

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <csignal>
 #include <memory>
 #include <mutex>
@@ -76,9 +75,8 @@ class Follower {
 
   // The server has not answered or has refused: one that says it is ready is asked twice more, else the one that takes
   // over is waited for a little.
-  std::optional<RelayTarget> another(const std::vector<uint64_t>& failed, std::string& why,
-                                     const std::atomic<bool>& stop) {
-    for (const double end = monotonic_seconds() + kMoveSeconds; !stop && !over() && monotonic_seconds() < end;) {
+  std::optional<RelayTarget> another(const std::vector<uint64_t>& failed, std::string& why) {
+    for (const double end = monotonic_seconds() + kMoveSeconds; !over() && monotonic_seconds() < end;) {
       look();
       std::optional<RelayTarget> now = target(why);
       if (now) {
@@ -132,20 +130,20 @@ int run(const ConnectOptions& options) {
   relay_options.port = options.port;
   relay_options.unix_socket = options.bind_socket;
   relay_options.own_user = true;
-  std::atomic<bool> stop{false};
-  std::mutex mutex;
-  std::condition_variable changed;
+  std::atomic<bool> listening{false};
+  // Nothing here has to be brought to an end: ssh leaves with its parent.
   const SignalWatch watch([&](int, int) {
-    stop = true;
-    changed.notify_all();
+    if (listening && !options.bind_socket.empty()) ::unlink(options.bind_socket.c_str());
+    ::_exit(0);
   });
   Relay relay(
       relay_options,
       [&](const RelayRequest& request, std::string& why) -> std::optional<RelayTarget> {
         if (request.attempt == 0) return follower.target(why);
-        return follower.another(request.failed, why, stop);
+        return follower.another(request.failed, why);
       },
       [](const RelayTarget&, RelayOutcome) {});
+  listening = true;
   const std::string base =
       options.bind_socket.empty() ? fmt::format("http://127.0.0.1:{}", relay.port()) : options.bind_socket;
   log_info(first);
@@ -157,20 +155,15 @@ int run(const ConnectOptions& options) {
         base, base, base);
   }
   std::fflush(stdout);
-  while (!stop) {
-    {
-      std::unique_lock lock(mutex);
-      changed.wait_for(lock, std::chrono::duration<double>(kLookSeconds), [&] { return stop.load(); });
-    }
-    if (stop) break;
+  do {
+    std::this_thread::sleep_for(std::chrono::duration<double>(kLookSeconds));
     try {
       const std::string news = follower.look();
       if (!news.empty()) log_info(news);
     } catch (const Error& error) {
       log_warning(error.what());
     }
-    if (options.exit_when_over && follower.over()) break;
-  }
+  } while (!options.exit_when_over || !follower.over());
   return 0;
 }
 

@@ -19,7 +19,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "cluster/signals.h"
 #include "model/family.h"
 #include "weights/convert.h"
 #include "weights/foreign.h"
@@ -209,7 +208,6 @@ int run_packed(const ConvertOptions& options, const ModelSource& source, Json& c
 }
 
 int run(ConvertOptions& options) {
-  unblock_signals();
   Settings& settings = options.settings;
   settings.set("model", options.model, "argument");
   ModelSource source = model_source(settings);

@@ -9,6 +9,7 @@
 #include "app/device.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "cluster/signals.h"
 #include "comm/nccl.h"
 
 namespace sluice {
@@ -59,6 +60,7 @@ Groups make_cuda_groups(const Settings& settings, const RankGroups& mine, Contro
   const PeerUse peers = peer_use(settings);
   Groups groups;
   if (control.size() == 1) return solo_groups();
+  set_start_stage("starting NCCL");
   const NcclModule& nccl = nccl_module();
   if (control.rank() == 0) log_info(nccl.library());
   groups.world = std::make_unique<ControlWorld>(control);

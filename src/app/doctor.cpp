@@ -11,15 +11,14 @@
 
 #include "app/doctor_facts.h"
 #include "app/doctor_ranks.h"
-#include "app/terminal.h"
 #include "app/verb.h"
 #include "app/verbs.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/terminal.h"
 #include "cluster/command.h"
 #include "cluster/devices.h"
 #include "cluster/endpoint.h"
-#include "cluster/signals.h"
 #include "cluster/walltime.h"
 #include "hub/cache.h"
 
@@ -54,7 +53,6 @@ void print(const Findings& findings, const std::string& where) {
 }
 
 int run(const DoctorOptions& options) {
-  unblock_signals();
   const Environment environment = process_environment();
   Findings out = judge_environment(environment);
   const auto add = [&](Finding finding) { out.push_back(std::move(finding)); };

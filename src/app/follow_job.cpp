@@ -2,6 +2,7 @@
 #include "app/follow_job.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -65,8 +66,8 @@ int follow_job(const FollowOptions& options) {
   std::mutex mutex;
   std::condition_variable changed;
   bool leave = false;
-  block_signals();
-  const SignalWatch watch([&](int, int) {
+  const SignalWatch watch([&](int, int count) {
+    if (count > 1) ::_exit(kExitInterrupted);  // squeue may take its time
     const std::lock_guard lock(mutex);
     leave = true;
     changed.notify_all();

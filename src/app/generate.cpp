@@ -102,11 +102,7 @@ class Stop {
  public:
   explicit Stop(const BatchOptions& batch)
       : watch_([this, where = where_answers_stay(batch)](int signal, int) {
-          if (!ready_) {
-            log_warning(fmt::format("{} while loading: leaving at once; run the same command again to go on",
-                                    signal_name(signal)));
-            ::_exit(kExitAgain);
-          }
+          if (!ready_) leave_start(signal, kExitAgain, "run the same command again to go on");
           if (!stop_.exchange(true))
             log_warning(fmt::format("{}: stopping; finished answers stay in {}", signal_name(signal), where));
         }) {}
@@ -178,7 +174,8 @@ int lead(const GenerateOptions& options, const BatchOptions& batch, const Served
 }
 
 // Against a server that runs already: an address, or one of the user's jobs, wherever it is by then.
-int ask(const GenerateOptions& options, BatchOptions batch, const Launch& launch) {
+int ask(const GenerateOptions& options, BatchOptions batch, const Launch& launch,
+        std::optional<StartWatch>& start_watch) {
   UrlAnswererOptions url;
   if (options.url.find(':') != std::string::npos) {
     std::string key;
@@ -202,8 +199,9 @@ int ask(const GenerateOptions& options, BatchOptions batch, const Launch& launch
   url.seed = batch.seed;
   batch.window = 2 * options.connections;
   Stop stop(batch);
-  stop.ready();
+  set_start_stage("waiting for " + options.url);
   const auto answerer = url_answerer(url);
+  stop.ready();
   return answer_all(batch, launch, *answerer, stop.asked());
 }
 
@@ -234,6 +232,7 @@ int run(GenerateOptions& options) {
   Settings& settings = options.settings;
   check_settings(settings);
   set_log_level(parse_log_level(settings.text("log-level")));
+  std::optional<StartWatch> start_watch(kExitAgain);
   BatchOptions batch;
   batch.prompts = options.prompts;
   batch.output = options.output;
@@ -251,7 +250,7 @@ int run(GenerateOptions& options) {
     if (launch.rank != 0) return 0;
     if (complete) return nothing_to_do(batch, *complete);
     batch.fingerprint = fmt::format("server model={} {}", settings.text("model"), sampling);
-    return ask(options, std::move(batch), launch);
+    return ask(options, std::move(batch), launch, start_watch);
   }
   const ServedModel model = read_served_model(settings);
   batch.window = 2 * settings.integer("max-batch-size");
@@ -259,7 +258,10 @@ int run(GenerateOptions& options) {
   batch.fingerprint = fmt::format("model={} dtype={}{} {}", model.name, settings.text("dtype"),
                                   quantise.empty() ? "" : " quantize=" + quantise, sampling);
   std::optional<Stop> stop;  // other ranks end when this one does
-  if (launch.rank == 0) stop.emplace(batch);
+  if (launch.rank == 0) {
+    start_watch.reset();
+    stop.emplace(batch);
+  }
   World world(settings, model, [](const std::string&) {});
   return with_world(world, [&] {
     // Another task may finish the output while these ranks start: rank 0 decides for all.

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "cluster/signals.h"
 #include "comm/mpi.h"
 #include "comm/tcp.h"
 
@@ -15,6 +16,7 @@ constexpr double kStartSeconds = 120;  // of MPI, on a file system under load
 
 // Starts MPI on every rank. Returns the first rank's reason why not, or nothing.
 std::string try_mpi(const Launch& launch, ControlPlane& control, bool careful) {
+  set_start_stage("starting MPI");
   std::string why;
   try {
     if (careful && launch.launcher == Launcher::kPmi && mpi_library().starts_with("Open MPI"))
@@ -46,6 +48,7 @@ RankTransport make_host_groups(const Settings& settings, const Launch& launch, c
   } else if (launch.rank == 0) {
     log_info(wanted == "tcp" ? "sums go over TCP" : "sums go over TCP: the ranks were started without MPI's launcher");
   }
+  set_start_stage("connecting the ranks over TCP");
   std::vector<int> sockets;
   for (Socket& socket : control.connect_peers(settings.number("formation-timeout")))
     sockets.push_back(socket.release());

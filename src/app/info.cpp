@@ -94,7 +94,6 @@ void print_model(const Settings& settings) {
 }
 
 int run(InfoOptions& options) {
-  unblock_signals();
   if (options.families) {
     for (const FamilyNames& family : family_names())
       fmt::print("{:<14} {}\n", family.name, fmt::join(family.architectures, " "));
@@ -112,7 +111,7 @@ int run(InfoOptions& options) {
   fmt::print("{:<26} {:<{}} {}\n", "setting", "value", widest, "origin");
   for (const Setting& setting : options.settings.table()) {
     const SettingValue& value = options.settings.at(setting.name);
-    fmt::print("{:<26} {:<{}} {}\n", setting.name, value.value.empty() ? "-" : value.value, widest, value.origin);
+    line(setting.name, value.value.empty() ? "-" : value.value, value.origin);
   }
   std::fflush(stdout);
   options.settings.check_values();

@@ -356,25 +356,25 @@ void add_jobs(CLI::App& app, int& exit_code) {
   CLI::App* one = verb(app, "list", "Your servers: running, loading, waiting in the queue.", options, false);
   one->add_flag("--all", options->all, "Those that have ended too.");
   one->add_flag("--json", options->json, "Machine-readable.");
-  one->callback([options, &exit_code] { unblock_signals(), exit_code = list(*options); });
+  one->callback([options, &exit_code] { exit_code = list(*options); });
   one =
       verb(app, "status", "One server: state, address, load, time left. Exit code 1 when it has ended.", options, true);
   one->add_flag("--json", options->json, "Machine-readable.");
-  one->callback([options, &exit_code] { unblock_signals(), exit_code = status(*options); });
+  one->callback([options, &exit_code] { exit_code = status(*options); });
   one = verb(app, "logs", "The end of a job's log.", options, true);
   one->add_flag("-f,--follow", options->follow, "Go on as lines are added, until the job ends.");
   one->add_option("-n,--lines", options->lines, "Lines to begin with.")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
   one->add_flag("--json", options->json, "Each line as a JSON object.");
-  one->callback([options, &exit_code] { unblock_signals(), exit_code = logs(*options); });
+  one->callback([options, &exit_code] { exit_code = logs(*options); });
   one = verb(app, "stop", "Drain a server and end its job.", options, true);
   one->add_flag("--now", options->now, "Do not wait for requests under way.");
   one->add_flag("--json", options->json, "Machine-readable.");
-  one->callback([options, &exit_code] { unblock_signals(), exit_code = stop(*options); });
+  one->callback([options, &exit_code] { exit_code = stop(*options); });
   one = verb(app, "metrics", "A server's /metrics.", options, true);
   one->add_flag("--json", options->json, "As one JSON object.");
-  one->callback([options, &exit_code] { unblock_signals(), exit_code = metrics(*options); });
+  one->callback([options, &exit_code] { exit_code = metrics(*options); });
 }
 
 }  // namespace sluice

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cluster/endpoint.h"
+#include "cluster/signals.h"
 #include "cluster/walltime.h"
 #include "launch/chain.h"
 #include "launch/jobs.h"
@@ -196,6 +197,7 @@ int watch(Keeper& keeper, const std::string& script) {
 }
 
 int run(const KeepOptions& options) {
+  block_signals();  // those of a job are for its server and its script
   Keeper keeper;
   if (options.enter) return enter(keeper, options.script);
   const int generation = keeper.chain.generation_of(keeper.job);

@@ -22,7 +22,6 @@
 #include "base/log.h"
 #include "base/module.h"
 #include "cluster/endpoint.h"
-#include "cluster/signals.h"
 #include "launch/chain.h"
 #include "launch/jobs.h"
 #include "launch/script.h"
@@ -308,7 +307,6 @@ std::vector<std::pair<std::string, std::string>> variables_of(const LaunchOption
 }
 
 int run(LaunchOptions& options) {
-  unblock_signals();
   Settings& settings = options.settings;
   check_settings(settings);
   take_sbatch_words(options);

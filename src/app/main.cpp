@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
@@ -24,7 +25,7 @@ int leave(int exit_code) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  sluice::block_signals();
+  std::signal(SIGPIPE, SIG_IGN);  // a reader that goes away is an error of the write to it
   // The allocator would give nearly every connection's thread an arena of its own, and each keeps what it once held.
   mallopt(M_ARENA_MAX, 4);
   CLI::App app("Serves large language models from inside a Slurm job.", "sluice");

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <map>
 #include <mutex>
@@ -43,7 +42,7 @@ class Router {
  public:
   explicit Router(const RouteOptions& options) : options_(options), home_(sluice_home(process_environment())) {}
 
-  std::optional<RelayTarget> choose(const RelayRequest& request, std::string& why, const std::atomic<bool>& stop) {
+  std::optional<RelayTarget> choose(const RelayRequest& request, std::string& why) {
     const std::string_view prefix = prompt_prefix(request.body);
     // With all backends between two jobs a client waits a little rather than fail.
     const double end = monotonic_seconds() + (request.path == "/health" ? 0 : kWaitSeconds);
@@ -55,7 +54,7 @@ class Router {
         if (found != targets_.end()) return found->second;
       }
       if (request.path != "/health") wanted_ = true;
-      if (stop || monotonic_seconds() >= end) {
+      if (monotonic_seconds() >= end) {
         why = backends_.all().empty() ? "no server of this model runs" : "no server of this model is ready";
         return std::nullopt;
       }
@@ -195,15 +194,13 @@ int run(const RouteOptions& options) {
     endpoint.key_file = make_key(home, endpoint.id, true).string();
     relay_options.key = read_key(endpoint.key_file);
   }
-  std::atomic<bool> stop{false};
-  std::mutex mutex;
-  std::condition_variable changed;
+  // Nothing here has to be brought to an end. A name that was made up for this process has no successor.
   const SignalWatch watch([&](int, int) {
-    stop = true;
-    changed.notify_all();
+    if (options.port == 0 && !endpoint.key_file.empty()) ::unlink(endpoint.key_file.c_str());
+    ::_exit(0);
   });
   Relay relay(
-      relay_options, [&](const RelayRequest& request, std::string& why) { return router.choose(request, why, stop); },
+      relay_options, [&](const RelayRequest& request, std::string& why) { return router.choose(request, why); },
       [&](const RelayTarget& target, RelayOutcome outcome) { router.ended(target, outcome); },
       [&](std::string_view method, std::string_view path) -> std::optional<std::string> {
         if (method == "GET" && path == "/route/backends") return router.table();
@@ -216,16 +213,14 @@ int run(const RouteOptions& options) {
   fmt::print("OpenAI clients: export OPENAI_BASE_URL={}/v1{}\n", url,
              endpoint.key_file.empty() ? "" : fmt::format(" OPENAI_API_KEY=$(cat {})", endpoint.key_file));
   std::fflush(stdout);
-  while (!stop) {
+  while (true) {
     try {
       router.look();
     } catch (const Error& error) {
       log_warning(error.what());
     }
-    std::unique_lock lock(mutex);
-    changed.wait_for(lock, std::chrono::duration<double>(kProbeSeconds), [&] { return stop.load(); });
+    std::this_thread::sleep_for(std::chrono::duration<double>(kProbeSeconds));
   }
-  return 0;
 }
 
 }  // namespace

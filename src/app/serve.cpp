@@ -119,7 +119,8 @@ EngineOptions engine_options(const Settings& settings, World& world) {
 }
 
 // Rank 0, from the bound port to the end of the drain.
-int lead(const Settings& settings, const ServedModel& model, const Launch& launch) {
+int lead(const Settings& settings, const ServedModel& model, const Launch& launch,
+         std::optional<StartWatch>& start_watch) {
   const double started = monotonic_seconds();
   const std::filesystem::path home = sluice_home(process_environment());
   const bool key = asks_for_key(settings);
@@ -177,13 +178,15 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   std::condition_variable changed;
   int terminations = 0;
   bool serving = false;
+  start_watch.reset();
   // USR1 drains as TERM does: srun hands it on to its tasks, and on TERM kills them.
   const SignalWatch watch([&](int signal, int) {
     const std::lock_guard lock(mutex);
     ++terminations;
-    if (!serving || terminations > 2) {
-      record.set(EndpointState::kStopped, signal_name(signal));
-      log_warning(fmt::format("{} {}: leaving at once", signal_name(signal), serving ? "again" : "while loading"));
+    if (!serving || terminations > 2) record.set(EndpointState::kStopped, signal_name(signal));
+    if (!serving) leave_start(signal, kExitAgain);
+    if (terminations > 2) {
+      log_warning(fmt::format("{} again: leaving at once", signal_name(signal)));
       ::_exit(kExitAgain);
     }
     changed.notify_all();
@@ -260,6 +263,7 @@ int run(ServeOptions& options) {
   const Settings& settings = options.settings;
   check_settings(settings);
   set_log_level(parse_log_level(settings.text("log-level")));
+  std::optional<StartWatch> start_watch(kExitAgain);
   const ServedModel model = read_served_model(settings);
   const Launch launch = read_launch(process_environment());
   if (launch.rank == 0) return lead(settings, model, launch);

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "chat/line_source.h"
 #include "cluster/endpoint.h"
+#include "cluster/signals.h"
 
 namespace sluice {
 namespace {
@@ -76,6 +77,7 @@ int talk_here(Settings& settings, const SessionOptions& session, bool raw,
               const std::function<int(Speaker&, Interrupts&, const SessionOptions&)>& talk) {
   if (settings.origin("max-batch-size") == "default") settings.set("max-batch-size", "1", "chat");
   check_settings(settings);
+  std::optional<StartWatch> start_watch(kExitAgain);
   const GenerateRequest defaults = default_request(settings);
   const ServedModel model = read_served_model(settings);
   if (model.chat == nullptr && !raw)
@@ -84,7 +86,10 @@ int talk_here(Settings& settings, const SessionOptions& session, bool raw,
                     "send prompts as they stand: sluice run --raw, sluice generate",
                     model.name));
   std::optional<Interrupts> interrupts;  // other ranks end when this one does
-  if (read_launch(process_environment()).rank == 0) interrupts.emplace();
+  if (read_launch(process_environment()).rank == 0) {
+    start_watch.reset();
+    interrupts.emplace();
+  }
   World world(settings, model, [](const std::string&) {});
   return with_world(world, [&] {
     if (!world.leader()) return world.work();

@@ -11,7 +11,6 @@
 #include "app/verbs.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "cluster/signals.h"
 #include "hub/digest.h"
 #include "hub/download.h"
 #include "weights/packed.h"
@@ -69,7 +68,6 @@ int verify_packed(const PackedLayout& layout, bool json) {
 }
 
 int run(VerifyOptions& options) {
-  unblock_signals();
   if (const auto layout = read_packed_layout(options.request.repo)) {
     if (options.repair) throw Error(fmt::format("--repair fetches from the hub; {}", layout->again()));
     return verify_packed(*layout, options.json);

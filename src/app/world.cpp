@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cluster/endpoint.h"
+#include "cluster/signals.h"
 #include "comm/mpi.h"
 #include "weights/packed.h"
 
@@ -23,6 +24,7 @@ class RankExecutor : public Executor {
   RankExecutor(std::unique_ptr<Backend> backend, Groups groups, const ModelSource& source,
                const std::function<ExecutorOptions(const Backend&, const ModelInfo&)>& size, LoadTimes& times)
       : backend_(std::move(backend)), groups_(std::move(groups)) {
+    set_start_stage("loading " + (source.folder.empty() ? source.random_shape : source.folder.string()));
     const double started = monotonic_seconds();
     auto model = load_model(source, *backend_, groups_);
     backend_->wait_copies(backend_->mark_copies());
@@ -196,11 +198,14 @@ int World::work() {
 
 void World::all_loaded() {
   constexpr double kLongestLoad = 24 * 3600;  // a rank that dies meanwhile is noticed by its heartbeat
+  set_start_stage("waiting for the other ranks to load");
   control_->barrier("loading the model", kLongestLoad);
+  set_start_stage({});
 }
 
 bool World::leader_says(const char* what, bool mine) {
   constexpr double kSeconds = 60;
+  set_start_stage("waiting for rank 0 to say " + std::string(what));
   return control_->all_gather(what, mine ? "1" : "0", kSeconds)[0] == "1";
 }
 

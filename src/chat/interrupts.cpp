@@ -6,7 +6,6 @@
 
 #include <csignal>
 #include <cstdint>
-#include <cstdlib>
 
 #include "base/error.h"
 
@@ -15,7 +14,7 @@ namespace sluice {
 Interrupts::Interrupts() : wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   check(wake_ >= 0, "waiting for signals failed");
   watch_ = std::make_unique<SignalWatch>([this](int signal, int) {
-    if (!ready_) std::_Exit(128 + signal);
+    if (!ready_) leave_start(signal, 128 + signal);
     if (signal == SIGTERM) leaving_ = true;
     stop_ = true;
     const uint64_t one = 1;

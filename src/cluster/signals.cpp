@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cluster/signals.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
@@ -10,8 +11,11 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdint>
+#include <mutex>
+#include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace sluice {
 namespace {
@@ -34,20 +38,21 @@ void wait_loop(int signals, int stop, const std::function<void(int, int)>& callb
   }
 }
 
+std::mutex stage_mutex;
+std::string& stage_text() {
+  static std::string text = "starting";
+  return text;
+}
+
 }  // namespace
 
 void block_signals() {
   const sigset_t set = watched();
   check(::pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0, "blocking signals failed");
-  std::signal(SIGPIPE, SIG_IGN);  // a client that goes away is an error of its write, not the end of the server
-}
-
-void unblock_signals() {
-  const sigset_t set = watched();
-  check(::pthread_sigmask(SIG_UNBLOCK, &set, nullptr) == 0, "unblocking signals failed");
 }
 
 SignalWatch::SignalWatch(std::function<void(int signal, int count)> callback) : stop_(::eventfd(0, EFD_CLOEXEC)) {
+  block_signals();
   const sigset_t set = watched();
   const int signals = ::signalfd(-1, &set, SFD_CLOEXEC);
   check(stop_ >= 0 && signals >= 0, "waiting for signals failed");
@@ -76,5 +81,26 @@ const char* signal_name(int signal) {
       return "signal";
   }
 }
+
+void set_start_stage(std::string stage) {
+  const std::lock_guard lock(stage_mutex);
+  stage_text() = std::move(stage);
+}
+
+std::string start_stage() {
+  const std::lock_guard lock(stage_mutex);
+  return stage_text();
+}
+
+void leave_start(int signal, int exit_code, std::string_view advice) {
+  log_warning(fmt::format("{} while {}: leaving at once{}{}", signal_name(signal), start_stage(),
+                          advice.empty() ? "" : "; ", advice));
+  ::_exit(exit_code);
+}
+
+StartWatch::StartWatch(int exit_code)
+    : watch_([exit_code](int signal, int) {
+        if (!start_stage().empty()) leave_start(signal, exit_code);
+      }) {}
 
 }  // namespace sluice

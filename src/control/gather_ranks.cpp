@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cluster/port.h"
+#include "cluster/signals.h"
 #include "control/announcement.h"
 #include "control/formation.h"
 #include "control/wire.h"
@@ -55,17 +56,20 @@ class Gathering {
   }
 
   Formed run() {
+    set_start_stage("waiting for " + missing());
     listen();
     const double deadline = monotonic_seconds() + options_.formation_seconds;
     try {
       while (here_ < world_) {
+        const size_t before = here_;
         wait(deadline);
+        if (here_ != before) set_start_stage("waiting for " + missing());
         const double now = monotonic_seconds();
         for (size_t r = 1; r < world_; ++r)
           if (gone_[r] > 0 && now > gone_[r])
             throw Error(fmt::format("{} was lost while the ranks were gathering; its own output says why",
                                     to_string(formed_.hellos[r])));
-        if (here_ < world_ && now >= deadline) throw Error(missing());
+        if (here_ < world_ && now >= deadline) throw Error(too_late());
       }
       send_table(deadline);
     } catch (const Error& error) {
@@ -260,8 +264,7 @@ class Gathering {
     std::vector<size_t> ranks;
     for (size_t r = 1; r < world_; ++r)
       if (!formed_.sockets[r]) ranks.push_back(r);
-    std::string text = fmt::format("waited {:g} s for {} ranks, {} came; missing: {} {}", options_.formation_seconds,
-                                   world_, here_, ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks, ", "));
+    std::string text = fmt::format("{} {}", ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks, ", "));
     std::vector<std::string> hosts;
     for (size_t h = 0; h < launch_.hosts.size(); ++h) {
       int came = 0;
@@ -275,6 +278,12 @@ class Gathering {
     if (!hosts.empty()) text += fmt::format(", expected on {}", fmt::join(hosts, ", "));
     if (hosts.empty() && launch_.hosts.empty())
       text += fmt::format(", expected on {} or where the launcher put them", formed_.hellos[0].place.host);
+    return text;
+  }
+
+  std::string too_late() const {
+    std::string text = fmt::format("waited {:g} s for {} ranks, {} came; missing: {}", options_.formation_seconds,
+                                   world_, here_, missing());
     for (const auto& n : notes_) text += "; " + n;
     return text +
            "; see the output of the missing ranks, and whether their hosts reach this one (--rendezvous HOST:PORT)";

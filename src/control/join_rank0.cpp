@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "cluster/port.h"
+#include "cluster/signals.h"
 #include "control/announcement.h"
 #include "control/formation.h"
 #include "control/wire.h"
@@ -35,6 +36,7 @@ class Joining {
   Formed run() {
     deadline_ = monotonic_seconds() + options_.formation_seconds + kExtraSeconds;
     double pause = 0.02;
+    set_start_stage("waiting for rank 0 at " + tried());
     while (monotonic_seconds() < deadline_) {
       for (const Address& address : candidates()) {
         double& avoid = avoid_until_[address.text];
@@ -175,6 +177,7 @@ class Joining {
   }
 
   Formed wait_for_table(Socket socket) {
+    set_start_stage("waiting for the ranks that rank 0 has not seen yet; its output names them");
     char header[kFrameHeader];
     std::string payload;
     bool complete = read_exactly(socket.fd(), header, sizeof header, deadline_);
