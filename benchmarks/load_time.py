@@ -62,7 +62,8 @@ def load(args, folder, options, cold):
                 while file.read(1 << 24):
                     pass
     report = pathlib.Path(args.work) / "load.json"
-    subprocess.run([args.sluice, "bench", "--model", folder, *options, "--device", args.device, "--threads", str(args.threads), "--batch", "1", "--prefill", "8",
+    threads = ["--threads", str(args.threads)] if args.device == "cpu" else []
+    subprocess.run([args.sluice, "bench", "--model", folder, *options, "--device", args.device, *threads, "--batch", "1", "--prefill", "8",
                     "--repeats", "1", "--seconds", "0.01", "--json", report], check=True, capture_output=True)
     return json.loads(report.read_text())["load_seconds"]
 

@@ -91,8 +91,14 @@ std::string read_key_file(const std::string& path) {
   return key;
 }
 
-ServerFinder::ServerFinder(std::string name, std::string key_file, std::string via)
-    : name_(std::move(name)), key_file_(std::move(key_file)), way_(std::move(via)) {}
+ServerFinder::ServerFinder(std::string name, std::string key_file, const std::string& via)
+    : name_(std::move(name)), key_file_(std::move(key_file)), way_(via) {
+  if (!via.empty() && is_url(name_))
+    throw Error(
+        fmt::format("--via {}: it leads to a job's node, and {} is an address; name the job, or open the way "
+                    "with ssh -L",
+                    via, name_));
+}
 
 Url ServerFinder::find(std::string& key) {
   key = read_key_file(key_file_);

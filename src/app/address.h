@@ -18,8 +18,8 @@ std::string read_key_file(const std::string& path);
 
 class ServerFinder {
  public:
-  // `via`: a host to tunnel through to a job's node.
-  ServerFinder(std::string name, std::string key_file, std::string via);
+  // `via`: a host to tunnel through to a job's node. Throws Error where `name` is an address.
+  ServerFinder(std::string name, std::string key_file, const std::string& via);
   // Where it is now, with its key: of --key-file, of the user's own job at that address, else OPENAI_API_KEY. Waits,
   // with a line on standard error, for a job that is not ready yet. Throws Error.
   Url find(std::string& key);

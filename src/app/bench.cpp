@@ -11,6 +11,7 @@
 #include "app/bench_limits.h"
 #include "app/bench_steps.h"
 #include "app/device.h"
+#include "app/idle_options.h"
 #include "app/options.h"
 #include "app/verb.h"
 #include "app/verbs.h"
@@ -121,6 +122,7 @@ int run(BenchOptions& options) {
         fmt::format("sluice bench measures one rank, and this launch has {}; start it with one task", launch.world));
 
   const RankDevice device = choose_rank_device(settings, launch);
+  refuse_idle_options(settings, {.gpu = device.cuda});
   const auto backend = make_rank_backend(settings, device, 1);
   Groups groups = solo_groups();
   const double load_started = monotonic_seconds();
@@ -204,7 +206,10 @@ void add_bench(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App* verb = app.add_subcommand("bench", "Measure decode and prefill of one rank beside the machine's limits.");
   verb->require_subcommand(0, 1);
-  add_flags(*verb, options->settings);
+  add_flags(*verb, options->settings,
+            {"tokenizer", "chat-template", "tp", "pp", "tp-across-hosts", "all-reduce", "comm", "rendezvous",
+             "formation-timeout", "experts", "max-batch-size", "max-batch-total-tokens", "max-total-tokens",
+             "prefix-cache", "seed"});
   verb->add_option("--batch", options->batches, "Batch sizes of decode.")
       ->delimiter(',')
       ->check(CLI::Range(1, 1 << 16))

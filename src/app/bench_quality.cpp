@@ -212,7 +212,28 @@ int run(QualityOptions& options) {
 void add_bench_quality(CLI::App& bench, int& exit_code) {
   const auto [verb, options] = add_verb<QualityOptions>(
       bench, "quality", "Perplexity and answer rate of a model for each scheme of --quantize.", exit_code, run);
-  add_flags(*verb, options->settings);
+  add_flags(*verb, options->settings,
+            {"random-init",
+             "quantize",
+             "tp",
+             "pp",
+             "tp-across-hosts",
+             "device",
+             "gpu-memory-utilization",
+             "deterministic",
+             "all-reduce",
+             "comm",
+             "rendezvous",
+             "formation-timeout",
+             "experts",
+             "load-threads",
+             "max-batch-size",
+             "max-batch-prefill-tokens",
+             "max-batch-total-tokens",
+             "max-total-tokens",
+             "block-size",
+             "prefix-cache",
+             "seed"});
   verb->add_option("--questions", options->questions,
                    "JSON lines with prompt and answer, the words that a right answer contains.")
       ->required()

@@ -189,8 +189,8 @@ int run(BenchServeOptions& options) {
   if (!options.plot.empty() && !options.plot.ends_with(".svg"))
     throw Error(fmt::format("--plot: expected a file that ends in .svg, found {}; other programs turn SVG into pixels",
                             options.plot));
-  if (options.maritalk() && !options.rates.empty())
-    throw Error("--n-repeats fires rounds at once: --rate has no place in it");
+  if (!options.rates.empty() && options.streams.size() > 1)
+    throw Error("--concurrency: with --rate it is the most that run at once, one number for all rates");
   BenchResult result{load.url, options.api, load.model, load.max_tokens, read_targets(options.goodput), {}, {}};
   TokenCounter counter(options.tokenizer, url, load.key);
   choose_prompts(options, counter);
@@ -254,30 +254,41 @@ void add_bench_serve(CLI::App& bench, int& exit_code) {
       ->delimiter(',')
       ->check(CLI::Range(1, 60000))
       ->capture_default_str();
-  verb->add_option("--rate", options->rates,
-                   "Arrivals per second, by chance (Poisson), instead; several: one run each.")
-      ->delimiter(',')
-      ->check(CLI::Range(1e-3, 1e5));
-  verb->add_option("--seed", load.seed, "Of the arrivals.")->capture_default_str();
-  verb->add_option("--requests", load.requests, "Requests of a run; 0: until --seconds have passed.")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  verb->add_option("--seconds", load.seconds, "No request starts later than this; 0: no limit.")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  verb->add_option("--n-repeats", options->repeats,
-                   "Rounds as MariTalk's benchmark: all requests of a level at once, so many times; prints its table.")
-      ->check(CLI::Range(1, 100000));
-  verb->add_option("--prompt-size", options->prompt_size, "Length of the synthetic prompts in tokens.")
-      ->check(CLI::Range(1, 1000000));
-  verb->add_option("--prompt-words", load.prompt_words, "Likewise in words.")
-      ->check(CLI::Range(0, 1000000))
-      ->capture_default_str();
-  CLI::Option* one = verb->add_option("--prompt", options->prompt, "Send this prompt instead.");
+  CLI::Option* rate = verb->add_option("--rate", options->rates,
+                                       "Arrivals per second, by chance (Poisson), instead; several: one run each.")
+                          ->delimiter(',')
+                          ->check(CLI::Range(1e-3, 1e5));
+  verb->add_option("--seed", load.seed, "Of the arrivals.")->needs(rate)->capture_default_str();
+  CLI::Option* requests =
+      verb->add_option("--requests", load.requests, "Requests of a run; 0: until --seconds have passed.")
+          ->check(CLI::NonNegativeNumber)
+          ->capture_default_str();
+  CLI::Option* seconds = verb->add_option("--seconds", load.seconds, "No request starts later than this; 0: no limit.")
+                             ->check(CLI::NonNegativeNumber)
+                             ->capture_default_str();
+  CLI::Option* repeats =
+      verb->add_option(
+              "--n-repeats", options->repeats,
+              "Rounds as MariTalk's benchmark: all requests of a level at once, so many times; prints its table.")
+          ->check(CLI::Range(1, 100000))
+          ->excludes(rate)
+          ->excludes(requests)
+          ->excludes(seconds);
+  CLI::Option* size =
+      verb->add_option("--prompt-size", options->prompt_size, "Length of the synthetic prompts in tokens.")
+          ->check(CLI::Range(1, 1000000));
+  CLI::Option* words = verb->add_option("--prompt-words", load.prompt_words, "Likewise in words.")
+                           ->check(CLI::Range(0, 1000000))
+                           ->capture_default_str();
+  words->excludes(size)->excludes(repeats);
+  CLI::Option* one =
+      verb->add_option("--prompt", options->prompt, "Send this prompt instead.")->excludes(size)->excludes(words);
   verb->add_option("--prompts", options->prompts,
                    "Send the prompts of this file instead, in turn: as sluice generate reads them.")
       ->check(CLI::ExistingFile)
-      ->excludes(one);
+      ->excludes(one)
+      ->excludes(size)
+      ->excludes(words);
   verb->add_option("--tokenizer", options->tokenizer,
                    "Folder with a tokenizer that counts; default: the server's /tokenize.")
       ->check(CLI::ExistingDirectory);

@@ -173,8 +173,10 @@ void add_connect(CLI::App& app, int& exit_code) {
   const auto [verb, options] = add_verb<ConnectOptions>(
       app, "connect", "A local address for a job's server: adds its key, follows it when it moves.", exit_code, run);
   verb->add_option("JOB", options->job, "Job id, as `sluice list` shows it, or a service's name.")->required();
-  verb->add_option("--port", options->port, "Local port; default: a free one.")->check(CLI::Range(0, 65535));
-  verb->add_option("--socket", options->bind_socket, "Listen on this Unix socket (mode 0600) instead of a port.");
+  CLI::Option* port =
+      verb->add_option("--port", options->port, "Local port; default: a free one.")->check(CLI::Range(0, 65535));
+  verb->add_option("--socket", options->bind_socket, "Listen on this Unix socket (mode 0600) instead of a port.")
+      ->excludes(port);
   verb->add_option("--via", options->via,
                    "Host to tunnel through with ssh; default: straight to the node, else by ssh to it.");
   verb->add_flag("--exit", options->exit_when_over, "End when the job has ended.");

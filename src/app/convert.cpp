@@ -209,7 +209,7 @@ int run_packed(const ConvertOptions& options, const ModelSource& source, Json& c
 
 int run(ConvertOptions& options) {
   Settings& settings = options.settings;
-  settings.set("model", options.model, "argument");
+  set_model(settings, options.model);
   ModelSource source = model_source(settings);
   source.experts = options.experts;
   const fs::path out = options.out;
@@ -328,7 +328,7 @@ void add_convert(CLI::App& app, int& exit_code) {
   verb->add_option("--device", options->device, "Packed weights: for ranks on cpu (the default) or cuda; needs no GPU.")
       ->check(CLI::IsMember({"cpu", "cuda"}));
   verb->add_option("--threads", options->threads, "Threads that pack; 0: all CPUs.")->check(CLI::Range(0, 4096));
-  add_flags(*verb, options->settings);
+  add_flags(*verb, options->settings, {"model", "random-init", "tokenizer", "chat-template"});
 }
 
 }  // namespace sluice

@@ -95,9 +95,6 @@ std::unique_ptr<Backend> make_rank_backend(const Settings& settings, const RankD
     options.deterministic = settings.flag("deterministic");
     return cuda_module().make(options);
   }
-  if (const std::string& sums = settings.word("all-reduce"); sums != "auto")
-    throw Error(fmt::format("all-reduce (from {}): '{}' is of ranks on GPUs, and this one computes on the CPU",
-                            settings.origin("all-reduce"), sums));
   CpuOptions cpu;
   cpu.threads = static_cast<int>(settings.integer("threads"));
   cpu.isa = settings.text("cpu-isa");

@@ -10,6 +10,7 @@
 
 #include "api/metrics.h"
 #include "app/address.h"
+#include "app/idle_options.h"
 #include "app/model_facts.h"
 #include "app/options.h"
 #include "app/route_answerer.h"
@@ -31,12 +32,13 @@
 namespace sluice {
 namespace {
 
+constexpr int64_t kConnections = 32;
 constexpr int kExitErrors = 4;  // every prompt has its line; some carry an error
 
 struct GenerateOptions {
   Settings settings = make_settings({Topic::kModel, Topic::kRun, Topic::kSampling});
   std::string prompts, output, url, key_file, names;
-  int64_t connections = 32, chunk = 0;
+  int64_t connections = 0, chunk = 0;
   bool shared = false;
 };
 
@@ -125,7 +127,8 @@ void fill(Routes& routes, const GenerateOptions& options, const ServedModel& mod
   service.bind(engine);
   service.chat = model.chat.get();
   std::vector<std::string> names{model.name};
-  for (const auto& name : CLI::detail::split(options.names, ','))
+  const char* others = process_environment()("SERVED_MODEL_NAME");
+  for (const auto& name : CLI::detail::split(options.names.empty() && others != nullptr ? others : options.names, ','))
     if (!name.empty()) names.push_back(name);
   service.model = read_model_facts(model, names, engine.info());
   service.model.device = world.on_gpu() ? "cuda" : "cpu";
@@ -173,11 +176,13 @@ int lead(const GenerateOptions& options, const BatchOptions& batch, const Served
   return code;
 }
 
+bool is_address(const std::string& url) { return url.find(':') != std::string::npos; }
+
 // Against a server that runs already: an address, or one of the user's jobs, wherever it is by then.
 int ask(const GenerateOptions& options, BatchOptions batch, const Launch& launch,
         std::optional<StartWatch>& start_watch) {
   UrlAnswererOptions url;
-  if (options.url.find(':') != std::string::npos) {
+  if (is_address(options.url)) {
     std::string key;
     const Url at = ServerFinder(options.url, options.key_file, "").find(key);
     url.where = [where = UrlEndpoint{at.text(), key}] { return where; };
@@ -195,9 +200,10 @@ int ask(const GenerateOptions& options, BatchOptions batch, const Launch& launch
     };
   }
   url.model = options.settings.text("model");
-  url.connections = options.connections;
+  url.connections = options.connections > 0 ? options.connections : kConnections;
   url.seed = batch.seed;
-  batch.window = 2 * options.connections;
+  batch.window = 2 * url.connections;
+  start_watch.reset();
   Stop stop(batch);
   set_start_stage("waiting for " + options.url);
   const auto answerer = url_answerer(url);
@@ -228,9 +234,27 @@ int nothing_to_do(const BatchOptions& batch, int64_t errors) {
   return errors > 0 ? kExitErrors : 0;
 }
 
+// Of asking a server what belongs to a model in this process, and the other way round.
+void refuse_idle(const GenerateOptions& options) {
+  if (options.url.empty()) {
+    if (options.connections != 0)
+      throw Error("--connections belongs to --url; --max-batch-size says how many run at once here");
+    if (!options.key_file.empty())
+      throw Error("--key-file belongs to --url http://...: a model in this process has no key");
+    return;
+  }
+  refuse_local_options(options.settings, options.url);
+  if (!options.key_file.empty() && !is_address(options.url))
+    throw Error(fmt::format("--key-file belongs to --url http://...: job {} has its key in its record", options.url));
+  if (!options.names.empty())
+    throw Error(
+        fmt::format("--served-model-name: {} is a server, which has its names already; leave it out", options.url));
+}
+
 int run(GenerateOptions& options) {
   Settings& settings = options.settings;
   check_settings(settings);
+  refuse_idle(options);
   set_log_level(parse_log_level(settings.text("log-level")));
   std::optional<StartWatch> start_watch(kExitAgain);
   BatchOptions batch;
@@ -246,6 +270,8 @@ int run(GenerateOptions& options) {
                   settings.text("max-new-tokens"), settings.text("temperature"), settings.text("top-k"),
                   settings.text("top-p"), settings.text("repetition-penalty"));
   batch.shared = sharing(options, launch);
+  if (options.chunk > 0 && !batch.shared)
+    throw Error("--chunk belongs to --shared or a job array: one process alone takes prompts one by one");
   if (!options.url.empty()) {
     if (launch.rank != 0) return 0;
     if (complete) return nothing_to_do(batch, *complete);
@@ -290,8 +316,8 @@ void add_generate(CLI::App& app, int& exit_code) {
                    "Ask a server that runs already: http://host:port, or a job of yours by its id [GENERATE_URL].")
       ->envname("GENERATE_URL");
   verb->add_option("--key-file", options->key_file, "With --url http://...: file that holds the server's key.");
-  verb->add_option("--connections", options->connections, "With --url: requests under way at once.")
-      ->capture_default_str()
+  verb->add_option("--connections", options->connections,
+                   fmt::format("With --url: requests under way at once. Default: {}.", kConnections))
       ->check(CLI::Range(1, 1024));
   verb->add_flag("--shared", options->shared,
                  "Divide the file with other processes that run the same line; tasks of a job array do so anyway.");
@@ -299,8 +325,7 @@ void add_generate(CLI::App& app, int& exit_code) {
       ->capture_default_str()
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 30));
   verb->add_option("--served-model-name", options->names,
-                   "Further names for the model in OpenAI's format, with commas [SERVED_MODEL_NAME].")
-      ->envname("SERVED_MODEL_NAME");
+                   "Further names for the model in OpenAI's format, with commas [SERVED_MODEL_NAME].");
   add_flags(*verb, options->settings);
 }
 

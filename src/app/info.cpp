@@ -99,7 +99,7 @@ int run(InfoOptions& options) {
       fmt::print("{:<14} {}\n", family.name, fmt::join(family.architectures, " "));
     return 0;
   }
-  if (!options.model.empty()) options.settings.set("model", options.model, "argument");
+  if (!options.model.empty()) set_model(options.settings, options.model);
   if (options.settings.has("model") || options.settings.has("random-init")) {
     print_model(options.settings);
     fmt::print("\n");
@@ -124,7 +124,8 @@ void add_info(CLI::App& app, int& exit_code) {
   const auto [verb, options] = add_verb<InfoOptions>(
       app, "info", "Print every setting, its value and where it came from; with a model, what it is.", exit_code, run);
   verb->add_option("MODEL", options->model, "Checkpoint folder.");
-  verb->add_flag("--families", options->families, "List the model families and their architectures.");
+  verb->add_flag("--families", options->families, "List the model families and their architectures.")
+      ->excludes("MODEL");
   add_flags(*verb, options->settings);
 }
 

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/follow_job.h"
+#include "app/idle_options.h"
 #include "app/options.h"
 #include "app/plan_request.h"
 #include "app/verb.h"
@@ -37,12 +38,12 @@ struct LaunchOptions {
   std::string model, site, gpu, memory, time, partition, account, name, log, output_script;
   std::string until, lead, overlap;
   std::vector<std::string> extra;
-  int nodes = 0, ranks = 0, gpus = 0, cpus = 0, most_jobs = 50;
+  int nodes = 0, ranks = 0, gpus = 0, cpus = 0, most_jobs = 0;
   int64_t sequences = 0;
   bool keep_alive = false, cpu = false, dry_run = false, no_wait = false, json = false;
 };
 
-constexpr int kMostMinutesOfNotice = 5;
+constexpr int kMostMinutesOfNotice = 5, kMostJobs = 50;
 
 // Variables that decide where models and records are; the job must see what this shell sees.
 constexpr const char* kPlaces[] = {"SLUICE_HOME",       "HF_HUB_CACHE",      "HF_HOME",          "TGI_DIR",
@@ -270,7 +271,7 @@ std::vector<std::pair<std::string, std::string>> keep_variables(const LaunchOpti
   std::vector<std::pair<std::string, std::string>> out = {{"SLUICE_SERVICE", options.name}};
   if (!options.keep_alive) return out;
   out.emplace_back("SLUICE_KEEP_ALIVE", "1");
-  out.emplace_back("SLUICE_KEEP_JOBS", std::to_string(options.most_jobs));
+  out.emplace_back("SLUICE_KEEP_JOBS", std::to_string(options.most_jobs > 0 ? options.most_jobs : kMostJobs));
   if (!options.until.empty())
     out.emplace_back("SLUICE_KEEP_UNTIL", std::to_string(moment("--keep-alive-until", options.until)));
   if (!options.lead.empty())
@@ -310,9 +311,18 @@ int run(LaunchOptions& options) {
   Settings& settings = options.settings;
   check_settings(settings);
   take_sbatch_words(options);
+  if (!options.model.empty()) {
+    if (is_typed(settings, "random-init"))
+      throw Error(fmt::format("--random-init {} and the model {} exclude each other", settings.text("random-init"),
+                              options.model));
+    set_model(settings, options.model);
+    settings.set("random-init", "", "default");
+  }
   if (options.model.empty()) options.model = settings.text(settings.has("model") ? "model" : "random-init");
   if (options.model.empty())
     throw Error("no model: sluice launch MODEL, a folder or a downloaded model's name (ORG/NAME)");
+  if (is_typed(settings, "revision") && !is_downloaded(options.model))
+    refuse_revision(settings.text("revision"), options.model);
   PlanRequest request =
       plan_request({options.model, settings.text("revision"), settings.text("dtype"), quantize_setting(settings)},
                    settings.has("max-total-tokens") ? settings.integer("max-total-tokens") : 0);
@@ -327,10 +337,13 @@ int run(LaunchOptions& options) {
   }
   const bool service = options.keep_alive || !options.name.empty();
   if (!options.name.empty()) check_name(options.name);
-  if (!options.keep_alive && (!options.until.empty() || !options.lead.empty() || !options.overlap.empty()))
-    throw Error("--keep-alive-until, -lead and -overlap belong to --keep-alive");
+  if (!options.keep_alive &&
+      (!options.until.empty() || options.most_jobs > 0 || !options.lead.empty() || !options.overlap.empty()))
+    throw Error("--keep-alive-until, -jobs, -lead and -overlap belong to --keep-alive");
   if (options.name.empty()) options.name = plain_name(options.model);
   const JobShape shape = shape_of(options, request);
+  refuse_idle_options(
+      settings, {.encoder = request.model.decoder_start >= 0, .ranks = shape.ranks(), .gpu = shape.gpus_per_node > 0});
   const char* site = process_environment()("SLUICE_SITE");
   const char* release = process_environment()("RELEASE_DIR");
   const char* image = process_environment()("CONTAINER_IMAGE");
@@ -411,9 +424,9 @@ void add_launch(CLI::App& app, int& exit_code) {
                  "Before its time runs out the job submits its successor, which takes over name, key and clients.");
   verb->add_option("--keep-alive-until", options->until,
                    "End of the service: 2026-12-24T18:00, or D-HH:MM:SS from now.");
-  verb->add_option("--keep-alive-jobs", options->most_jobs, "Jobs of the service at most.")
-      ->check(CLI::Range(2, 10000))
-      ->capture_default_str();
+  verb->add_option("--keep-alive-jobs", options->most_jobs,
+                   fmt::format("Jobs of the service at most. Default: {}.", kMostJobs))
+      ->check(CLI::Range(2, 10000));
   verb->add_option("--keep-alive-lead", options->lead,
                    "Time before a job's end at which its successor is submitted; default: a third of its time limit, "
                    "at most 30 minutes.");

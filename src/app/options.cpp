@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cstdlib>
 
+#include "app/idle_options.h"
 #include "app/settings_table.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -25,6 +26,10 @@ constexpr std::pair<const char*, const char*> kWithoutEffect[] = {
     {"SHARD_UDS_PATH", "ranks speak over TCP"},
     {"DISABLE_CUSTOM_KERNELS", "there are no others"},
 };
+
+void require_downloaded(const Settings& settings, const std::string& model) {
+  if (is_typed(settings, "revision")) refuse_revision(settings.text("revision"), model);
+}
 }  // namespace
 
 Settings make_settings(const std::vector<Topic>& topics) {
@@ -35,8 +40,15 @@ Settings make_settings(const std::vector<Topic>& topics) {
   return Settings(std::move(chosen), process_environment());
 }
 
-void add_flags(CLI::App& app, Settings& settings) {
+void set_model(Settings& settings, const std::string& model) {
+  if (is_typed(settings, "model") && settings.text("model") != model)
+    throw Error(fmt::format("the model is {} and --model says {}; give one of them", model, settings.text("model")));
+  settings.set("model", model, "argument");
+}
+
+void add_flags(CLI::App& app, Settings& settings, const std::vector<std::string_view>& without) {
   for (const Setting& setting : settings.table()) {
+    if (std::ranges::find(without, setting.name) != without.end()) continue;
     const std::string name = setting.name;
     const std::string help = fmt::format("{} [{}]", setting.help, fmt::join(setting.variables, ", "));
     CLI::Option* option = app.add_option_function<std::string>(
@@ -82,18 +94,25 @@ ModelSource model_source(const Settings& settings) {
   ModelSource source;
   source.dtype = settings.word("dtype");
   source.quantize = quantize_setting(settings);
-  if (settings.has("model") && settings.has("random-init")) throw Error("--model and --random-init exclude each other");
-  if (settings.has("random-init")) {
+  const bool shape = settings.has("random-init"), both = shape && settings.has("model");
+  const bool shape_typed = is_typed(settings, "random-init");
+  const bool model_typed = is_typed(settings, "model") || settings.origin("model") == "argument";
+  if (both && shape_typed == model_typed)
+    throw Error(fmt::format("--random-init (from {}) and a model (from {}) exclude each other",
+                            settings.origin("random-init"), settings.origin("model")));
+  if (shape && (!both || shape_typed)) {
     source.random_shape = settings.text("random-init");
+    require_downloaded(settings, source.random_shape);
     return source;
   }
   if (!settings.has("model")) {
     throw Error("no model: give --model FOLDER (or MODEL_ID in the environment), or --random-init SHAPE");
   }
   source.folder = settings.text("model");
-  if (null_rate(source.folder)) return source;
-  if (is_foreign(source.folder)) return source;
   std::error_code error;
+  const bool here = null_rate(source.folder) || is_foreign(source.folder);
+  if (here || std::filesystem::is_directory(source.folder, error)) require_downloaded(settings, settings.text("model"));
+  if (here) return source;
   if (!std::filesystem::is_directory(source.folder, error))  // a folder needs no place for models
     source.folder =
         require_model(read_hub_settings(process_environment()), settings.text("model"), settings.text("revision"));

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/settings.h"
@@ -23,7 +24,10 @@ enum class Topic { kModel, kRun, kServer, kSampling };
 // The settings of these topics with values from the environment and defaults.
 Settings make_settings(const std::vector<Topic>& topics);
 // One flag per setting; a flag given on the command line overrides with origin "--name". `settings` outlives the parse.
-void add_flags(CLI::App& app, Settings& settings);
+// `without`: settings that the verb reads nowhere, or takes in another way.
+void add_flags(CLI::App& app, Settings& settings, const std::vector<std::string_view>& without = {});
+// The model as a word of the command line. Throws Error where --model names another.
+void set_model(Settings& settings, const std::string& model);
 
 // Before anything is read or loaded: refuses a value that no run could take, whether or not this one reads it, and
 // warns about variables of other servers that have no counterpart here. Throws Error.

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "app/idle_options.h"
 #include "app/plan_request.h"
 #include "app/progress.h"
 #include "app/terminal.h"
@@ -41,10 +42,11 @@ nlohmann::json fit_json(const Fit& fit) {
 }
 
 int run(PlanOptions& options) {
-  unblock_signals();
+  if (!options.revision.empty() && !is_downloaded(options.model)) refuse_revision(options.revision, options.model);
   const ModelQuery query{options.model, options.revision, options.dtype, options.quantize};
   if (const auto layout = packed_layout(query)) {
     layout->require_device(true);
+    layout->require_stored(options.dtype, options.quantize, "auto");
     if (options.tp == 0 && options.pp == 0) options.tp = layout->tp, options.pp = layout->pp;
     layout->require_ranks(static_cast<int>(std::max<int64_t>(options.tp, 1)),
                           static_cast<int>(std::max<int64_t>(options.pp, 1)));

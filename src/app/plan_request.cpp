@@ -11,23 +11,30 @@
 
 namespace sluice {
 namespace {
+bool is_shape(const std::string& model) {
+  const std::vector<std::string> shapes = random_shapes();
+  std::error_code error;
+  return std::find(shapes.begin(), shapes.end(), model) != shapes.end() && !std::filesystem::exists(model, error);
+}
+
+// Of a checkpoint here: the folder itself, or its config.json.
+std::optional<std::filesystem::path> folder_of(const std::filesystem::path& path) {
+  std::error_code error;
+  if (path.filename() == "config.json" && std::filesystem::is_regular_file(path, error))
+    return path.has_parent_path() ? path.parent_path() : ".";
+  if (std::filesystem::is_directory(path, error)) return path;
+  return std::nullopt;
+}
+
 ModelSource source_of(const ModelQuery& query) {
   ModelSource source;
   source.dtype = query.dtype;
-  const std::vector<std::string> shapes = random_shapes();
-  std::error_code error;
-  if (std::find(shapes.begin(), shapes.end(), query.model) != shapes.end() &&
-      !std::filesystem::exists(query.model, error)) {
+  if (is_shape(query.model)) {
     source.random_shape = query.model;
     return source;
   }
-  const std::filesystem::path path = query.model;
-  if (path.filename() == "config.json" && std::filesystem::is_regular_file(path, error)) {
-    source.folder = path.has_parent_path() ? path.parent_path() : ".";
-    return source;
-  }
-  if (std::filesystem::is_directory(path, error)) {
-    source.folder = path;
+  if (const auto folder = folder_of(query.model)) {
+    source.folder = *folder;
     return source;
   }
   const HubSettings hub = read_hub_settings(process_environment());
@@ -59,6 +66,8 @@ double weight_bytes(const std::string& name, const ModelInfo& model) {
   throw Error(fmt::format("--quantize '{}': expected int8, bitsandbytes, int4, gptq, awq or fp8", name));
 }
 }  // namespace
+
+bool is_downloaded(const std::string& model) { return !is_shape(model) && !folder_of(model); }
 
 std::optional<PackedLayout> packed_layout(const ModelQuery& query) {
   return read_packed_layout(source_of(query).folder);

@@ -228,9 +228,11 @@ int run(const RouteOptions& options) {
 void add_route(CLI::App& app, int& exit_code) {
   const auto [verb, options] = add_verb<RouteOptions>(
       app, "route", "One stable address in front of one or many servers of a model.", exit_code, run);
-  verb->add_option("--model", options->model, "Only servers of this model; default: all of yours.");
+  CLI::Option* model =
+      verb->add_option("--model", options->model, "Only servers of this model; default: all of yours.");
   CLI::Option* backends = verb->add_option("--backend", options->backends,
-                                           "A server's address, instead of those of your jobs; may be repeated.");
+                                           "A server's address, instead of those of your jobs; may be repeated.")
+                              ->excludes(model);
   verb->add_option("--host", options->host, "Address to listen on.")->capture_default_str();
   verb->add_option("--port", options->port, "Port; default: a free one.")->check(CLI::Range(0, 65535));
   verb->add_option("--auth", options->auth, "key: ask for this router's own key; none: ask for none.")

@@ -7,6 +7,8 @@
 #include <iostream>
 #include <iterator>
 
+#include "app/address.h"
+#include "app/idle_options.h"
 #include "app/speaker.h"
 #include "app/verb.h"
 #include "app/verbs.h"
@@ -32,12 +34,25 @@ std::string read_prompt(const RunOptions& options) {
   return out + words;
 }
 
+// A server's temperature is its own where none is asked for; here it is 0.
+void refuse_greedy(const RunOptions& options) {
+  const Settings& settings = options.settings;
+  if (names_server(options.who) && settings.origin("temperature") == "default") return;
+  for (const char* name : {"top-k", "top-p"})
+    if (is_typed(settings, name) && settings.number("temperature") == 0)
+      throw Error(
+          fmt::format("--{} {}: at temperature 0 (from {}) the most likely token is taken whatever it says; give "
+                      "--temperature too, or leave it out",
+                      name, settings.text(name), settings.origin("temperature")));
+}
+
 int run(RunOptions& options) {
   if (options.prompt.empty() && ::isatty(STDIN_FILENO) != 0) {
     if (options.raw) throw Error("--raw: expected a prompt, as arguments or on standard input");
     return with_speaker(options, false, run_session);
   }
   if (options.raw && !options.system.empty()) throw Error("--raw sends the prompt alone: --system has no place in it");
+  refuse_greedy(options);
   const std::string prompt = read_prompt(options);
   if (prompt.empty()) throw Error("expected a prompt, as arguments or on standard input; found none");
   return with_speaker(options, options.raw,

@@ -11,6 +11,7 @@
 
 #include "api/origin.h"
 #include "api/server.h"
+#include "app/idle_options.h"
 #include "app/model_facts.h"
 #include "app/options.h"
 #include "app/serve_report.h"
@@ -33,6 +34,7 @@ namespace {
 
 struct ServeOptions {
   Settings settings = make_settings({Topic::kModel, Topic::kRun, Topic::kServer});
+  std::string model;
 };
 
 // The endpoint record of this run: every change is on disk before anybody is told.
@@ -260,13 +262,16 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
 }
 
 int run(ServeOptions& options) {
-  const Settings& settings = options.settings;
+  Settings& settings = options.settings;
+  if (!options.model.empty()) set_model(settings, options.model);
   check_settings(settings);
   set_log_level(parse_log_level(settings.text("log-level")));
   std::optional<StartWatch> start_watch(kExitAgain);
   const ServedModel model = read_served_model(settings);
   const Launch launch = read_launch(process_environment());
-  if (launch.rank == 0) return lead(settings, model, launch);
+  // Before there is a port and a record; what depends on the device is known later.
+  refuse_idle_options(settings, {model.null, model.info.decoder_start >= 0, launch.world, {}});
+  if (launch.rank == 0) return lead(settings, model, launch, start_watch);
   World world(settings, model, [](const std::string&) {});
   return with_world(world, [&] { return world.work(); });
 }
@@ -277,9 +282,7 @@ void add_serve(CLI::App& app, int& exit_code) {
   const auto [verb, options] = add_verb<ServeOptions>(
       app, "serve", "Answer HTTP from rank 0; start one process per GPU or CPU share with srun or mpirun.", exit_code,
       run);
-  verb->add_option_function<std::string>(
-      "MODEL", [given = options](const std::string& model) { given->settings.set("model", model, "argument"); },
-      "As --model.");
+  verb->add_option("MODEL", options->model, "As --model.");
   add_flags(*verb, options->settings);
 }
 

@@ -9,6 +9,8 @@
 #include <optional>
 
 #include "app/address.h"
+#include "app/idle_options.h"
+#include "app/verbs.h"
 #include "app/world.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -47,20 +49,11 @@ std::filesystem::path history_file() {
   }
 }
 
-// A server has its own model and ranks: settings of this process cannot change them.
-void refuse_local_settings(const SpeakerOptions& options) {
-  const Settings local = make_settings({Topic::kModel, Topic::kRun});
-  for (const Setting& row : local.table()) {
-    if (row.name == "model" || row.name == "seed" || row.name == "log-level") continue;
-    if (options.settings.origin(row.name) == "--" + row.name)
-      throw Error(fmt::format("--{} concerns a model in this process, and {} is a server", row.name, options.who));
-  }
-}
-
 int talk_to_server(const SpeakerOptions& options, const SessionOptions& session,
                    const std::function<int(Speaker&, Interrupts&, const SessionOptions&)>& talk) {
-  refuse_local_settings(options);
   const Settings& settings = options.settings;
+  refuse_local_options(settings, options.who);
+  set_start_stage("connecting to " + options.who);
   Interrupts interrupts;
   ServerFinder finder(options.who, options.key_file, options.via);
   const auto speaker = remote_speaker(
@@ -144,7 +137,7 @@ int with_speaker(SpeakerOptions& options, bool raw,
   if (!options.key_file.empty() || !options.via.empty())
     throw Error(fmt::format("--key-file and --via concern a server; {} is no URL, job id or service",
                             options.who.empty() ? "no MODEL" : options.who));
-  if (!options.who.empty()) settings.set("model", options.who, "argument");
+  if (!options.who.empty()) set_model(settings, options.who);
   return talk_here(settings, session, raw, talk);
 }
 

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "app/idle_options.h"
 #include "app/progress.h"
 #include "app/verb.h"
 #include "app/verbs.h"
@@ -69,8 +70,13 @@ int verify_packed(const PackedLayout& layout, bool json) {
 
 int run(VerifyOptions& options) {
   if (const auto layout = read_packed_layout(options.request.repo)) {
+    if (!options.request.revision.empty()) refuse_revision(options.request.revision, options.request.repo);
     if (options.repair) throw Error(fmt::format("--repair fetches from the hub; {}", layout->again()));
     return verify_packed(*layout, options.json);
+  }
+  if (options.request.revision.empty()) {
+    const char* variable = process_environment()("REVISION");
+    options.request.revision = variable == nullptr || *variable == '\0' ? "main" : variable;
   }
   const HubSettings hub = read_hub_settings(process_environment());
   const std::string &repo = options.request.repo, &revision = options.request.revision;
@@ -117,10 +123,7 @@ void add_verify(CLI::App& app, int& exit_code) {
                    "Name on the hub, ORG/NAME, or a folder of packed weights [MODEL_ID].")
       ->envname("MODEL_ID")
       ->required();
-  options->request.revision = "main";
-  verb->add_option("--revision", options->request.revision, "Branch, tag or commit [REVISION].")
-      ->envname("REVISION")
-      ->capture_default_str();
+  verb->add_option("--revision", options->request.revision, "Branch, tag or commit [REVISION]. Default: main.");
   verb->add_flag("--repair", options->repair, "Fetch again what is damaged or missing.");
   verb->add_flag("--json", options->json, "Machine-readable.");
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "app/host_groups.h"
+#include "app/idle_options.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -86,6 +87,7 @@ World::World(const Settings& settings, const ServedModel& model, std::function<v
     for (const std::string& warning : launch_.warnings) log_warning(warning);
   }
   if (!model.null) device_ = choose_rank_device(settings, launch_);
+  refuse_idle_options(settings, {model.null, model.info.decoder_start >= 0, launch_.world, device_.cuda});
   if (device_.cuda) {
     mine.place.device_uuid = device_.device.uuid;
     mine.place.visible_devices = device_.visible;

@@ -149,7 +149,7 @@ class Chat(harness.Case):
         self.assertEqual(done.returncode, 2)
         self.assertIn("--key-file", done.stderr)
         done = self.run_sluice("run", url, "--key-file", key, "--tp", "2", "hi")
-        self.assertIn("--tp concerns a model in this process", done.stderr)
+        self.assertIn("--tp 2: it concerns a model in this process", done.stderr)
         done = self.run_sluice("run", url, "--key-file", key, "--model", "other", "hi")
         self.assertEqual(done.returncode, 2)
         self.assertIn("other", done.stderr)

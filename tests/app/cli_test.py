@@ -88,6 +88,53 @@ class CommandLine(harness.Case):
         script = self.run_sluice("launch", "--random-init", "llama-3.2-1b", "--cpu", "--dry-run").stdout
         self.assertIn("export SLUICE_RANDOM_INIT=llama-3.2-1b\n", script)
 
+    def test_an_option_without_effect_is_refused_by_name(self):
+        prompts = self.write_lines("in.jsonl", [{"prompt": "Once"}])
+        batch = ["--prompts", prompts, "--output", self.folder / "out"]
+        url = "http://127.0.0.1:9"
+        for words, says in (
+            (["serve", DEMO, "--revision", "main"], "--revision main: it chooses among those of a downloaded model"),
+            (["plan", DEMO, "--revision", "main"], "--revision main: it chooses among those of a downloaded model"),
+            (["serve", DEMO, "--comm", "mpi"], "--comm mpi: it concerns several ranks, and this run has one"),
+            (["serve", DEMO, "--formation-timeout", "5"], "--formation-timeout 5: it concerns several ranks"),
+            (["serve", DEMO, "--device", "cpu", "--gpu-memory-utilization", "0.5"], "--gpu-memory-utilization 0.5: it concerns GPUs"),
+            (["serve", "null", "--tp", "1"], "--tp 1: it concerns a model that computes, and 'null' does not"),
+            (["serve", "null", "--device", "cpu"], "--device cpu: it concerns a model that computes"),
+            (["serve", DEMO, "--host", "unix:/tmp/s", "--port", "3000"], "--port 3000: the server listens on a socket"),
+            (["serve", DEMO, "--allowed-hosts", "a"], "it belongs to --auth none; leave it out"),
+            (["serve", DEMO, "--log-prompts", "true"], "give --request-log FILE"),
+            (["serve", DEMO, "--model", "other"], f"the model is {DEMO} and --model says other; give one of them"),
+            (["generate", "--model", DEMO, *batch, "--connections", "4"], "--connections belongs to --url"),
+            (["generate", "--model", DEMO, *batch, "--chunk", "4"], "--chunk belongs to --shared"),
+            (["generate", "--model", DEMO, *batch, "--key-file", prompts], "--key-file belongs to --url"),
+            (["generate", "--url", url, *batch, "--tp", "2"], f"--tp 2: it concerns a model in this process, and {url} is a server"),
+            (["generate", "--url", url, *batch, "--served-model-name", "x"], "--served-model-name"),
+            (["run", DEMO, "--top-p", "0.9", "hi"], "--top-p 0.9: at temperature 0 (from default)"),
+            (["run", url, "--via", "login", "hi"], f"--via login: it leads to a job's node, and {url} is an address"),
+            (["bench", "--model", DEMO, "--tp", "2"], "there is no option --tp"),
+            (["bench", "serve", "--url", url, "--seed", "3"], "--seed requires --rate"),
+            (["bench", "serve", "--url", url, "--prompt", "x", "--prompt-size", "3"], "--prompt-size excludes --prompt"),
+            (["connect", "1", "--port", "4000", "--socket", "/tmp/s"], "--port excludes --socket"),
+            (["route", "--model", "m", "--backend", url], "--model excludes --backend"),
+            (["convert", DEMO, self.folder / "new", "--random-init", "x"], "there is no option --random-init"),
+            (["launch", DEMO, "--cpu", "--dry-run", "--keep-alive-jobs", "3"], "belong to --keep-alive"),
+            (["launch", DEMO, "--cpu", "--dry-run", "--comm", "mpi"], "--comm mpi: it concerns several ranks"),
+        ):
+            done = self.run_sluice(*words)
+            self.assertEqual((done.returncode, done.stdout), (2, ""), (words, done.stderr))
+            self.assertIn(says, done.stderr)
+
+    def test_a_variable_that_does_not_apply_is_no_error(self):
+        """A site's defaults are for all its runs."""
+        site = {"REVISION": "main", "SLUICE_COMM": "tcp", "SLUICE_GPU_MEMORY_UTILIZATION": "0.5", "SLUICE_ALL_REDUCE": "nccl", "SLUICE_EXPERTS": "spread",
+                "SLUICE_FORMATION_TIMEOUT": "90", "SLUICE_RANDOM_INIT": "llama-tiny", "SERVED_MODEL_NAME": "a,b", "SLUICE_LOG_PROMPTS": "true"}
+        done = self.run_sluice("run", DEMO, "What is the capital of France?", environment=site)
+        self.assertEqual((done.returncode, done.stdout), (0, "The capital of France is Paris.\n"), done.stderr)
+        server = self.serve(environment={k: v for k, v in site.items() if k != "SLUICE_RANDOM_INIT"})
+        self.assertEqual(server.terminate(), 0)
+        done = self.run_sluice("plan", DEMO, environment=site)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_a_name_that_begins_with_maritalk_stands_for_that_program(self):
         link = self.folder / "maritalk-cuda11"
         link.symlink_to(harness.BINARY)

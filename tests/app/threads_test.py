@@ -74,7 +74,7 @@ class Threads(harness.Case):
     def test_streams_aborted_clients_and_term_under_load(self):
         template = self.folder / "template.jinja"
         template.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
-        server = self.serve("--auth", "none", "--threads", "1", "--chat-template", template, "--request-log", self.folder / "requests", model="null")
+        server = self.serve("--auth", "none", "--chat-template", template, "--request-log", self.folder / "requests", model="null")
         with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
             list(pool.map(lambda number: self.ask(server, number), range(8 * 4 * len(ASKED))))
         for api in ("tgi", "chat"):

@@ -87,16 +87,16 @@ class Emulated(harness.Case):
         hidden = {"SLUICE_EMULATION_HIDES_PEERS": "1"}
         _, log = self.generate("hidden.jsonl", "--device", "cuda", "--tp", 2, launcher=mpirun(2), environment=hidden)
         self.assertRegex(log, r"all by NCCL: rank 0 of the group cannot open another's memory")
-        done = subprocess.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
-                               "--tp", "2", "--all-reduce", "peer"], env={**self.environment, **hidden}, capture_output=True, text=True, timeout=240)
+        done = harness.run([*mpirun(2), BINARY, "generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", "cuda",
+                            "--tp", "2", "--all-reduce", "peer"], environment={**self.environment, **hidden}, timeout=240)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"--all-reduce peer over tp ranks 0, 1: rank 0 of the group cannot open another's memory: .*; choose auto or nccl")
         _, log = self.generate("told.jsonl", "--device", "cuda", "--tp", 2, launcher=mpirun(2), environment={"NCCL_P2P_DISABLE": "1"})
         self.assertIn("all by NCCL: NCCL_P2P_DISABLE is set", log)
-        for wanted, device, message in (("ring", "cuda", r"expected auto, nccl or peer, found 'ring'"), ("peer", "cpu", r"'peer' is of ranks on GPUs")):
+        for wanted, device, message in (("ring", "cuda", r"all-reduce \(from --all-reduce\): expected auto, nccl or peer, found 'ring'"), ("peer", "cpu", r"--all-reduce peer: it concerns")):
             done = self.run_sluice("generate", "--model", DEMO, "--prompts", self.prompts, "--output", self.folder / "o", "--device", device, "--all-reduce", wanted)
             self.assertEqual(done.returncode, 2)
-            self.assertRegex(done.stderr, r"all-reduce \(from --all-reduce\): " + message)
+            self.assertRegex(done.stderr, message)
 
     @unittest.skipUnless(shutil.which("mpirun"), "SKIPPED: mpirun is not installed")
     def test_ranks_whose_every_call_waits_for_the_device_do_not_wait_for_each_other(self):

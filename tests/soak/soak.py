@@ -98,7 +98,7 @@ class Scenario(harness.Case):
 
     def command(self, output, tp, pp, batch):
         return [*(mpirun(tp * pp) if tp * pp > 1 else []), BINARY, "generate", "--model", self.model, "--prompts", str(self.prompts), "--output", str(output),
-                "--tp", str(tp), "--pp", str(pp), "--max-batch-size", str(batch)]
+                *([] if self.model == "null" else ["--tp", str(tp), "--pp", str(pp)]), "--max-batch-size", str(batch)]
 
     def start(self, output, **kwargs):
         batch = self.chance.choice((1, 5, 32))
