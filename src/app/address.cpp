@@ -27,11 +27,11 @@ bool is_url(const std::string& text) {
          digits(std::string_view(text).substr(colon + 1));
 }
 
-// "148", "148.2", "local-4711".
+// "148", "148.2", "148_3", "local-4711".
 bool is_job(const std::string& text) {
   std::string_view id = text;
   if (id.starts_with("local-")) return digits(id.substr(6));
-  const size_t dot = id.find('.');
+  const size_t dot = id.find_first_of("._");
   return digits(id.substr(0, dot)) && (dot == std::string_view::npos || digits(id.substr(dot + 1)));
 }
 

@@ -48,7 +48,10 @@ class Progress {
   Progress(const Launch& launch, const BatchOptions& batch) {
     record_.id = record_id(launch, ::getpid());
     record_.job_id = launch.job_id ? std::to_string(*launch.job_id) : "";
+    record_.task = array_task(launch);
     record_.host = read_host_facts().host;
+    if (const char* log = process_environment()("SLUICE_LOG")) record_.log = log;
+    record_.pid = ::getpid();
     record_.prompts = std::filesystem::absolute(batch.prompts);
     record_.output = std::filesystem::absolute(batch.output);
   }

@@ -29,15 +29,41 @@
 namespace sluice {
 namespace {
 
+constexpr double kSilentSeconds = 600;  // a run that goes on says so every ten
+
 struct JobOptions {
   std::string job;
   bool json = false, all = false, follow = false, now = false;
   int lines = 50;
 };
 
+// A prompt file's run as a job among others, once nothing else tells of it.
+JobView view_of(const ProgressRecord& record, bool queue_known, const LocalFacts& local) {
+  const BatchProgress& p = record.progress;
+  JobView out;
+  out.id = record.id, out.task = record.task, out.log = record.log, out.host = record.host;
+  out.name = "sluice-generate", out.server = false;
+  out.detail = fmt::format("{}: {} of {} prompts", record.state, p.done, p.prompts);
+  out.state = "stopped";
+  if (record.state != "running") return out;
+  const bool here = record.job_id.empty() && record.host == local.host && record.pid > 0;
+  const bool silent = local.now - record.updated > kSilentSeconds;
+  const bool gone = here ? !local.alive(record.pid) : silent || (!record.job_id.empty() && queue_known);
+  out.state = gone ? "lost" : here ? "running" : "unconfirmed";
+  if (gone) out.detail += "; run the same command again to go on";
+  return out;
+}
+
 std::vector<JobView> read_jobs() {
   const std::filesystem::path home = sluice_home(process_environment());
-  return reconcile(list_endpoints(home), read_queue(run_command), local_facts());
+  const auto queue = read_queue(run_command);
+  const LocalFacts local = local_facts();
+  std::vector<JobView> out = reconcile(list_endpoints(home), queue, local);
+  for (const ProgressRecord& record : list_progress(home)) {
+    const auto known = std::ranges::find(out, base_id(record.id), [](const JobView& job) { return base_id(job.id); });
+    if (known == out.end()) out.push_back(view_of(record, queue.has_value(), local));
+  }
+  return out;
 }
 
 nlohmann::json job_json(const JobView& job) {
@@ -89,6 +115,7 @@ int batch_status(const ProgressRecord& batch, bool json) {
   if (batch.state == "stopped" || batch.state == "failed") detail = "run the same command again to go on";
   if (json) {
     nlohmann::json out = {{"id", batch.id},
+                          {"task", batch.task},
                           {"state", batch.state},
                           {"detail", detail},
                           {"host", batch.host},
@@ -137,8 +164,12 @@ std::string service_words(const JobView& job) {
 }
 
 int status(const JobOptions& options) {
-  if (const auto batch = read_progress(sluice_home(process_environment()), options.job))
-    return batch_status(*batch, options.json);
+  const std::filesystem::path home = sluice_home(process_environment());
+  const std::vector<ProgressRecord> batches = list_progress(home);
+  const auto batch = std::ranges::find_if(batches, [&](const ProgressRecord& r) {
+    return r.id == options.job || (!r.task.empty() && r.task == options.job);
+  });
+  if (batch != batches.end()) return batch_status(*batch, options.json);
   const std::vector<JobView> jobs = read_jobs();
   JobView job;
   try {
@@ -150,8 +181,7 @@ int status(const JobOptions& options) {
     throw Error(
         fmt::format("job {} left no record of a server; Slurm says {}, and its log says why", options.job, ending));
   }
-  if (const auto batch = read_progress(sluice_home(process_environment()), job.id))
-    return batch_status(*batch, options.json);
+  if (const auto other = read_progress(home, job.id)) return batch_status(*other, options.json);
   if (job.state == "lost" && !job.id.starts_with("local-")) {
     if (const std::string ending = job_ending(run_command, base_id(job.id)); !ending.empty())
       job.detail += fmt::format(" (Slurm says {})", ending);
@@ -184,7 +214,7 @@ int status(const JobOptions& options) {
   const auto row = [](const char* name, const std::string& value) {
     if (!value.empty()) fmt::print("{:<12} {}\n", name, value);
   };
-  row("job", job.id);
+  row("job", job.id + (job.task.empty() ? "" : fmt::format(" ({})", job.task)));
   row("state", job.state);
   row("", job.detail);
   row("service", service_words(job));
@@ -345,7 +375,9 @@ CLI::App* verb(CLI::App& app, const char* name, const char* help, const std::sha
                bool needs_job) {
   CLI::App* out = app.add_subcommand(name, help);
   if (needs_job)
-    out->add_option("JOB", options->job, "Job id, as `sluice list` shows it, or a service's name.")->required();
+    out->add_option("JOB", options->job,
+                    "Job id, as `sluice list` shows it or of an array (148_3), or a service's name.")
+        ->required();
   return out;
 }
 

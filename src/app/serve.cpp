@@ -131,6 +131,7 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
   endpoint.id = id;
   endpoint.host = read_host_facts().host;
   endpoint.job_id = launch.job_id ? std::to_string(*launch.job_id) : "";
+  endpoint.task = array_task(launch);
   const std::vector<std::string> names = served_names(settings, model);
   endpoint.model = names[0];
   // The jobs of a service share its key.

@@ -3,6 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "text/value.h"
@@ -19,7 +22,10 @@ void write_progress(const std::filesystem::path& home, const ProgressRecord& rec
   out.set("id", record.id);
   out.set("state", record.state);
   out.set("job_id", record.job_id);
+  out.set("task", record.task);
   out.set("host", record.host);
+  out.set("log", record.log);
+  out.set("pid", record.pid);
   out.set("prompts", record.prompts);
   out.set("output", record.output);
   out.set("total", p.prompts);
@@ -52,6 +58,7 @@ std::optional<ProgressRecord> read_progress(const std::filesystem::path& home, s
   };
   ProgressRecord out;
   out.id = text("id"), out.state = text("state"), out.job_id = text("job_id"), out.host = text("host");
+  out.task = text("task"), out.log = text("log"), out.pid = static_cast<int64_t>(number("pid"));
   out.prompts = text("prompts"), out.output = text("output"), out.updated = number("updated");
   out.progress.prompts = static_cast<int64_t>(number("total"));
   out.progress.done = static_cast<int64_t>(number("done"));
@@ -61,6 +68,17 @@ std::optional<ProgressRecord> read_progress(const std::filesystem::path& home, s
   if (const Value* left = value.find("seconds_left"); left != nullptr && left->is_number())
     out.progress.seconds_left = left->as_float();
   if (out.id != id) return std::nullopt;
+  return out;
+}
+
+std::vector<ProgressRecord> list_progress(const std::filesystem::path& home) {
+  std::vector<ProgressRecord> out;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(home / "jobs", error), end; !error && it != end; it.increment(error)) {
+    if (it->path().extension() != ".progress") continue;
+    if (auto record = read_progress(home, it->path().stem().string())) out.push_back(std::move(*record));
+  }
+  std::ranges::sort(out, std::ranges::greater(), &ProgressRecord::updated);
   return out;
 }
 

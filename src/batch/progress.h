@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "batch/run.h"
 
@@ -17,10 +18,15 @@ struct ProgressRecord {
   std::string prompts, output, job_id, host;
   double updated = 0;  // seconds since 1970
   BatchProgress progress;
+  std::string task;  // "148_3" of a task of an array
+  std::string log;   // file of the job's output, empty when unknown
+  int64_t pid = 0;
 };
 
 std::filesystem::path progress_path(const std::filesystem::path& home, std::string_view id);
 void write_progress(const std::filesystem::path& home, const ProgressRecord& record);  // throws Error
 std::optional<ProgressRecord> read_progress(const std::filesystem::path& home, std::string_view id);
+// Every readable one, newest first.
+std::vector<ProgressRecord> list_progress(const std::filesystem::path& home);
 
 }  // namespace sluice

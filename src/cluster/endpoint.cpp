@@ -46,6 +46,7 @@ Endpoint parse(const fs::path& path, const std::string& text) {
     e.port = json.at("port").get<int>();
     e.loopback = json.value("loopback", false);
     e.job_id = json.at("job_id").get<std::string>();
+    e.task = json.value("task", std::string());
     e.model = json.at("model").get<std::string>();
     e.key_file = json.at("key_file").get<std::string>();
     e.log = json.value("log", std::string());
@@ -103,6 +104,7 @@ void write_endpoint(const fs::path& home, const Endpoint& e) {
                                        {"port", e.port},
                                        {"loopback", e.loopback},
                                        {"job_id", e.job_id},
+                                       {"task", e.task},
                                        {"model", e.model},
                                        {"key_file", e.key_file},
                                        {"log", e.log},

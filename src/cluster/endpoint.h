@@ -26,6 +26,7 @@ struct Endpoint {
   int port = 0;
   bool loopback = false;  // it listens to its own host alone
   std::string job_id;     // empty outside Slurm
+  std::string task;       // "148_3" of a task of an array, whose job id is another
   std::string model;
   std::string key_file;  // empty with AUTH=none
   std::string log;       // file of the job's output, empty when unknown

@@ -371,6 +371,10 @@ std::string record_id(const Launch& launch, int64_t pid) {
   return launch.run_id.empty() ? fmt::format("local-{}", pid) : launch.run_id;
 }
 
+std::string array_task(const Launch& launch) {
+  return launch.array ? fmt::format("{}_{}", launch.array->job, launch.array->task) : std::string();
+}
+
 bool is_launcher_variable(std::string_view name) {
   for (const std::string_view prefix :
        {"PMI_", "PMI2_", "PMIX_", "OMPI_", "PRTE_", "PALS_", "MV2_COMM_WORLD_", "SLURM_STEP_", "SLURM_STEPID",

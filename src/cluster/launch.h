@@ -66,6 +66,9 @@ std::string pmix_disagreement(const Environment& environment);
 // "local-<pid>".
 std::string record_id(const Launch& launch, int64_t pid);
 
+// "148_3" of a task of an array, else empty.
+std::string array_task(const Launch& launch);
+
 // True for a variable that a child process of a rank must not inherit (PMI*, PMIX_*, OMPI_*, PALS_*, SLURM step and
 // task variables).
 bool is_launcher_variable(std::string_view name);

@@ -147,7 +147,7 @@ std::vector<JobView> reconcile(const std::vector<Endpoint>& records, const std::
   std::set<std::string> known;
   for (const Endpoint& record : records) {
     JobView view;
-    view.id = record.id;
+    view.id = record.id, view.task = record.task;
     view.model = record.model, view.url = near_url(record, local), view.host = record.host, view.port = record.port;
     view.key_file = record.key_file, view.log = record.log, view.service = record.service;
     if (record.end_time > 0) view.seconds_left = record.end_time - local.now;

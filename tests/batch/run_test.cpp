@@ -283,13 +283,22 @@ TEST_CASE("progress says how far all are, and how fast") {
   CHECK(told.back().generated_tokens == 40);
   CHECK(told.back().tokens_per_second > 0);
   CHECK(told.back().seconds_left == 0);
-  ProgressRecord record{"148", "running", "in", "out", "148", "n1", 5, told.back()};
+  ProgressRecord record{"148", "running", "in", "out", "148", "n1", 5, told.back(), "", "", 0};
   write_progress(f.scratch.path / "home", record);
   const auto read = read_progress(f.scratch.path / "home", "148");
   REQUIRE(read);
   CHECK(read->progress.done == 40);
   CHECK(read->state == "running");
   CHECK_FALSE(read_progress(f.scratch.path / "home", "149"));
+  record.id = "8", record.task = "6_1", record.log = "/l", record.pid = 7, record.updated = 6;
+  write_progress(f.scratch.path / "home", record);
+  const std::vector<ProgressRecord> all = list_progress(f.scratch.path / "home");
+  REQUIRE(all.size() == 2);
+  CHECK(all[0].id == "8");
+  CHECK(all[0].task == "6_1");
+  CHECK(all[0].log == "/l");
+  CHECK(all[0].pid == 7);
+  CHECK(all[1].id == "148");
 }
 
 TEST_CASE("lines of OpenAI's format come out in it, bad ones with their number") {

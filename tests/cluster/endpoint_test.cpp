@@ -27,6 +27,7 @@ Endpoint sample(const std::string& id) {
           .host = "n1",
           .port = 10148,
           .job_id = id,
+          .task = "6_1",
           .model = "a/b",
           .key_file = "/home/me/.sluice/keys/" + id + ".key",
           .log = "/home/me/serve-" + id + ".out",
@@ -59,6 +60,7 @@ TEST_CASE("a record comes back as it was written, private to its owner") {
   CHECK(read->url == "http://n1:10148");
   CHECK(read->port == 10148);
   CHECK(read->loopback);
+  CHECK(read->task == "6_1");
   CHECK(read->pid == 42);
   CHECK(read->start_time == 1000.5);
   CHECK(read->end_time == 4600);

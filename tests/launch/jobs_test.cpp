@@ -61,6 +61,15 @@ TEST_CASE("a job that is gone has stopped or was lost, as its record ends") {
   CHECK_FALSE(lost.seconds_left.has_value());
 }
 
+TEST_CASE("a task of an array is found by the array's id once it has ended, and the queue has forgotten it") {
+  Endpoint ended = record("8", EndpointState::kStopped, "8", "n1");
+  ended.task = "6_1";
+  const std::vector<JobView> jobs = reconcile({ended}, Queue(std::vector<QueueRow>{}), kLocal);
+  CHECK(jobs.front().task == "6_1");
+  CHECK(find_job(jobs, "6_1").id == "8");
+  CHECK(find_job(jobs, "8").state == "stopped");
+}
+
 TEST_CASE("when Slurm does not answer a record is not believed") {
   CHECK(one(record("148", EndpointState::kReady, "148", "n1"), std::nullopt).state == "unconfirmed");
   CHECK(one(record("148", EndpointState::kStopped, "148", "n1"), std::nullopt).state == "stopped");

@@ -84,5 +84,10 @@ arrayed() {
   [[ ! -d $OUTPUT.shared ]] || fail "the shared folder was left behind"
   has "$log" 'taking over from'
   grep -q '"state":"complete"' "$SLUICE_HOME"/jobs/*.progress || fail "no progress was recorded"
+  slurm "$build/sluice" status "${job}_0" >"$work/status" || [[ $? == 1 ]] || fail "an ended task is not found" "$work/status"
+  has "$work/status" "(${job}_0)"
+  slurm "$build/sluice" logs "${job}_0" >"$work/status" || fail "an ended task's log is not found" "$work/status"
+  slurm "$build/sluice" stop "${job}_0" >"$work/status" || fail "an ended task cannot be stopped twice" "$work/status"
+  has "$work/status" 'has ended already'
 }
 it "tasks of an array share a file, and one that is killed or requeued loses nothing" arrayed

@@ -61,6 +61,28 @@ told() {
 }
 it "list, status, logs, metrics and stop speak JSON" told
 
+says_ready() { [[ $(slurm "$sluice" status "$1" 2>/dev/null) =~ state\ +ready ]]; }
+of_an_array() {
+  local array words
+  array=$(submit "$work/here/array-%a.log" -t 10 --array=0-1 -n1 -c1 --mem=600M --export="ALL,MODEL_ID=$model" "$repository/slurm/serve.sh")
+  wait_for 60 says_ready "${array}_0" || fail "task 0 is not ready" "$work/here/array-0.log"
+  wait_for 60 says_ready "${array}_1" || fail "task 1 is not ready" "$work/here/array-1.log"
+  slurm "$sluice" stop "${array}_0" >"$log" || fail "stop failed" "$log"
+  wait_for 30 job_gone "${array}_0" || fail "it did not end" <(slurm squeue)
+  slurm "$sluice" status "${array}_0" >"$log" && fail "the exit code should say that it has ended" "$log"
+  has "$log" "(${array}_0)"
+  has "$log" 'stopped'
+  slurm "$sluice" logs "${array}_0" >"$log" || fail "its log is not found" "$log"
+  has "$log" 'drained'
+  slurm "$sluice" stop "${array}_0" >"$log" || fail "stop of an ended task failed" "$log"
+  has "$log" 'has ended already'
+  words=$(slurm "$sluice" run "${array}_1" --temperature 0 "What is the capital of France?" </dev/null 2>"$log")
+  [[ $words == "The capital of France is Paris." ]] || fail "task 1 answers: $words" "$log"
+  slurm "$sluice" connect "${array}_0" >"$log" 2>&1 && fail "connect to an ended task" "$log"
+  has "$log" 'is stopped: drained'
+}
+it "a task of an array is known by the array's name, also when it has ended" of_an_array
+
 left() {
   launch -- --begin=now+1hour >"$log" 2>&1 &
   wait_for 20 grep -q 'BeginTime: its start time is to come' "$log" || fail "no pending reason" "$log"
