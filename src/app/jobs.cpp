@@ -21,7 +21,7 @@
 #include "batch/progress.h"
 #include "client/http_client.h"
 #include "cluster/endpoint.h"
-#include "cluster/signals.h"
+#include "cluster/walltime.h"
 #include "launch/chain.h"
 #include "launch/jobs.h"
 #include "launch/submit.h"
@@ -95,7 +95,7 @@ int list(const JobOptions& options) {
   table.add({"JOB", "STATE", "LEFT", "URL", "MODEL"});
   for (const JobView& job : jobs)
     table.add({job.id + in_brackets(job.service.empty() ? job.task : job.service), job.state,
-               job.seconds_left ? format_seconds(*job.seconds_left) : "-", shown(job.url),
+               job.seconds_left ? format_time_left(*job.seconds_left) : "-", shown(job.url),
                job.model.empty() && !job.name.empty() ? fmt::format("[{}]", job.name) : shown(job.model)},
               job.detail);
   fmt::print("{}", table.text(terminal_columns(STDOUT_FILENO)));
@@ -226,7 +226,7 @@ int status(const JobOptions& options) {
     row("cache", fmt::format("{:.1f} % in use", 100 * out["cache_use"].get<double>()));
     row("generated", fmt::format("{:.0f} tokens", out["generated_tokens"].get<double>()));
   }
-  if (job.seconds_left) row("time left", format_seconds(*job.seconds_left));
+  if (job.seconds_left) row("time left", format_time_left(*job.seconds_left));
   row("key file", job.key_file);
   row("log", job.log);
   return is_over(job) ? 1 : 0;

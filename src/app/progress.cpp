@@ -8,9 +8,10 @@
 #include <cmath>
 #include <cstdio>
 
-#include "app/terminal.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/terminal.h"
+#include "cluster/walltime.h"
 
 namespace sluice {
 namespace {
@@ -28,10 +29,8 @@ std::string format_bytes(double bytes) {
 }
 
 std::string format_seconds(double seconds) {
-  const auto s = static_cast<int64_t>(std::ceil(std::max(0.0, seconds)));
-  if (s < 60) return fmt::format("{} s", s);
-  if (s < 3600) return fmt::format("{}:{:02}", s / 60, s % 60);
-  return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  const double whole = std::ceil(std::max(0.0, seconds));
+  return whole < 60 ? fmt::format("{:.0f} s", whole) : format_time_left(whole);
 }
 
 namespace {

@@ -9,7 +9,7 @@
 namespace sluice {
 
 std::string format_bytes(double bytes);      // "734 MB", "13.2 GB"
-std::string format_seconds(double seconds);  // "12 s", "3:07", "2:05:10"
+std::string format_seconds(double seconds);  // "12 s", "3:07", "2:05:10", "1-02:05:10"
 
 // One line that says where something stands: redrawn in place with the time gone by on a terminal; in a log a line
 // whenever what it says has changed.

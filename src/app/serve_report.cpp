@@ -6,15 +6,10 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "cluster/walltime.h"
+
 namespace sluice {
 namespace {
-
-std::string duration(double seconds) {
-  const auto s = static_cast<int64_t>(seconds);
-  if (s >= 86400) return fmt::format("{} d {} h", s / 86400, s / 3600 % 24);
-  if (s >= 3600) return fmt::format("{} h {} min", s / 3600, s / 60 % 60);
-  return s >= 60 ? fmt::format("{} min", s / 60) : fmt::format("{} s", s);
-}
 
 const char* variable(const char* name, const char* otherwise) {
   const char* value = std::getenv(name);
@@ -70,7 +65,7 @@ std::string start_line(const ServeReport& report) {
 std::string human_block(const Endpoint& e, std::optional<double> seconds_left, const std::string& login) {
   const bool key = !e.key_file.empty();
   const std::string header = key ? fmt::format(" -H \"Authorization: Bearer $(cat {})\"", e.key_file) : "";
-  const std::string left = seconds_left ? fmt::format(", {} left", duration(*seconds_left)) : "";
+  const std::string left = seconds_left ? fmt::format(", {} left", format_time_left(*seconds_left)) : "";
   const std::string near = e.loopback ? fmt::format("http://localhost:{}", e.port) : e.url;
   std::string block = fmt::format("\n{} is ready at {}{}{}\n", e.model, near,
                                   e.loopback ? fmt::format(" on {} alone", e.host) : "", left);

@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "batch/answer.h"
+#include "cluster/walltime.h"
 
 namespace sluice {
 namespace {
@@ -48,12 +49,6 @@ class Mailbox {
   std::condition_variable arrived_;
   std::deque<Answered> finished_;
 };
-
-std::string clock_text(double seconds) {
-  const int64_t s = static_cast<int64_t>(seconds);
-  return s >= 3600 ? fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
-                   : fmt::format("{}:{:02}", s / 60, s % 60);
-}
 
 class Run {
  public:
@@ -164,7 +159,8 @@ class Run {
     last_progress_ = now;
     const BatchProgress progress = tell();
     log_info(fmt::format("{} of {} prompts, {:.1f} generated tokens/s, about {} left", progress.done, progress.prompts,
-                         progress.tokens_per_second, progress.seconds_left ? clock_text(*progress.seconds_left) : "?"));
+                         progress.tokens_per_second,
+                         progress.seconds_left ? format_time_left(*progress.seconds_left) : "?"));
   }
 
   BatchProgress tell() {

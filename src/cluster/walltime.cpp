@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cluster/walltime.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -53,6 +56,14 @@ std::optional<int64_t> parse_time_left(std::string_view text) {
   if (fields.size() == 2) fields.insert(fields.begin(), 0);
   seconds = ((seconds + fields[0]) * 60 + fields[1]) * 60 + fields[2];
   return seconds;
+}
+
+std::string format_time_left(double seconds) {
+  const auto s = static_cast<int64_t>(std::ceil(std::max(0.0, seconds)));
+  const int64_t hours = s / 3600;
+  if (hours == 0) return fmt::format("{}:{:02}", s / 60, s % 60);
+  if (hours < 24) return fmt::format("{}:{:02}:{:02}", hours, s / 60 % 60, s % 60);
+  return fmt::format("{}-{:02}:{:02}:{:02}", hours / 24, hours % 24, s / 60 % 60, s % 60);
 }
 
 Walltime::Walltime(const Environment& environment, CommandRunner runner, std::function<double()> clock)

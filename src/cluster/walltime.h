@@ -18,6 +18,9 @@ namespace sluice {
 // anything unreadable.
 std::optional<int64_t> parse_time_left(std::string_view text);  // seconds
 
+// As squeue prints it: "D-HH:MM:SS", "H:MM:SS", "M:SS". Less than nothing is "0:00".
+std::string format_time_left(double seconds);
+
 // Not thread-safe: one owner. Clock is seconds since 1970.
 class Walltime {
  public:

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "cluster/placement.h"
+#include "cluster/walltime.h"
 
 namespace sluice {
 namespace {
@@ -25,11 +26,6 @@ Finding warn(std::string topic, std::string text, std::string fix) {
 }
 Finding bad(std::string topic, std::string text, std::string fix) {
   return {std::move(topic), Verdict::kFail, std::move(text), std::move(fix)};
-}
-
-std::string span(double seconds) {
-  if (seconds >= 7200) return fmt::format("{:.0f} h", seconds / 3600);
-  return seconds >= 600 ? fmt::format("{:.0f} min", seconds / 60) : fmt::format("{:.0f} s", seconds);
 }
 }  // namespace
 
@@ -283,10 +279,11 @@ Finding judge_time_left(const std::optional<double>& seconds, const std::string&
   if (!in_job) return ok("time left", "no job: no limit");
   if (!seconds) return ok("time left", fmt::format("no limit is known ({})", origin));
   if (*seconds < 360)
-    return warn("time left",
-                fmt::format("{} ({}): serve.sh's warning of 300 s would come at once", span(*seconds), origin),
-                "sbatch --signal=B:TERM@30 for so short a job, or a longer --time");
-  return ok("time left", fmt::format("{} ({})", span(*seconds), origin));
+    return warn(
+        "time left",
+        fmt::format("{} ({}): serve.sh's warning of 300 s would come at once", format_time_left(*seconds), origin),
+        "sbatch --signal=B:TERM@30 for so short a job, or a longer --time");
+  return ok("time left", fmt::format("{} ({})", format_time_left(*seconds), origin));
 }
 
 Findings judge_limits(const LimitFacts& f, bool infiniband) {

@@ -32,6 +32,17 @@ TEST_CASE("squeue's time left is read in all its forms") {
   }
 }
 
+TEST_CASE("time left is shown in squeue's form") {
+  CHECK(format_time_left(365 * 86400.0 - 8) == "364-23:59:52");
+  CHECK(format_time_left(93784) == "1-02:03:04");
+  CHECK(format_time_left(86399.2) == "1-00:00:00");
+  CHECK(format_time_left(7384) == "2:03:04");
+  CHECK(format_time_left(245) == "4:05");
+  CHECK(format_time_left(-3) == "0:00");
+  for (const int64_t seconds : {1, 59, 60, 3599, 3600, 86399, 86400, 31535992})
+    CHECK(parse_time_left(format_time_left(static_cast<double>(seconds))) == seconds);
+}
+
 TEST_CASE("outside Slurm nobody is asked") {
   FakeSqueue squeue;
   Walltime walltime(map_environment({}), squeue.runner(), [] { return 100.0; });

@@ -145,7 +145,7 @@ TEST_CASE("the hub may be reached, refused by a proxy, or not be there") {
 
 TEST_CASE("time, limits and what passes between ranks") {
   CHECK(judge_time_left(3600.0, "squeue", true).verdict == Verdict::kOk);
-  CHECK(says(judge_time_left(200.0, "squeue", true), Verdict::kWarn, "200 s"));
+  CHECK(says(judge_time_left(200.0, "squeue", true), Verdict::kWarn, "3:20"));
   CHECK(judge_time_left(std::nullopt, "unknown", false).verdict == Verdict::kOk);
   LimitFacts limits;
   CHECK(judge_limits(limits, true).front().verdict == Verdict::kOk);
