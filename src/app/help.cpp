@@ -9,7 +9,7 @@
 #include <sstream>
 #include <utility>
 
-#include "app/terminal.h"
+#include "base/terminal.h"
 
 namespace sluice {
 namespace {

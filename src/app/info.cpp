@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // sluice info [MODEL]: every setting with value and origin; with a model, what it is and what it needs.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -9,7 +10,7 @@
 #include "app/served_model.h"
 #include "app/verb.h"
 #include "app/verbs.h"
-#include "cluster/signals.h"
+#include "base/terminal.h"
 #include "weights/checkpoint.h"
 #include "weights/packed.h"
 
@@ -39,7 +40,9 @@ void print_model(const Settings& settings) {
   const ServedModel served = read_served_model(settings, true);
   if (served.null) return fmt::print("{:<20} null: fixed tokens, no compute\n", "model");
   const ModelInfo& m = served.info;
-  const auto row = [](const char* name, const std::string& value) { fmt::print("{:<20} {}\n", name, value); };
+  const auto row = [](const char* name, const std::string& value) {
+    fmt::print("{}\n", fitted(fmt::format("{:<20} {}", name, value), STDOUT_FILENO));
+  };
   row("model", served.name);
   row("family", m.family);
   row("shape", fmt::format("{} layers, width {}, {} heads, {} key-value heads of {}, MLP {}, vocabulary {}", m.n_layers,
@@ -96,7 +99,8 @@ void print_model(const Settings& settings) {
 int run(InfoOptions& options) {
   if (options.families) {
     for (const FamilyNames& family : family_names())
-      fmt::print("{:<14} {}\n", family.name, fmt::join(family.architectures, " "));
+      fmt::print("{}\n",
+                 fitted(fmt::format("{:<14} {}", family.name, fmt::join(family.architectures, " ")), STDOUT_FILENO));
     return 0;
   }
   if (!options.model.empty()) set_model(options.settings, options.model);
@@ -108,7 +112,13 @@ int run(InfoOptions& options) {
   for (const Setting& setting : options.settings.table())
     widest = std::max(widest, options.settings.text(setting.name).size());
   widest = std::clamp<size_t>(widest, 5, 40);
-  fmt::print("{:<26} {:<{}} {}\n", "setting", "value", widest, "origin");
+  constexpr size_t kBeside = 27 + 1 + 10;  // the name, and most origins
+  if (::isatty(STDOUT_FILENO) == 1)
+    widest = std::clamp<size_t>(terminal_columns(STDOUT_FILENO), kBeside + 5, kBeside + widest) - kBeside;
+  const auto line = [&](const std::string& name, const std::string& value, const std::string& origin) {
+    fmt::print("{}\n", fitted(fmt::format("{:<26} {:<{}} {}", name, value, widest, origin), STDOUT_FILENO));
+  };
+  line("setting", "value", "origin");
   for (const Setting& setting : options.settings.table()) {
     const SettingValue& value = options.settings.at(setting.name);
     line(setting.name, value.value.empty() ? "-" : value.value, value.origin);

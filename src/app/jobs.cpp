@@ -13,11 +13,11 @@
 #include <thread>
 
 #include "app/progress.h"
-#include "app/terminal.h"
 #include "app/verbs.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/terminal.h"
 #include "batch/progress.h"
 #include "client/http_client.h"
 #include "cluster/endpoint.h"
@@ -98,8 +98,12 @@ int list(const JobOptions& options) {
                job.seconds_left ? format_time_left(*job.seconds_left) : "-", shown(job.url),
                job.model.empty() && !job.name.empty() ? fmt::format("[{}]", job.name) : shown(job.model)},
               job.detail);
-  fmt::print("{}", table.text(terminal_columns(STDOUT_FILENO)));
+  fmt::print("{}", table.text(STDOUT_FILENO));
   return 0;
+}
+
+void print_row(const char* name, const std::string& value) {
+  fmt::print("{}\n", fitted(fmt::format("{:<12} {}", name, value), STDOUT_FILENO));
 }
 
 std::string key_of(const JobView& job) { return job.key_file.empty() ? std::string() : read_key(job.key_file); }
@@ -132,13 +136,15 @@ int batch_status(const ProgressRecord& batch, bool json) {
     fmt::print("{}\n", out.dump(1));
     return runs ? 0 : 1;
   }
-  fmt::print("{:<12} {}\n{:<12} {}\n", "job", batch.id, "state", batch.state);
-  if (!detail.empty()) fmt::print("{:<12} {}\n", "", detail);
-  fmt::print("{:<12} {} of {}{}\n", "prompts", p.done, p.prompts,
-             p.errors > 0 ? fmt::format(", {} with an error", p.errors) : "");
-  fmt::print("{:<12} {:.1f} tokens/s\n", "speed", p.tokens_per_second);
-  if (runs && p.seconds_left) fmt::print("{:<12} about {}\n", "left", format_seconds(*p.seconds_left));
-  fmt::print("{:<12} {}\n{:<12} {}\n", "from", batch.prompts, "to", batch.output);
+  print_row("job", batch.id + (batch.task.empty() ? "" : fmt::format(" ({})", batch.task)));
+  print_row("state", batch.state);
+  if (!detail.empty()) print_row("", detail);
+  print_row("prompts", fmt::format("{} of {}{}", p.done, p.prompts,
+                                   p.errors > 0 ? fmt::format(", {} with an error", p.errors) : ""));
+  print_row("speed", fmt::format("{:.1f} tokens/s", p.tokens_per_second));
+  if (runs && p.seconds_left) print_row("left", fmt::format("about {}", format_seconds(*p.seconds_left)));
+  print_row("from", batch.prompts);
+  print_row("to", batch.output);
   return runs ? 0 : 1;
 }
 
@@ -212,7 +218,7 @@ int status(const JobOptions& options) {
     return is_over(job) ? 1 : 0;
   }
   const auto row = [](const char* name, const std::string& value) {
-    if (!value.empty()) fmt::print("{:<12} {}\n", name, value);
+    if (!value.empty()) print_row(name, value);
   };
   row("job", job.id + (job.task.empty() ? "" : fmt::format(" ({})", job.task)));
   row("state", job.state);

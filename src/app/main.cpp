@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 #include <malloc.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -13,7 +14,7 @@
 #include "app/help.h"
 #include "app/verbs.h"
 #include "base/error.h"
-#include "cluster/signals.h"
+#include "base/terminal.h"
 
 namespace {
 // srun ends the step as soon as one task leaves with an error, and may then drop what that task has just written.
@@ -76,7 +77,7 @@ int main(int argc, char** argv) {
       fmt::print(stderr, "{}\n", sluice::usage_error(app, words, error.what()));
     return 2;
   } catch (const sluice::Error& error) {
-    fmt::print(stderr, "sluice: {}\n", error.what());
+    fmt::print(stderr, "{}\n", sluice::fitted(fmt::format("sluice: {}", error.what()), STDERR_FILENO));
     return leave(2);
   } catch (const std::exception& error) {
     fmt::print(stderr, "sluice: {} ({})\n", error.what(), sluice::process_name());

@@ -11,11 +11,10 @@
 #include "app/idle_options.h"
 #include "app/plan_request.h"
 #include "app/progress.h"
-#include "app/terminal.h"
 #include "app/verb.h"
 #include "app/verbs.h"
 #include "base/error.h"
-#include "cluster/signals.h"
+#include "base/terminal.h"
 #include "launch/plan.h"
 
 namespace sluice {
@@ -74,7 +73,7 @@ int run(PlanOptions& options) {
                         {"does_not_fit", nlohmann::json::array()}};
   const size_t columns = terminal_columns(STDOUT_FILENO);
   const auto say = [&](const std::string& text) { fmt::print("{}\n", wrapped(text, 0, columns)); };
-  Table table("lrrrrrrr");
+  Table table("lrrrrrrr", {5, 7, 4, 3, 2});
   if (!options.json) {
     say(fmt::format("{}: {}, {} parameters, {:.1f} GiB as {}; cache {} per token", options.model, m.family,
                     m.parameters >= 1'000'000'000
@@ -117,7 +116,7 @@ int run(PlanOptions& options) {
   if (options.json) {
     fmt::print("{}\n", out.dump(1));
   } else {
-    fmt::print("{}", table.text(columns));
+    fmt::print("{}", table.text(STDOUT_FILENO));
     if (!misfits.empty()) say(fmt::format("\ndoes not fit: {}", fmt::join(misfits, ", ")));
     if (!old.empty()) say(fmt::format("\ntoo old, compute capability 8.0 is needed: {}", fmt::join(old, ", ")));
     if (best) fmt::print("\n{}\n", submit_line(request, *best, options.model));

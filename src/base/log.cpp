@@ -4,10 +4,12 @@
 #include <fmt/format.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <cstdio>
 
 #include "base/error.h"
+#include "base/terminal.h"
 
 namespace sluice {
 namespace {
@@ -19,6 +21,13 @@ spdlog::logger& logger() {
     return made;
   }();
   return *instance;
+}
+
+// Behind date, time and level, which the logger puts before it.
+std::string placed(std::string_view message, std::string_view level) {
+  const std::string before(24 + level.size(), '-');
+  const std::string text = fitted(fmt::format("{} {}", before, message), STDERR_FILENO).substr(before.size());
+  return text.starts_with(' ') ? text.substr(1) : text;  // or all of it has moved to the next line
 }
 }  // namespace
 
@@ -51,10 +60,10 @@ void set_log_level(LogLevel level) {
   }
 }
 
-void log_debug(std::string_view message) { logger().debug("{}", message); }
-void log_info(std::string_view message) { logger().info("{}", message); }
-void log_warning(std::string_view message) { logger().warn("{}", message); }
-void log_error(std::string_view message) { logger().error("{}", message); }
+void log_debug(std::string_view message) { logger().debug("{}", placed(message, "debug")); }
+void log_info(std::string_view message) { logger().info("{}", placed(message, "info")); }
+void log_warning(std::string_view message) { logger().warn("{}", placed(message, "warning")); }
+void log_error(std::string_view message) { logger().error("{}", placed(message, "error")); }
 
 void log_raw(std::string_view line) {
   std::fwrite(line.data(), 1, line.size(), stderr);

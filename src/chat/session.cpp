@@ -12,6 +12,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "base/terminal.h"
 #include "chat/conversation.h"
 #include "chat/line_source.h"
 
@@ -238,12 +239,13 @@ class Session {
   void bye(const std::string&) { done_ = true; }
 
   // Words that are no answer: in a pipe they go to standard error.
-  void note(const std::string& text) const {
+  void note(const std::string& text, bool dim = false) const {
     std::FILE* to = terminal_ ? stdout : stderr;
-    fmt::print(to, "{}{}", text, text.ends_with('\n') ? "" : "\n");
+    const std::string fits = fitted(text, ::fileno(to));
+    fmt::print(to, "{}{}{}{}", dim ? "\033[2m" : "", fits, dim ? "\033[0m" : "", fits.ends_with('\n') ? "" : "\n");
     std::fflush(to);
   }
-  void hint(const std::string& text) const { note(dim_ ? "\033[2m" + text + "\033[0m" : text); }
+  void hint(const std::string& text) const { note(text, dim_); }
   void complain(const char* what) {
     failed_ = failed_ || !terminal_;
     note(terminal_ ? fmt::format("[{}]", what) : fmt::format("sluice: {}", what));
