@@ -28,6 +28,7 @@
 #include "cluster/signals.h"
 #include "cluster/walltime.h"
 #include "launch/chain.h"
+#include "launch/old_keys.h"
 
 namespace sluice {
 namespace {
@@ -175,6 +176,8 @@ int lead(const Settings& settings, const ServedModel& model, const Launch& launc
                     settings.origin("auth"), endpoint.host));
   Walltime walltime(process_environment(), run_command, wall_seconds);
   endpoint.end_time = walltime.end_time().value_or(0);
+  for (const std::string& old : remove_old_keys(home, run_command, local_facts()))
+    log_debug(fmt::format("the key of {}, which has ended, is removed", old));
   Record record(home, endpoint);
 
   std::mutex mutex;

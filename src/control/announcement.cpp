@@ -2,13 +2,28 @@
 #include "control/announcement.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <charconv>
 #include <fstream>
 
+#include "base/clock.h"
 #include "base/file.h"
 
 namespace sluice {
+namespace {
+// What rank 0 has left that was killed while it waited: no formation takes a day.
+void remove_old(const std::filesystem::path& folder) {
+  constexpr double kOld = 86400;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    struct stat info {};
+    std::error_code ignored;
+    if (::stat(it->path().c_str(), &info) == 0 && wall_seconds() - static_cast<double>(info.st_mtime) > kOld)
+      std::filesystem::remove(it->path(), ignored);
+  }
+}
+}  // namespace
 
 std::filesystem::path announcement_path(const std::filesystem::path& home, std::string_view run) {
   std::string name;
@@ -22,6 +37,7 @@ std::filesystem::path announcement_path(const std::filesystem::path& home, std::
 
 void write_announcement(const std::filesystem::path& path, const Announcement& announcement) {
   make_private_folder(path.parent_path());
+  remove_old(path.parent_path());
   std::string text = fmt::format("sluice-rendezvous 1\nhost {}\nboot {}\nport {}\n", announcement.host,
                                  announcement.boot_id, announcement.port);
   for (const auto& address : announcement.addresses) text += "address " + address + "\n";
