@@ -39,8 +39,9 @@ def arguments():
 def start(args, folder):
     log = folder / "log"
     with open(log, "wb") as out:
-        server = subprocess.Popen([args.sluice, "serve", "--model", args.model, "--auth", "none", "--threads", "1", "--max-batch-size", str(args.streams),
-                                   "--max-concurrent-requests", str(2 * args.streams)], stdout=out, stderr=out, env={**os.environ, "SLUICE_HOME": str(folder)})
+        server = subprocess.Popen([args.sluice, "serve", "--model", args.model, "--auth", "none", "--max-batch-size", str(args.streams),
+                                   "--max-concurrent-requests", str(2 * args.streams)], stdout=out, stderr=out,
+                                  env={**os.environ, "SLUICE_HOME": str(folder), "SLUICE_THREADS": "1"})
     deadline = time.monotonic() + 120
     while not (found := re.search(r'^\{"event":"start".*\}$', log.read_text(), re.M)):
         if server.poll() is not None or time.monotonic() > deadline:
