@@ -98,7 +98,10 @@ class Scenario(harness.Case):
 
     def command(self, output, tp, pp, batch):
         return [*(mpirun(tp * pp) if tp * pp > 1 else []), BINARY, "generate", "--model", self.model, "--prompts", str(self.prompts), "--output", str(output),
-                *([] if self.model == "null" else ["--tp", str(tp), "--pp", str(pp)]), "--max-batch-size", str(batch)]
+                *self.layout(tp, pp), "--max-batch-size", str(batch)]
+
+    def layout(self, tp, pp):
+        return [] if self.model == "null" else ["--tp", str(tp), "--pp", str(pp)]
 
     def start(self, output, **kwargs):
         batch = self.chance.choice((1, 5, 32))
@@ -264,7 +267,7 @@ class Scenario(harness.Case):
 
     def server(self):
         size = self.tp * self.pp
-        return self.serve("--auth", "none", "--drain-seconds", 90 * PATIENCE, "--tp", self.tp, "--pp", self.pp, "--prefix-cache", self.chance.choice(("true", "false")),
+        return self.serve("--auth", "none", "--drain-seconds", 90 * PATIENCE, *self.layout(self.tp, self.pp), "--prefix-cache", self.chance.choice(("true", "false")),
                           launcher=mpirun(size) if size > 1 else (), model=self.model)
 
     def stream(self, server, seed):
