@@ -11,6 +11,7 @@
 #include <clocale>
 #include <cstdio>
 #include <cstring>
+#include <cwchar>
 #include <utility>
 
 #include "base/log.h"
@@ -47,9 +48,10 @@ class EditedLines : public LineSource {
     ::el_set(editor_, EL_PROMPT, &show_prompt);
     ::el_set(editor_, EL_HIST, ::history, history_);
     ::el_set(editor_, EL_GETCFN, &next_character);
-    ::el_set(editor_, EL_ADDFN, "sluice-paste", "Insert a pasted text", &paste);
-    ::el_set(editor_, EL_ADDFN, "sluice-newline", "Insert a line feed", &newline);
-    ::el_set(editor_, EL_ADDFN, "sluice-complete", "Complete a command", &complete);
+    // Wide: el_set() would copy the names and never free them.
+    ::el_wset(editor_, EL_ADDFN, L"sluice-paste", L"Insert a pasted text", &paste);
+    ::el_wset(editor_, EL_ADDFN, L"sluice-newline", L"Insert a line feed", &newline);
+    ::el_wset(editor_, EL_ADDFN, L"sluice-complete", L"Complete a command", &complete);
     const std::pair<const char*, const char*> keys[] = {
         {kPasteBegins, "sluice-paste"}, {"\\e^M", "sluice-newline"},       {"\\e^J", "sluice-newline"},
         {"^I", "sluice-complete"},      {"^R", "em-inc-search-prev"},      {"^W", "ed-delete-prev-word"},
@@ -167,7 +169,7 @@ class EditedLines : public LineSource {
     return 1;
   }
 
-  static unsigned char paste(EditLine* editor, int) {
+  static unsigned char paste(EditLine* editor, wint_t) {
     std::wstring text;
     const std::wstring end = kPasteEnds;
     wchar_t c = 0;
@@ -179,12 +181,12 @@ class EditedLines : public LineSource {
     while (text.ends_with(L'\n')) text.pop_back();
     return insert(editor, text);
   }
-  static unsigned char newline(EditLine* editor, int) { return insert(editor, L"\n"); }
+  static unsigned char newline(EditLine* editor, wint_t) { return insert(editor, L"\n"); }
   static unsigned char insert(EditLine* editor, const std::wstring& text) {
     return ::el_winsertstr(editor, text.c_str()) == 0 || text.empty() ? CC_REFRESH : CC_ERROR;
   }
 
-  static unsigned char complete(EditLine* editor, int) {
+  static unsigned char complete(EditLine* editor, wint_t) {
     const LineInfo* info = ::el_line(editor);
     const std::string typed(info->buffer, info->cursor);
     std::string rest;
