@@ -150,6 +150,13 @@ class CommandLine(harness.Case):
             self.assertEqual((done.returncode, done.stdout), (0, self.run_sluice(*same).stdout))
             self.assertEqual("sluice COMMAND --help" in done.stdout, words == ["help"])
 
+    def test_what_is_loaded_takes_regular_expressions_from_the_c_library(self):
+        # Oniguruma has functions of the same names with other flags.
+        done = self.run_sluice("--version", environment={"LD_BIND_NOW": "1", "LD_DEBUG": "bindings"})
+        taken = [line for line in done.stderr.splitlines() if "symbol `reg" in line and " to " in line]
+        for line in taken:
+            self.assertFalse("libonig" in line.split(" to ")[1] and "libonig" not in line.split(" to ")[0], line)
+
     def test_an_unknown_option_is_refused(self):
         done = self.run_sluice("serve", "--modle", DEMO)
         self.assertEqual(done.returncode, 2)
