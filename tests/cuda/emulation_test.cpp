@@ -157,6 +157,7 @@ TEST_CASE("a graph is captured once and replayed") {
   CUDA_OK(cudaGraphExecDestroy(exec));
   CUDA_OK(cudaStreamDestroy(stream));
   CUDA_OK(cudaStreamDestroy(other));
+  for (const cudaEvent_t event : {fork, join, idle}) CUDA_OK(cudaEventDestroy(event));
 }
 
 TEST_CASE("device memory starts as noise and its size is counted") {

@@ -7,6 +7,11 @@
 #include <cstdio>
 #include <cstdlib>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 namespace sluice::emulation {
 
 Fiber::Fiber() {
@@ -19,8 +24,6 @@ Fiber::Fiber() {
   ::mprotect(stack, 4096, PROT_NONE);  // a kernel that runs too deep stops here
   stack_ = static_cast<unsigned char*>(stack);
 }
-
-Fiber::~Fiber() { ::munmap(stack_, kStackBytes); }
 
 #if defined(__x86_64__)
 
@@ -49,7 +52,7 @@ sluice_switch_stack:
 .size sluice_switch_stack, .-sluice_switch_stack
 )");
 
-void Fiber::start(void (*entry)()) {
+void Fiber::set_up(void (*entry)()) {
   // As if `entry` had been called: at its first instruction the stack is 8 bytes off a multiple of 16.
   auto* top = reinterpret_cast<uint64_t*>(stack_ + kStackBytes) - 1;
   *top = 0;
@@ -58,12 +61,12 @@ void Fiber::start(void (*entry)()) {
   own_ = top;
 }
 
-void Fiber::resume() { sluice_switch_stack(&scheduler_, own_); }
-void Fiber::pause() { sluice_switch_stack(&own_, scheduler_); }
+void Fiber::to_own() { sluice_switch_stack(&scheduler_, own_); }
+void Fiber::to_scheduler() { sluice_switch_stack(&own_, scheduler_); }
 
 #else
 
-void Fiber::start(void (*entry)()) {
+void Fiber::set_up(void (*entry)()) {
   ::getcontext(&own_);
   own_.uc_stack.ss_sp = stack_;
   own_.uc_stack.ss_size = kStackBytes;
@@ -71,8 +74,61 @@ void Fiber::start(void (*entry)()) {
   ::makecontext(&own_, entry, 0);
 }
 
-void Fiber::resume() { ::swapcontext(&scheduler_, &own_); }
-void Fiber::pause() { ::swapcontext(&own_, &scheduler_); }
+void Fiber::to_own() { ::swapcontext(&scheduler_, &own_); }
+void Fiber::to_scheduler() { ::swapcontext(&own_, &scheduler_); }
+
+#endif
+
+#ifdef __SANITIZE_ADDRESS__
+
+// AddressSanitizer is told of every switch. The stack of a thread that has ended still has its last frames.
+namespace {
+thread_local Fiber* resumed = nullptr;
+}
+
+Fiber::~Fiber() {
+  __asan_unpoison_memory_region(stack_, kStackBytes);
+  ::munmap(stack_, kStackBytes);
+}
+
+void Fiber::start(void (*entry)()) {
+#if defined(__x86_64__)
+  const unsigned char* deepest = own_ == nullptr ? stack_ + kStackBytes : static_cast<unsigned char*>(own_);
+#else
+  const unsigned char* deepest = stack_;
+#endif
+  __asan_unpoison_memory_region(deepest, static_cast<size_t>(stack_ + kStackBytes - deepest));
+  entry_ = entry;
+  set_up(enter);
+}
+
+void Fiber::enter() {
+  Fiber& self = *resumed;
+  __sanitizer_finish_switch_fiber(nullptr, &self.scheduler_stack_, &self.scheduler_bytes_);
+  self.entry_();
+}
+
+void Fiber::resume() {
+  resumed = this;
+  void* frames = nullptr;
+  __sanitizer_start_switch_fiber(&frames, stack_, kStackBytes);
+  to_own();
+  __sanitizer_finish_switch_fiber(frames, nullptr, nullptr);
+}
+
+void Fiber::pause() {
+  void* frames = nullptr;
+  __sanitizer_start_switch_fiber(&frames, scheduler_stack_, scheduler_bytes_);
+  to_scheduler();
+  __sanitizer_finish_switch_fiber(frames, &scheduler_stack_, &scheduler_bytes_);
+}
+
+#else
+
+Fiber::~Fiber() { ::munmap(stack_, kStackBytes); }
+void Fiber::start(void (*entry)()) { set_up(entry); }
+void Fiber::resume() { to_own(); }
+void Fiber::pause() { to_scheduler(); }
 
 #endif
 

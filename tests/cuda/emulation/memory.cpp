@@ -18,6 +18,13 @@
 
 #include "runtime.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#endif
+
 namespace sluice::emulation {
 namespace {
 
@@ -45,7 +52,16 @@ size_t capacity() {
   return text != nullptr ? std::strtoull(text, nullptr, 10) : size_t{2} << 30;
 }
 
+size_t padded_bytes(size_t bytes) { return (bytes + kGuard - 1) / kGuard * kGuard; }
+
+// AddressSanitizer ends the process at the access itself.
+void hide_guards(const Allocation& a) {
+  ASAN_POISON_MEMORY_REGION(a.begin - kGuard, kGuard);
+  ASAN_POISON_MEMORY_REGION(a.begin + a.bytes, padded_bytes(a.bytes) - a.bytes + kGuard);
+}
+
 void check_guards(const Allocation& a) {
+  ASAN_UNPOISON_MEMORY_REGION(a.begin - kGuard, padded_bytes(a.bytes) + 2 * kGuard);
   for (size_t i = 1; i <= kGuard; ++i) {
     const unsigned char* end = a.begin + a.bytes;
     if (*(a.begin - i) != kGuardByte || end[i - 1] != kGuardByte) {
@@ -73,7 +89,7 @@ cudaError_t take(void** out, size_t bytes, bool device) {
     return cudaSuccess;
   }
   if (device && m.used + paged(bytes) > capacity()) return cudaErrorMemoryAllocation;
-  const size_t padded = (bytes + kGuard - 1) / kGuard * kGuard;
+  const size_t padded = padded_bytes(bytes);
   unsigned char* base = nullptr;
   if (device && bytes % kShared == 0) {
     const size_t whole = padded + 3 * kGuard;
@@ -93,7 +109,8 @@ cudaError_t take(void** out, size_t bytes, bool device) {
   }
   std::memset(base, kGuardByte, kGuard);
   std::memset(base + kGuard + bytes, kGuardByte, padded - bytes + kGuard);
-  m.allocations[reinterpret_cast<uintptr_t>(base)] = {base + kGuard, bytes, device};
+  const Allocation& made = m.allocations[reinterpret_cast<uintptr_t>(base)] = {base + kGuard, bytes, device};
+  hide_guards(made);
   if (device) m.used += paged(bytes);
   *out = base + kGuard;
   return cudaSuccess;

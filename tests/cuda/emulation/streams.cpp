@@ -62,7 +62,7 @@ struct Executor {
   std::mutex mutex;
   std::condition_variable changed;
   CUstream_st null_stream;
-  std::vector<CUstream_st*> streams{&null_stream};
+  std::vector<CUstream_st*> streams{&null_stream}, husks;  // husks: of destroyed ones
   int waiting = 0, captures = 0;
   std::thread::id recorder;  // the thread of the last capture
   bool eager = false;        // somebody drew "now"
@@ -271,6 +271,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   wait_for(lock, *stream, stream->queued);
   // Others may still name it in what they wait for, all of it done: the husk is kept.
   std::erase(e.streams, stream);
+  e.husks.push_back(stream);
   return cudaSuccess;
 }
 
