@@ -4,6 +4,9 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
+#include <chrono>
+#include <filesystem>
+
 #include "base/file.h"
 #include "control/ranks.h"
 
@@ -35,4 +38,16 @@ TEST_CASE("a file that is no announcement is passed over") {
     replace_file(path, text, 0600);
     CHECK_FALSE(read_announcement(path).has_value());
   }
+}
+
+TEST_CASE("what a killed run has announced goes with a later announcement, a day after") {
+  TestRun run(2);
+  const auto old = announcement_path(run.home, "old"), fresh = announcement_path(run.home, "fresh");
+  write_announcement(old, {"n1", "", 1, {}});
+  write_announcement(fresh, {"n1", "", 1, {}});
+  const auto days = [](int n) { return std::filesystem::file_time_type::clock::now() - std::chrono::hours(24 * n); };
+  std::filesystem::last_write_time(old, days(2));
+  write_announcement(announcement_path(run.home, "x"), {"n1", "", 1, {}});
+  CHECK_FALSE(std::filesystem::exists(old));
+  CHECK(std::filesystem::exists(fresh));
 }
