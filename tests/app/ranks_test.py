@@ -48,7 +48,7 @@ class Ranks(harness.Case):
         prompts = self.write_lines("in.jsonl", [{"prompt": "the ##ing and 1999"}, {"prompt": "é", "temperature": 0.8}, {"prompt": "on a train " * 5}])
         expected = None
         # Slots are the machine's cores otherwise.
-        environment = {**self.environment, "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+        environment = {**self.environment, **harness.NO_LEAKS, "OMPI_MCA_rmaps_base_oversubscribe": "1"}
         as_root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
         launches = ([], []), (["mpirun", "-n", "8"], []), (["mpirun", "-n", "16", "--oversubscribe"], ["--tp", "8", "--pp", "2"])
         for launcher, layout in launches:
