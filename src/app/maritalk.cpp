@@ -48,7 +48,9 @@ int read_maritalk(int argc, char** argv, std::vector<std::string>& arguments) {
     arguments = {"chat"};
     if (model != nullptr) arguments.emplace_back(model);
   } else {
-    arguments = {"serve", "--port", std::to_string(port)};
+    arguments = {"serve"};
+    const bool socket = is_set("SLUICE_HOST") && std::string_view(std::getenv("SLUICE_HOST")).starts_with("unix:");
+    if (!socket) arguments.insert(arguments.end(), {"--port", std::to_string(port)});
     // The client has no way to send a key; without one, only this machine may ask.
     if (!is_set("SLUICE_AUTH") && !is_set("AUTH")) arguments.insert(arguments.end(), {"--auth", "none"});
     if (!is_set("SLUICE_HOST")) arguments.insert(arguments.end(), {"--host", "127.0.0.1"});

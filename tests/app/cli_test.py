@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
 import subprocess
+import time
 
 import harness
 from harness import DEMO
@@ -143,6 +144,18 @@ class CommandLine(harness.Case):
         done = subprocess.run([link, "--port", "0"], capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stdout), (2, ""))
         self.assertEqual(done.stderr, "maritalk: --port: Value 0 not in range 1 to 65535\nmaritalk --help says what it takes\n")
+
+    def test_maritalk_listens_on_a_socket_where_the_site_says_so(self):
+        link, place = self.folder / "maritalk", self.folder / "socket"
+        link.symlink_to(harness.BINARY)
+        process = subprocess.Popen([link], env={**self.environment, "MODEL_ID": "null", "SLUICE_HOST": f"unix:{place}"},
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        self.addCleanup(harness.end_session, process)
+        deadline = time.monotonic() + 60
+        while not place.exists():
+            self.assertIsNone(process.poll())
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
 
     def test_help_is_a_command_too(self):
         for words, same in ((["help"], ["--help"]), (["help", "bench", "serve"], ["bench", "serve", "--help"])):
