@@ -10,7 +10,7 @@ Each case holds config.json, generation_config.json, model.safetensors (or shard
     logits   F32 [n, V]   at every position; half-precision weights are widened to f32 first
     greedy   I64 [64]     greedy continuation; end-of-sequence is ignored, and no id of 0..2 is among them
     margins  F32 [64]     top-1 minus top-2 logit of each greedy step, each above 5e-3 (seeds are tried until so)
-Half-precision cases add native_logits, native_greedy and native_margins, computed in the checkpoint's own dtype.
+Half-precision cases but those of STORED add native_logits, native_greedy and native_margins, computed in the checkpoint's own dtype.
 The metadata of golden.safetensors names the package versions and the seed. All is computed on one CPU thread, with eager attention.
 """
 import json
@@ -43,17 +43,19 @@ def rope_llama3(factor, original):
                 original_max_position_embeddings=original)
 
 
+STORED = dict(dtype=torch.bfloat16, native=False)  # in half the space; the reference computes in f32 on the widened weights
+
 # name -> (config class, changes to BASE, options: prompt length, file dtype, shards, extra)
 CASES = {
     # Llama 1: as many KV heads as query heads, eps 1e-6; the file carries the rotary_emb.inv_freq tensors of old conversions.
-    "llama1": (LlamaConfig, dict(num_key_value_heads=4, rms_norm_eps=1e-6), dict(inv_freq=True)),
+    "llama1": (LlamaConfig, dict(num_key_value_heads=4, rms_norm_eps=1e-6), dict(inv_freq=True, **STORED)),
     # Llama 2 70B: grouped queries. An entry for every byte, so that tests can hold its answers to grammars.
     "llama2_gqa": (LlamaConfig, dict(hidden_size=64, intermediate_size=48, num_attention_heads=8, num_key_value_heads=2, vocab_size=256), {}),
     # Llama 3.1: of eight frequencies two stay, two are smoothed and four are divided; the prompt is longer than the original context.
     "llama31_rope": (LlamaConfig, dict(head_dim=16, rope_theta=300.0,
                                        rope_scaling=rope_llama3(8.0, 64), max_position_embeddings=512), dict(prompt=80)),
     "sharded": (LlamaConfig, {}, dict(shards=3)),
-    "rope_linear": (LlamaConfig, dict(rope_scaling=dict(rope_type="linear", factor=4.0)), {}),
+    "rope_linear": (LlamaConfig, dict(rope_scaling=dict(rope_type="linear", factor=4.0)), STORED),
     # The prompt is longer than the window of 16 keys.
     "mistral_window": (MistralConfig, dict(intermediate_size=48, sliding_window=16, head_dim=8), dict(prompt=48)),
     "qwen2": (Qwen2Config, dict(tie_word_embeddings=True, rope_theta=1000000.0, rms_norm_eps=1e-6, use_sliding_window=False,
@@ -67,10 +69,10 @@ CASES = {
     # config.json says tied, the file holds a different lm_head.weight: the file wins.
     "tie_contradicted": (LlamaConfig, {}, dict(claim_tied=True, files_of="sharded")),
     # A file written from the bare base model: names without "model.", tied head.
-    "bare_names": (LlamaConfig, dict(tie_word_embeddings=True), dict(bare=True)),
+    "bare_names": (LlamaConfig, dict(tie_word_embeddings=True), dict(bare=True, **STORED)),
     # The layout of newer configs: "dtype" and "rope_parameters" instead of "torch_dtype", "rope_theta" and "rope_scaling".
     "rope_parameters": (LlamaConfig, dict(rope_theta=100.0, rope_scaling=rope_llama3(4.0, 32)),
-                        dict(rope_parameters=True, prompt=48, weights_of="rope_linear")),
+                        dict(rope_parameters=True, prompt=48, weights_of="rope_linear", **STORED)),
     "bf16": (LlamaConfig, dict(hidden_size=48, num_attention_heads=6), dict(dtype=torch.bfloat16)),
     "f16": (LlamaConfig, {}, dict(dtype=torch.float16)),
     "bf16_qwen2": (Qwen2Config, dict(tie_word_embeddings=True, rms_norm_eps=1e-6, use_sliding_window=False), dict(dtype=torch.bfloat16)),
@@ -173,6 +175,7 @@ def write_case(name):
         check_bands(cfg)
     cfg._attn_implementation = "eager"
     dtype = options.get("dtype", torch.float32)
+    has_native = dtype != torch.float32 and options.get("native", True)
     twin = OUT / options["weights_of"] if "weights_of" in options else None
     own = seed_of(twin) if twin is not None else None
     for seed in range(1, 400):
@@ -222,7 +225,7 @@ def write_case(name):
         sdpa = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, attn_implementation="sdpa").eval()
         cached = sdpa.generate(torch.tensor([prompt]), max_new_tokens=STEPS, do_sample=False, min_new_tokens=STEPS, pad_token_id=0)
         assert cached[0, len(prompt):].tolist() == greedy, f"{name}: generate with a cache differs"
-        if dtype != torch.float32:
+        if has_native:
             native = AutoModelForCausalLM.from_pretrained(out, dtype=dtype, attn_implementation="eager").eval()
             nl, ng, nm = reference(native, prompt)
             gold.update(native_logits=nl.contiguous(), native_greedy=torch.tensor(ng), native_margins=torch.tensor(nm))
@@ -232,7 +235,7 @@ def write_case(name):
     if "shards" in options:
         assert len([f for f in files if f.startswith("model-")]) == options["shards"], files
     note = ""
-    if dtype != torch.float32:
+    if has_native:
         note = f", native differs by up to {float((gold['native_logits'] - gold['logits']).abs().max()):.3f}"
     print(f"{name}: seed {seed}, minimal margin {min(margins):.4f}, distinct {len(set(greedy))}, "
           f"logits std {float(gold['logits'].std()):.2f}, {sum(p.stat().st_size for p in out.iterdir()) // 1024} KiB{note}", flush=True)

@@ -73,6 +73,7 @@ TEST_CASE("Named shapes have the parameters of the published models") {
                                                        {"flan-t5-xxl", 11135332352},
                                                        {"mixtral-8x7b", 46702792704},
                                                        {"mixtral-8x22b", 140630071296},
+                                                       {"gpt-oss-20b", 20914757184},
                                                        {"qwen3-0.6b", 596049920},
                                                        {"qwen3-4b", 4022468096},
                                                        {"qwen3-8b", 8190735360},

@@ -143,7 +143,7 @@ TEST_CASE("A loaded model reports its bytes and its stop set") {
   const Golden golden = test::read_golden("llama1");
   const auto backend = test::cpu_backend();
   Groups groups = solo_groups();
-  const auto model = test::load_golden(golden, "auto", *backend, groups);
+  const auto model = test::load_golden(golden, "float32", *backend, groups);
   CHECK(model->info().weight_bytes > model->info().read_bytes);
   // Four bytes each: products of the layers and the head.
   CHECK(model->info().read_bytes >= static_cast<size_t>(model->info().linear_parameters) * 4);

@@ -50,9 +50,9 @@ TEST_CASE("Weights that do not fit the config are refused by tensor, expected an
   CHECK(contains(Changed("llama32_tied", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false").refusal(),
                  "has no tensor lm_head.weight, expected shape [96, 32]"));
   CHECK(contains(Changed("llama1", "\"attention_bias\": false", "\"attention_bias\": true").refusal(), "q_proj.bias"));
-  CHECK(contains(Changed("llama1", "\"torch_dtype\": \"float32\"", "\"torch_dtype\": \"int8\"").refusal(),
+  CHECK(contains(Changed("llama1", "\"torch_dtype\": \"bfloat16\"", "\"torch_dtype\": \"int8\"").refusal(),
                  "expected float32, bfloat16 or float16"));
-  CHECK(contains(Changed("llama1", "\"torch_dtype\": \"float32\"", "\"torch_dtype\": \"float7\"").refusal(),
+  CHECK(contains(Changed("llama1", "\"torch_dtype\": \"bfloat16\"", "\"torch_dtype\": \"float7\"").refusal(),
                  "config.json: torch_dtype is float7, expected float32, bfloat16 or float16"));
 }
 
