@@ -23,6 +23,21 @@ void BenchSteps::finish() {
   }
 }
 
+// Block `i` of a sequence. Where a group is too small to keep whole sequences each has what its window needs, in turns,
+// and what lies before it in the prompt goes to blocks that all share.
+int64_t BenchSteps::place(int64_t group, int64_t slot, int64_t i, int64_t each) const {
+  const ExecutorInfo& info = executor_.info();
+  const int64_t window = info.cache_groups[static_cast<size_t>(group)].window, block = info.limits.block_size;
+  const int64_t have = info.limits.blocks[static_cast<size_t>(group)];
+  int64_t out = slot * each + i;
+  if (window > 0 && batch_ * each > have) {
+    const int64_t own = (window + block - 1) / block + 3, prompt = (context_ + block - 1) / block;
+    out = i + own < prompt ? batch_ * own + i : slot * own + i % own;
+  }
+  if (out >= have) throw Error("bench: the sequences do not fit the cache; lower --context or --batch");
+  return out;
+}
+
 void BenchSteps::start(int64_t batch, int64_t context) {
   const int64_t block = executor_.info().limits.block_size;
   const int64_t per_slot = tokens_per_slot_ / block;
@@ -40,7 +55,7 @@ void BenchSteps::start(int64_t batch, int64_t context) {
     for (int64_t g = 0; g < groups; ++g) {
       for (int64_t i = 0; i < needed; ++i) {
         step_.tables.push_back({static_cast<int32_t>(slot), static_cast<int32_t>(g), static_cast<int32_t>(i),
-                                static_cast<int32_t>(slot * per_slot + i)});
+                                static_cast<int32_t>(place(g, slot, i, needed))});
       }
     }
     step_.sequences.push_back({static_cast<int32_t>(slot), 0, static_cast<int32_t>(context), 0, Phase::kPrefill});

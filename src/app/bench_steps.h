@@ -22,6 +22,7 @@ class BenchSteps {
 
  private:
   void run();
+  int64_t place(int64_t group, int64_t slot, int64_t i, int64_t each) const;  // `each`: blocks of a sequence
   Executor& executor_;
   int64_t tokens_per_slot_, batch_ = 0, context_ = 0;
   uint64_t next_id_ = 1, known_ = 0;  // known_: the last step whose tokens have come

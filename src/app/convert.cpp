@@ -235,8 +235,9 @@ int run(ConvertOptions& options) {
   const FileNames names = family != nullptr ? family->files : FileNames{};
   const Checkpoint checkpoint = Checkpoint::open(source.folder, family != nullptr ? family->base_prefix : "");
   const bool quantised =
-      std::any_of(checkpoint.tensors().begin(), checkpoint.tensors().end(),
-                  [](const CheckpointTensor& t) { return t.name.ends_with(".qweight") || t.name.ends_with(".SCB"); });
+      std::any_of(checkpoint.tensors().begin(), checkpoint.tensors().end(), [](const CheckpointTensor& t) {
+        return t.name.ends_with(".qweight") || t.name.ends_with(".SCB") || t.name.ends_with("_blocks");
+      });
   if (quantised && (!source.quantize.empty() || source.dtype != "auto"))
     throw Error(
         fmt::format("{} is quantised already; convert it without --quantize and --dtype", source.folder.string()));
