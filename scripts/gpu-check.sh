@@ -63,7 +63,7 @@ gpu_check::demo() {
 # shellcheck disable=SC2317
 gpu_check::bench() {
   "$sluice" bench --device cuda --random-init "$1" --dtype bfloat16 --batch 1,8,64,256 --prefill 550,2048 --context 600 \
-    --max-batch-size 256 --max-batch-prefill-tokens 2048 --json "$results/bench-$1.json" "${@:2}"
+    --max-batch-prefill-tokens 2048 --json "$results/bench-$1.json" "${@:2}"
 }
 
 # From memory to the GPU: the median of three loads of a checkpoint in $memory.
@@ -140,7 +140,7 @@ else
   # What --deterministic costs.
   mkdir -p "$results/deterministic"
   gpu_check::step "bench-deterministic" "$sluice" bench --device cuda --deterministic true --random-init "$shape" --dtype bfloat16 \
-    --batch 1,64 --prefill 2048 --context 600 --max-batch-size 64 --max-batch-prefill-tokens 2048 \
+    --batch 1,64 --prefill 2048 --context 600 --max-batch-prefill-tokens 2048 \
     --json "$results/deterministic/bench-$shape.json"
 fi
 

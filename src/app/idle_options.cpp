@@ -18,7 +18,6 @@ struct Idle {
 };
 
 bool of_null(const Settings&, const RunKind& run) { return run.null_model; }
-bool of_one_rank(const Settings&, const RunKind& run) { return run.ranks == 1; }
 bool of_cpu(const Settings&, const RunKind& run) { return run.gpu == false; }
 bool of_gpu(const Settings&, const RunKind& run) { return run.gpu == true; }
 bool of_encoder(const Settings& settings, const RunKind& run) { return run.encoder && settings.flag("prefix-cache"); }
@@ -29,7 +28,6 @@ bool of_no_log(const Settings& settings, const RunKind&) {
 }
 
 constexpr const char* kNull = "it concerns a model that computes, and 'null' does not";
-constexpr const char* kOneRank = "it concerns several ranks, and this run has one (srun or mpirun start more)";
 constexpr const char* kCpu = "it concerns GPUs, and this run computes on the CPU";
 constexpr const char* kGpu = "it concerns CPUs, and this run computes on GPUs";
 
@@ -48,12 +46,6 @@ constexpr Idle kIdle[] = {
     {"cpu-isa", of_null, kNull},
     {"experts", of_null, kNull},
     {"load-threads", of_null, kNull},
-    {"tp-across-hosts", of_one_rank, kOneRank},
-    {"all-reduce", of_one_rank, kOneRank},
-    {"comm", of_one_rank, kOneRank},
-    {"rendezvous", of_one_rank, kOneRank},
-    {"formation-timeout", of_one_rank, kOneRank},
-    {"experts", of_one_rank, kOneRank},
     {"gpu-memory-utilization", of_cpu, kCpu},
     {"all-reduce", of_cpu, kCpu},
     {"comm", of_gpu, kGpu},

@@ -14,7 +14,6 @@ namespace sluice {
 struct RunKind {
   bool null_model = false;  // fixed tokens without compute
   bool encoder = false;     // the model has one
-  int ranks = 1;
   std::optional<bool> gpu;  // not yet known
 };
 

@@ -342,8 +342,7 @@ int run(LaunchOptions& options) {
     throw Error("--keep-alive-until, -jobs, -lead and -overlap belong to --keep-alive");
   if (options.name.empty()) options.name = plain_name(options.model);
   const JobShape shape = shape_of(options, request);
-  refuse_idle_options(
-      settings, {.encoder = request.model.decoder_start >= 0, .ranks = shape.ranks(), .gpu = shape.gpus_per_node > 0});
+  refuse_idle_options(settings, {.encoder = request.model.decoder_start >= 0, .gpu = shape.gpus_per_node > 0});
   const char* site = process_environment()("SLUICE_SITE");
   const char* release = process_environment()("RELEASE_DIR");
   const char* image = process_environment()("CONTAINER_IMAGE");

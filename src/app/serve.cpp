@@ -274,7 +274,7 @@ int run(ServeOptions& options) {
   const ServedModel model = read_served_model(settings);
   const Launch launch = read_launch(process_environment());
   // Before there is a port and a record; what depends on the device is known later.
-  refuse_idle_options(settings, {model.null, model.info.decoder_start >= 0, launch.world, {}});
+  refuse_idle_options(settings, {model.null, model.info.decoder_start >= 0, {}});
   if (launch.rank == 0) return lead(settings, model, launch, start_watch);
   World world(settings, model, [](const std::string&) {});
   return with_world(world, [&] { return world.work(); });

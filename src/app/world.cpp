@@ -87,7 +87,7 @@ World::World(const Settings& settings, const ServedModel& model, std::function<v
     for (const std::string& warning : launch_.warnings) log_warning(warning);
   }
   if (!model.null) device_ = choose_rank_device(settings, launch_);
-  refuse_idle_options(settings, {model.null, model.info.decoder_start >= 0, launch_.world, device_.cuda});
+  refuse_idle_options(settings, {model.null, model.info.decoder_start >= 0, device_.cuda});
   if (device_.cuda) {
     mine.place.device_uuid = device_.device.uuid;
     mine.place.visible_devices = device_.visible;

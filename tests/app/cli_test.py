@@ -96,8 +96,6 @@ class CommandLine(harness.Case):
         for words, says in (
             (["serve", DEMO, "--revision", "main"], "--revision main: it chooses among those of a downloaded model"),
             (["plan", DEMO, "--revision", "main"], "--revision main: it chooses among those of a downloaded model"),
-            (["serve", DEMO, "--comm", "mpi"], "--comm mpi: it concerns several ranks, and this run has one"),
-            (["serve", DEMO, "--formation-timeout", "5"], "--formation-timeout 5: it concerns several ranks"),
             (["serve", DEMO, "--device", "cpu", "--gpu-memory-utilization", "0.5"], "--gpu-memory-utilization 0.5: it concerns GPUs"),
             (["serve", "null", "--tp", "1"], "--tp 1: it concerns a model that computes, and 'null' does not"),
             (["serve", "null", "--device", "cpu"], "--device cpu: it concerns a model that computes"),
@@ -119,7 +117,6 @@ class CommandLine(harness.Case):
             (["route", "--model", "m", "--backend", url], "--model excludes --backend"),
             (["convert", DEMO, self.folder / "new", "--random-init", "x"], "there is no option --random-init"),
             (["launch", DEMO, "--cpu", "--dry-run", "--keep-alive-jobs", "3"], "belong to --keep-alive"),
-            (["launch", DEMO, "--cpu", "--dry-run", "--comm", "mpi"], "--comm mpi: it concerns several ranks"),
         ):
             done = self.run_sluice(*words)
             self.assertEqual((done.returncode, done.stdout), (2, ""), (words, done.stderr))
@@ -135,6 +132,13 @@ class CommandLine(harness.Case):
         self.assertEqual(server.terminate(), 0)
         done = self.run_sluice("plan", DEMO, environment=site)
         self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_bench_decodes_several_sequences_of_a_model_with_windows(self):
+        for case in ("llama/mistral_window", "llama/qwen2_window"):  # in all layers, in some
+            done = self.run_sluice("bench", "--model", harness.ROOT / "tests/golden" / case, "--batch", "1,4", "--prefill", "100", "--context", "100",
+                                   "--max-batch-prefill-tokens", "128", "--repeats", "1", "--seconds", "0.05")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(done.stderr, r"decode +batch +4 +\d")
 
     def test_a_name_that_begins_with_maritalk_stands_for_that_program(self):
         link = self.folder / "maritalk-cuda11"
