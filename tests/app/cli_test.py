@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import re
 import subprocess
 import time
 
@@ -193,6 +194,25 @@ class CommandLine(harness.Case):
             done = self.run_sluice(*words)
             self.assertEqual((done.returncode, done.stdout), (2, ""))
             self.assertIn(says, done.stderr)
+
+    def test_commands_that_the_documents_and_scripts_show_take_their_options(self):
+        verbs = re.findall(r"^  ([a-z]+) ", self.run_sluice("--help").stdout, re.M)
+        shown = re.compile(rf'(?:\bsluice|"\$sluice")\s+(bench serve|bench quality|{"|".join(verbs)})\b([^`|;&>]*)')
+        known, seen = {}, 0
+        for file in [harness.ROOT / "README.md", *(harness.ROOT / "docs").glob("*.md"), *(harness.ROOT / "scripts").glob("*.sh"),
+                     *(harness.ROOT / "slurm").glob("*.sh"), *(harness.ROOT / "benchmarks").glob("*.sh")]:
+            text = file.read_text().replace("\\\n", " ")
+            lines = text.splitlines()
+            if file.suffix == ".md":
+                lines = [line for block in re.findall(r"```[a-z]*\n(.*?)```", text, re.S) for line in block.splitlines()]
+                lines += [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.S))]
+            for verb, words in (found.groups() for line in lines for found in shown.finditer(line)):
+                if verb not in known:
+                    known[verb] = set(re.findall(r"--[a-z][a-z0-9-]*", self.run_sluice(*verb.split(), "--help").stdout))
+                for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", words):
+                    seen += 1
+                    self.assertIn(option, known[verb], f"{file}: sluice {verb}{words}")
+        self.assertGreater(seen, 100)
 
     def test_a_folder_needs_no_home(self):
         for verb in ("plan", "info"):
