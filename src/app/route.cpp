@@ -242,7 +242,7 @@ void add_route(CLI::App& app, int& exit_code) {
                        "Job script that starts one more replica; without it none is started or ended.")
           ->check(CLI::ExistingFile)
           ->excludes(backends);
-  const auto of_replicas = [&](const char* name, auto& value, const char* help) {
+  const auto of_replicas = [&, verb = verb](const char* name, auto& value, const char* help) {
     return verb->add_option(name, value, help)->needs(script)->capture_default_str();
   };
   of_replicas("--min", options->least, "Replicas to keep; 0: the first request starts one.")
