@@ -52,7 +52,7 @@ CASES = {
     # Llama 2 70B: grouped queries. An entry for every byte, so that tests can hold its answers to grammars.
     "llama2_gqa": (LlamaConfig, dict(hidden_size=64, intermediate_size=48, num_attention_heads=8, num_key_value_heads=2, vocab_size=256), {}),
     # Llama 3.1: of eight frequencies two stay, two are smoothed and four are divided; the prompt is longer than the original context.
-    "llama31_rope": (LlamaConfig, dict(head_dim=16, rope_theta=300.0,
+    "llama31_rope": (LlamaConfig, dict(head_dim=16, num_attention_heads=2, num_key_value_heads=1, intermediate_size=8, rope_theta=300.0,
                                        rope_scaling=rope_llama3(8.0, 64), max_position_embeddings=512), dict(prompt=80)),
     "sharded": (LlamaConfig, {}, dict(shards=3)),
     "rope_linear": (LlamaConfig, dict(rope_scaling=dict(rope_type="linear", factor=4.0)), STORED),
