@@ -50,7 +50,7 @@ TEST_CASE("A tensor is asked for by name and shape and the refusal tells both") 
   CHECK(contains(refusal([&] {
                    checkpoint.at("lm_head.weight", {96, 64});
                  }),
-                 "expected shape [96, 64] from config.json, found F32[96, 32]"));
+                 "expected shape [96, 64] from config.json, found BF16[96, 32]"));
   CHECK(contains(refusal([&] { checkpoint.at("model.layers.7.mlp.up_proj.weight", {1}); }),
                  "has no tensor model.layers.7"));
 }
