@@ -67,7 +67,7 @@ it "a preempted job comes back and completes" preempted
 
 shared_has() { (($(cat "$OUTPUT".shared/journals/* 2>/dev/null | wc -l) > $1)); }
 arrayed() {
-  local job victim
+  local job task victim
   OUTPUT=$work/array.jsonl
   export OUTPUT
   job=$(submit "$log" --array=0-3 -n1 "$repository/slurm/generate.sh")
@@ -84,10 +84,12 @@ arrayed() {
   [[ ! -d $OUTPUT.shared ]] || fail "the shared folder was left behind"
   has "$log" 'taking over from'
   grep -q '"state":"complete"' "$SLUICE_HOME"/jobs/*.progress || fail "no progress was recorded"
-  slurm "$build/sluice" status "${job}_0" >"$work/status" || [[ $? == 1 ]] || fail "an ended task is not found" "$work/status"
-  has "$work/status" "(${job}_0)"
-  slurm "$build/sluice" logs "${job}_0" >"$work/status" || fail "an ended task's log is not found" "$work/status"
-  slurm "$build/sluice" stop "${job}_0" >"$work/status" || fail "an ended task cannot be stopped twice" "$work/status"
+  # One that has told of its progress: the one that was killed may not have come to it.
+  task=$(sed -n "s/.*\"task\":\"\(${job}_[0-9]*\)\".*/\\1/p" "$SLUICE_HOME"/jobs/*.progress | head -n 1)
+  slurm "$build/sluice" status "$task" >"$work/status" || [[ $? == 1 ]] || fail "an ended task is not found" "$work/status"
+  has "$work/status" "($task)"
+  slurm "$build/sluice" logs "$task" >"$work/status" || fail "an ended task's log is not found" "$work/status"
+  slurm "$build/sluice" stop "$task" >"$work/status" || fail "an ended task cannot be stopped twice" "$work/status"
   has "$work/status" 'has ended already'
 }
 it "tasks of an array share a file, and one that is killed or requeued loses nothing" arrayed
